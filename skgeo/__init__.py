@@ -1,0 +1,32 @@
+"""Scikit-learn estimators for the singular information geometry of neural networks."""
+
+from skgeo._show_versions import show_versions
+from skgeo.display import SpectrumDisplay
+from skgeo.estimators import FisherRankEstimator
+from skgeo.exceptions import (
+    GeometryWarning,
+    NonSmoothWarning,
+    NotAModelError,
+    RankAmbiguityWarning,
+    SkgeoError,
+)
+from skgeo.geometry.fisher import FisherSpectrum, fisher_spectrum
+from skgeo.models import Checkpoint, WrappedModel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Checkpoint",
+    "FisherRankEstimator",
+    "FisherSpectrum",
+    "GeometryWarning",
+    "NonSmoothWarning",
+    "NotAModelError",
+    "RankAmbiguityWarning",
+    "SkgeoError",
+    "SpectrumDisplay",
+    "WrappedModel",
+    "__version__",
+    "fisher_spectrum",
+    "show_versions",
+]

@@ -1,0 +1,71 @@
+"""Every private or experimental name of scikit-learn that the package uses.
+
+The callbacks of scikit-learn 1.9 are experimental. Where they cannot be imported the estimators
+work without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+
+    HAS_CALLBACKS = True
+except ImportError:
+    HAS_CALLBACKS = False
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stand-in for scikit-learn's mixin: callbacks are refused, fits go on without."""
+
+        def set_callbacks(self, *callbacks: Any) -> Any:
+            """Refuse callbacks, which this version of scikit-learn does not have."""
+            if callbacks:
+                raise NotImplementedError(
+                    "callbacks need sklearn.callback, which this scikit-learn does not offer."
+                )
+            return self
+
+    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:  # type: ignore[misc]
+        """Return the method as it is."""
+        return method
+
+
+__all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "FitProgress", "with_callbacks"]
+
+
+class FitProgress:
+    """The passes of one fit, told to the estimator's callbacks.
+
+    Parameters
+    ----------
+    estimator : estimator with scikit-learn's callback support
+    X, y
+        What ``fit`` was given.
+    """
+
+    def __init__(self, estimator: Any, X: Any, y: Any) -> None:
+        self._estimator = estimator
+        self._context = None
+        if HAS_CALLBACKS:
+            # The number of passes is known once the data are measured: None says "not yet".
+            self._context = estimator._init_callback_context(max_subtasks=None)
+            self._context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+
+    def __call__(self, passes: Sequence[Any]) -> Iterable[Any]:
+        """Iterate over passes, each a task of its own."""
+        return iter(passes) if self._context is None else self._tasks(passes)
+
+    def _tasks(self, passes: Sequence[Any]) -> Iterator[Any]:
+        assert self._context is not None
+        for item in passes:
+            task = self._context.subcontext(task_name="pass", max_subtasks=0)
+            task.call_on_fit_task_begin(estimator=self._estimator)
+            yield item
+            task.call_on_fit_task_end(estimator=self._estimator)
+
+    def end(self) -> None:
+        """Tell that the fit is over."""
+        if self._context is not None:
+            self._context.call_on_fit_task_end(estimator=self._estimator)

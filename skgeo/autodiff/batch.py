@@ -1,0 +1,95 @@
+"""The leading axis of whatever a network is fed: a tensor, a dict or a tuple of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from skgeo.exceptions import SkgeoError
+
+__all__ = ["Inputs", "batch_size", "map_inputs", "take", "tensors_of"]
+
+Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
+
+
+def tensors_of(inputs: Inputs) -> list[Tensor]:
+    """List the tensors of a batch, in their own order.
+
+    Parameters
+    ----------
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+
+    Returns
+    -------
+    list of Tensor
+    """
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    values = list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """Apply a function to every tensor of a batch, keeping its form.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(tensor) -> tensor``.
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+
+    Returns
+    -------
+    same form as `inputs`
+    """
+    if isinstance(inputs, Tensor):
+        return function(inputs)
+    if isinstance(inputs, dict):
+        return {
+            key: function(value) if isinstance(value, Tensor) else value
+            for key, value in inputs.items()
+        }
+    return tuple(function(value) if isinstance(value, Tensor) else value for value in inputs)
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Count the samples of a batch: the length of its leading axis.
+
+    Parameters
+    ----------
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    SkgeoError
+        If there is no tensor, a tensor has no axis, or leading axes differ in length.
+    """
+    sizes = {tuple(tensor.shape[:1]) for tensor in tensors_of(inputs)}
+    if len(sizes) != 1 or () in sizes:
+        shapes = [tuple(tensor.shape) for tensor in tensors_of(inputs)]
+        raise SkgeoError(
+            f"A batch needs tensors that share one leading axis of samples; got shapes {shapes}. "
+            "Put the samples first in every tensor."
+        )
+    (size,) = sizes.pop()
+    return int(size)
+
+
+def take(inputs: Inputs, where: slice) -> Inputs:
+    """Take a slice of the samples of a batch.
+
+    Parameters
+    ----------
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+    where : slice
+
+    Returns
+    -------
+    same form as `inputs`
+    """
+    return map_inputs(lambda tensor: tensor[where], inputs)

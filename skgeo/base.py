@@ -1,0 +1,259 @@
+"""The contract every estimator keeps: one class, two readings, one law.
+
+A subclass writes the *bound* reading only, the measurement of one model on one data set. The
+*unbound* reading, a table of (model, data) pairs, is that same measurement in a loop, which is why
+the two cannot drift apart:
+
+    E(**p).fit_transform([(m, D)])[0] == list(E(model=m, **p).fit(D).summary().values())
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
+
+from skgeo._sklearn import CallbackSupportMixin, FitProgress, with_callbacks
+from skgeo.data import Samples
+from skgeo.exceptions import SkgeoError
+from skgeo.linalg.threads import single_blas_thread
+from skgeo.models import ResolvedModel, fingerprint, needs_y, resolve_model, share_or_clone
+from skgeo.pairs import Pair, PairRow, as_pairs, run_pairs
+
+__all__ = ["GeometryEstimator", "Subject"]
+
+# They say how a measurement is carried out and reported, never what its answer is.
+_CONDUCT = ("model", "batch_size", "device", "memory", "on_error", "n_jobs", "verbose")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model and its data, as an estimator measures them.
+
+    Attributes
+    ----------
+    model : ResolvedModel
+        The module, how to call it, and what it says of its likelihood.
+    samples : Samples or None
+        Preprocessed data; None for estimators that need none.
+    progress : callable
+        Wraps a sequence of passes over the data.
+    """
+
+    model: ResolvedModel
+    samples: Samples | None
+    progress: Callable[..., Any] = iter
+
+
+class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, ABC):
+    """Base of all estimators. Think twice before adding to it.
+
+    A subclass has ``model`` as its first parameter and writes :meth:`_measure`, :meth:`_features`,
+    :meth:`_feature_names`, :meth:`_summary_names` and :meth:`summary`.
+    """
+
+    _needs_data: ClassVar[bool] = True
+    # Parameters that do not enter a pair's features, at the value that costs least.
+    _pair_parameters: ClassVar[Mapping[str, Any]] = {}
+
+    model: Any
+
+    @abstractmethod
+    def _measure(self, subject: Subject) -> None:
+        """Measure the subject and set the fitted attributes."""
+
+    @abstractmethod
+    def _features(self, subject: Subject) -> np.ndarray:
+        """Features of new samples under the fitted geometry: (n_samples, n_features)."""
+
+    @abstractmethod
+    def _feature_names(self) -> list[str]:
+        """Names of the columns of the bound ``transform``."""
+
+    @abstractmethod
+    def _summary_names(self) -> list[str]:
+        """Keys of :meth:`summary`: of class and parameters only, known before any data."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, float]:
+        """The fitted geometry in numbers, as the unbound reading gives it.
+
+        Returns
+        -------
+        dict of str to float
+        """
+
+    def _check_measured(self) -> None:
+        """Refuse to speak of a geometry before there is one."""
+        if self.model is None:
+            raise SkgeoError(
+                f"this {type(self).__name__} has no model of its own: it reads pairs with "
+                "transform. For the geometry of one network bind it, Estimator(model=net).fit(X)."
+            )
+        check_is_fitted(self)
+
+    def _facts(self) -> dict[str, str]:
+        """How the subject was read; a table whose rows differ in it warns."""
+        return {}
+
+    @with_callbacks
+    def fit(self, X: Any = None, y: Any = None) -> Any:
+        """Measure the geometry of the bound model on X.
+
+        Parameters
+        ----------
+        X : array, Tensor, DataFrame, dict, Dataset or DataLoader; or a table of pairs
+            Bound: samples. Unbound: pairs, of which nothing is learnt.
+        y : array-like, optional
+            Bound: targets; a scikit-learn or skorch model is fitted on them first. Unbound:
+            ignored.
+
+        Returns
+        -------
+        self
+        """
+        progress = FitProgress(self, X, y)
+        if self.model is None:
+            as_pairs(X)
+        else:
+            with single_blas_thread():
+                X, y = self._validate(X, y, reset=True)
+                self.model_ = resolve_model(self.model, X, y, refit=True)
+                self._measure(replace(self._subject(self.model_, X, y), progress=progress))
+                self._weights = fingerprint(self.model_.module)
+        progress.end()
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Features of samples (bound), or of pairs (unbound).
+
+        Parameters
+        ----------
+        X : array, Tensor, DataFrame, dict, Dataset or DataLoader; or a table of pairs
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float64
+        """
+        if self.model is None:
+            return self._transform_pairs(as_pairs(X))
+        check_is_fitted(self)
+        if fingerprint(self.model_.module) != self._weights:
+            raise SkgeoError(
+                "the model's parameters, buffers or structure have changed since fit, so the "
+                "fitted geometry is not that of this model. Fit again, or fit on a copy of the "
+                "module when training goes on."
+            )
+        with single_blas_thread():
+            X, _ = self._validate(X, None, reset=False)
+            return self._features(self._subject(self.model_, X, None))
+
+    def _transform_pairs(self, pairs: list[Pair]) -> np.ndarray:
+        parameters = self.get_params(deep=False)
+        on_gpu = torch.device(parameters.get("device") or "cpu").type == "cuda"
+        return run_pairs(
+            self._pair_row,
+            pairs,
+            width=len(self._summary_names()),
+            n_jobs=1 if on_gpu else parameters.get("n_jobs"),
+            verbose=parameters.get("verbose", 0),
+            on_error=parameters.get("on_error", "raise"),
+        )
+
+    def _pair_row(self, pair: Pair) -> PairRow:
+        """Features of one pair, from the cache where ``memory`` holds them."""
+        with single_blas_thread():
+            model = resolve_model(pair.model, pair.X, pair.y, refit=False)
+            subject = self._subject(model, pair.X, pair.y)
+            memory = check_memory(getattr(self, "memory", None))
+            if memory.location is None:
+                return self._measure_pair(model, subject)
+            kept = {k: v for k, v in self.get_params(deep=False).items() if k not in _CONDUCT}
+            data = subject.samples.fingerprint() if subject.samples is not None else None
+            key = (type(self).__qualname__, joblib.hash(kept), fingerprint(model), data)
+            return memory.cache(_computed, ignore=["compute"])(
+                key, lambda: self._measure_pair(model, subject)
+            )
+
+    def _measure_pair(self, model: ResolvedModel, subject: Subject) -> PairRow:
+        # Built anew rather than cloned: callbacks and output settings belong to the table's
+        # estimator, not to its rows.
+        parameters = self.get_params(deep=False) | dict(self._pair_parameters)
+        alone = type(self)(**parameters | {"model": model.module})
+        alone.model_ = model
+        alone._measure(subject)
+        return PairRow([float(value) for value in alone.summary().values()], alone._facts())
+
+    def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        """Check samples as scikit-learn does where they are arrays."""
+        if isinstance(X, list) and X and all(isinstance(row, tuple) for row in X):
+            raise SkgeoError(
+                "a list of tuples was given to an estimator bound to a model. Bound, X and y are "
+                "separate: fit(X, y). A list of (model, X) or (model, X, y) pairs is read by an "
+                "estimator without model=."
+            )
+        if X is None and not self._needs_data:
+            return X, y
+        if not isinstance(X, (np.ndarray, list, pd.DataFrame)) and not any(
+            hasattr(X, name) for name in ("__array_interface__", "toarray")
+        ):
+            return X, y
+        if hasattr(self.model, "steps"):  # the first step of a pipeline says what it accepts
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return X, y
+        return validate_data(self, X, reset=reset, allow_nd=True, ensure_min_samples=1), y
+
+    def _subject(self, model: ResolvedModel, X: Any, y: Any) -> Subject:
+        if X is None and not self._needs_data:
+            return Subject(model, None)
+        return Subject(model, model.samples(X, y))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the features that ``transform`` gives.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str
+        """
+        if self.model is None:
+            return np.asarray(self._summary_names(), dtype=object)
+        self._check_measured()
+        return np.asarray(self._feature_names(), dtype=object)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self.model is None or hasattr(self, "model_")
+
+    def __sklearn_clone__(self) -> Any:
+        # A model is a point to be measured: modules are shared, never copied.
+        bare = copy.copy(self)
+        bare.model = None
+        new = BaseEstimator.__sklearn_clone__(bare)
+        new.model = share_or_clone(self.model)
+        return new
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        bound = self.model is not None
+        tags.requires_fit = bound
+        tags.target_tags.required = bound and needs_y(self.model)
+        tags.input_tags.two_d_array = bound
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _computed(key: tuple[Any, ...], compute: Callable[[], PairRow]) -> PairRow:
+    """What joblib caches: a row of features under the content of its pair."""
+    return compute()

@@ -1,0 +1,5 @@
+"""Pictures of fitted estimators. Matplotlib is imported when one is drawn."""
+
+from skgeo.display.fisher import SpectrumDisplay
+
+__all__ = ["SpectrumDisplay"]

@@ -1,0 +1,177 @@
+"""Picture of a Fisher spectrum and of the rank it gives at each tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skgeo.exceptions import SkgeoError
+
+__all__ = ["SpectrumDisplay"]
+
+
+class SpectrumDisplay:
+    """Eigenvalues of a Fisher information matrix, and rank against tolerance beside them.
+
+    Make it with :meth:`from_estimator`. Drawing several displays on the same pair of axes, each
+    with a ``label``, compares networks.
+
+    Parameters
+    ----------
+    eigenvalues : ndarray of shape (n,)
+        Descending.
+    rank : int
+    threshold : float
+        Absolute tolerance.
+    gap : float
+        ``lambda_r / lambda_{r+1}``.
+    rank_path : DataFrame with columns ``tol`` and ``rank``
+
+    Attributes
+    ----------
+    axes_ : tuple of two matplotlib Axes
+        Spectrum and path.
+    figure_ : matplotlib Figure
+    lines_ : list of matplotlib artists
+
+    See Also
+    --------
+    skgeo.FisherRankEstimator : What it draws.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import torch
+    >>> from skgeo import FisherRankEstimator, SpectrumDisplay
+    >>> X = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    >>> fisher = FisherRankEstimator(torch.nn.Linear(4, 3), likelihood="categorical").fit(X)
+    >>> display = SpectrumDisplay.from_estimator(fisher)
+    >>> display.axes_[0].get_yscale()
+    'log'
+    """
+
+    def __init__(
+        self,
+        *,
+        eigenvalues: np.ndarray,
+        rank: int,
+        threshold: float,
+        gap: float,
+        rank_path: pd.DataFrame,
+    ) -> None:
+        self.eigenvalues = eigenvalues
+        self.rank = rank
+        self.threshold = threshold
+        self.gap = gap
+        self.rank_path = rank_path
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        axes: Sequence[Any] | None = None,
+        label: str | None = None,
+        **kwargs: Any,
+    ) -> SpectrumDisplay:
+        """Draw a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : FisherRankEstimator
+            Fitted, bound to a model.
+        axes : pair of matplotlib Axes, default=None
+            Where to draw; a new figure otherwise.
+        label : str, default=None
+            Name in the legend.
+        **kwargs
+            Passed on to the lines, such as ``color``.
+
+        Returns
+        -------
+        SpectrumDisplay
+        """
+        estimator._check_measured()
+        display = cls(
+            eigenvalues=estimator.eigenvalues_,
+            rank=estimator.fisher_rank_,
+            threshold=estimator.rank_tol_,
+            gap=estimator.spectral_gap_,
+            rank_path=estimator.rank_path_,
+        )
+        return display.plot(axes=axes, label=label, **kwargs)
+
+    def plot(
+        self, *, axes: Sequence[Any] | None = None, label: str | None = None, **kwargs: Any
+    ) -> SpectrumDisplay:
+        """Draw on a pair of axes.
+
+        Parameters
+        ----------
+        axes : pair of matplotlib Axes, default=None
+        label : str, default=None
+        **kwargs
+            Passed on to the lines.
+
+        Returns
+        -------
+        self
+        """
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError(
+                "SpectrumDisplay needs matplotlib: python -m pip install 'skgeo[plot]'"
+            ) from error
+        if axes is None:
+            _, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")
+        spectrum, path = axes
+        if not self.eigenvalues[0] > 0:
+            raise SkgeoError("the Fisher metric is identically zero: there is nothing to draw.")
+        index = np.arange(1, len(self.eigenvalues) + 1)
+        shown = self.eigenvalues > 0  # zero has no place on a log axis
+        (line,) = spectrum.plot(
+            index[shown],
+            self.eigenvalues[shown],
+            marker="." if len(index) <= 60 else None,
+            label=label or "eigenvalues",
+            **kwargs,
+        )
+        color = line.get_color()
+        tolerance = spectrum.axhline(
+            self.threshold,
+            color=color,
+            linestyle="--",
+            linewidth=0.9,
+            label=None if label else "tolerance",
+        )
+        gap = "∞" if np.isinf(self.gap) else f"{self.gap:.2g}"
+        mark = spectrum.axvline(
+            self.rank + 0.5,
+            color=color,
+            linestyle=":",
+            linewidth=0.9,
+            label=f"{label or ''} rank {self.rank}, gap {gap}".strip(),
+        )
+        spectrum.set(yscale="log", xlabel="index", ylabel="eigenvalue", title="Fisher spectrum")
+        spectrum.legend(fontsize="small")
+        (steps,) = path.step(
+            self.rank_path["tol"], self.rank_path["rank"], where="post", color=color, label=label
+        )
+        chosen = path.axvline(
+            self.threshold / self.eigenvalues[0], color=color, linestyle="--", linewidth=0.9
+        )
+        path.set(
+            xscale="log",
+            xlabel="tolerance relative to the largest eigenvalue",
+            ylabel="rank",
+            title="Rank against tolerance",
+        )
+        self.axes_ = (spectrum, path)
+        self.figure_ = spectrum.figure
+        self.lines_ = [line, tolerance, mark, steps, chosen]
+        return self

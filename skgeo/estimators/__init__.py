@@ -1,0 +1,5 @@
+"""The estimators: doorways to the theorems in :mod:`skgeo.geometry`."""
+
+from skgeo.estimators.fisher import FisherRankEstimator
+
+__all__ = ["FisherRankEstimator"]

@@ -1,0 +1,351 @@
+r"""Output families: how a network's outputs become a distribution, and its Fisher metric.
+
+A network gives natural outputs :math:`z`; a likelihood turns them into a distribution
+:math:`p(\cdot \mid z)` with Fisher metric :math:`F(z) = E[\nabla_z \log p\, \nabla_z \log p^T]`.
+Everything else in the package pulls that metric back. Each family writes down a root
+:math:`F = R R^T` in closed form, with as many columns as F has rank, so that Gram matrices carry no
+structural null rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from skgeo.exceptions import SkgeoError, warn
+
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Categorical",
+    "Gaussian",
+    "GaussianScale",
+    "Likelihood",
+    "Poisson",
+    "as_likelihood",
+    "resolve_likelihood",
+]
+
+
+class Likelihood(ABC):
+    """One output family. Outputs carry their categories or components on the last axis."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def fisher(self, outputs: Tensor) -> Tensor:
+        """Fisher metric in the outputs: (..., K) to (..., K, K), float64."""
+
+    @abstractmethod
+    def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """``R^T`` applied to the output axis of a stack of rows.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (..., K)
+        rows : Tensor of shape (..., K, P)
+
+        Returns
+        -------
+        Tensor of shape (..., rank, P)
+        """
+
+    @abstractmethod
+    def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
+        """Kullback-Leibler divergence, summed over all axes but the first: (n, ...) to (n,)."""
+
+    @abstractmethod
+    def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
+        """Squared Fisher-Rao distance, summed over all axes but the first: (n, ...) to (n,)."""
+
+    def rank(self, n_outputs: int) -> int:
+        """Rank of the metric on K outputs."""
+        return n_outputs
+
+    def check(self, outputs: Tensor) -> None:  # noqa: B027  (most families take any outputs)
+        """Refuse outputs of the wrong shape."""
+
+    def distance(self, outputs: Tensor, others: Tensor) -> Tensor:
+        """Fisher-Rao distance of each sample's two distributions: (n, ...) to (n,)."""
+        return self.squared_distance(outputs, others).sqrt()
+
+
+def _sum_tail(values: Tensor) -> Tensor:
+    return values.flatten(1).sum(1) if values.ndim > 1 else values
+
+
+class _Diagonal(Likelihood):
+    """A family of independent outputs: the metric is diagonal."""
+
+    @abstractmethod
+    def root_diagonal(self, outputs: Tensor) -> Tensor:
+        """Square roots of the metric's diagonal, of the shape of the outputs."""
+
+    def fisher(self, outputs: Tensor) -> Tensor:
+        return torch.diag_embed(self.root_diagonal(outputs.double()).square())
+
+    def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        return self.root_diagonal(outputs.double()).unsqueeze(-1) * rows
+
+
+@dataclass(frozen=True)
+class Gaussian(_Diagonal):
+    """Means of normal distributions with one fixed standard deviation.
+
+    Parameters
+    ----------
+    scale : float, default=1.0
+        The standard deviation s. The metric is ``1/s^2``.
+    """
+
+    scale: float = 1.0
+    name: ClassVar[str] = "gaussian"
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise SkgeoError(f"Gaussian(scale={self.scale!r}): the scale must be positive.")
+
+    def root_diagonal(self, outputs: Tensor) -> Tensor:
+        return torch.full_like(outputs, 1.0 / self.scale)
+
+    def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
+        return _sum_tail(((outputs.double() - others.double()) / self.scale).square())
+
+    def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
+        return 0.5 * self.squared_distance(outputs, others)
+
+
+@dataclass(frozen=True)
+class Bernoulli(_Diagonal):
+    """Logits of independent yes-or-no variables: ``F = p (1 - p)``."""
+
+    name: ClassVar[str] = "bernoulli"
+
+    def root_diagonal(self, outputs: Tensor) -> Tensor:
+        # sqrt(p (1 - p)) in logarithms: neither factor rounds to one or to zero.
+        half = functional.logsigmoid(outputs) + functional.logsigmoid(-outputs)
+        return (0.5 * half).exp()
+
+    def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
+        z, w = outputs.double(), others.double()
+        p = z.sigmoid()
+        yes = p * (functional.logsigmoid(z) - functional.logsigmoid(w))
+        no = (1 - p) * (functional.logsigmoid(-z) - functional.logsigmoid(-w))
+        return _sum_tail(yes + no)
+
+    def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
+        # arcsin(sqrt(sigmoid z)) = arctan(exp(z / 2)), accurate at both ends.
+        angle = (outputs.double() / 2).exp().atan() - (others.double() / 2).exp().atan()
+        return _sum_tail((2 * angle).square())
+
+
+@dataclass(frozen=True)
+class Poisson(_Diagonal):
+    """Logarithms of Poisson rates: ``F = exp(z)``."""
+
+    name: ClassVar[str] = "poisson"
+
+    def root_diagonal(self, outputs: Tensor) -> Tensor:
+        return (outputs / 2).exp()
+
+    def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
+        z, w = outputs.double(), others.double()
+        return _sum_tail(z.exp() * (z - w + (w - z).expm1()))
+
+    def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
+        roots = (outputs.double() / 2).exp() - (others.double() / 2).exp()
+        return _sum_tail((2 * roots).square())
+
+
+@dataclass(frozen=True)
+class GaussianScale(_Diagonal):
+    """Means and log-scales of normal distributions.
+
+    The first half of the last axis holds the means, the second half the logarithms of the
+    standard deviations: ``F = diag(1/s^2, 2)``.
+    """
+
+    name: ClassVar[str] = "gaussian_scale"
+
+    def check(self, outputs: Tensor) -> None:
+        if outputs.shape[-1] % 2:
+            raise SkgeoError(
+                f"gaussian_scale reads means and log-scales, an even number of outputs; the model "
+                f"gives {outputs.shape[-1]}. For means alone say likelihood='gaussian'."
+            )
+
+    def root_diagonal(self, outputs: Tensor) -> Tensor:
+        _, log_scale = outputs.chunk(2, dim=-1)
+        return torch.cat([(-log_scale).exp(), torch.full_like(log_scale, 2.0).sqrt()], dim=-1)
+
+    def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
+        (m, a), (k, b) = outputs.double().chunk(2, -1), others.double().chunk(2, -1)
+        spread = 0.5 * (2 * (a - b)).expm1() - (a - b)
+        return _sum_tail(spread + 0.5 * ((m - k) * (-b).exp()).square())
+
+    def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
+        (m, a), (k, b) = outputs.double().chunk(2, -1), others.double().chunk(2, -1)
+        # cosh d' = 1 + 2 sinh^2(d'/2): the half-angle form keeps the digits of small distances.
+        excess = ((m - k).square() / 2 + (a.exp() - b.exp()).square()) / (2 * (a + b).exp())
+        return _sum_tail(2 * (2 * (excess / 2).sqrt().asinh()).square())
+
+
+@dataclass(frozen=True)
+class Categorical(Likelihood):
+    r"""Logits of a softmax: :math:`F = \mathrm{diag}(p) - p p^T`, of rank K - 1.
+
+    The root used is the K x (K-1) lower trapezoidal factor T: with the tail sums
+    :math:`q_k = \sum_{i \ge k} p_i`, :math:`T_{kk} = \sqrt{p_k q_{k+1} / q_k}` and
+    :math:`T_{jk} = -p_j \sqrt{p_k / (q_k q_{k+1})}` below. Read as an operation, row k of
+    :math:`T^T J` compares output k with the mean of the outputs after it.
+    """
+
+    name: ClassVar[str] = "categorical"
+
+    def rank(self, n_outputs: int) -> int:
+        return n_outputs - 1
+
+    def check(self, outputs: Tensor) -> None:
+        if outputs.shape[-1] < 2:
+            raise SkgeoError(
+                "categorical needs at least two logits on the last axis; the model gives one. "
+                "For a single logit say likelihood='bernoulli'."
+            )
+        total = outputs.detach().double().sum(-1)
+        if bool((outputs >= 0).all()) and bool(((total - 1).abs() < 1e-3).all()):
+            warn(
+                "the outputs are non-negative and sum to one in every sample: they look like "
+                "probabilities, and are read as logits. Remove the final softmax, or wrap the "
+                "model so that it returns logarithms of probabilities."
+            )
+
+    def fisher(self, outputs: Tensor) -> Tensor:
+        p = outputs.double().softmax(-1)
+        return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+
+    def root(self, outputs: Tensor) -> Tensor:
+        """The factor T, of shape (..., K, K-1), float64."""
+        log_p = outputs.double().log_softmax(-1)
+        log_q = log_p.flip(-1).logcumsumexp(-1).flip(-1)
+        head, tail = log_q[..., :-1], log_q[..., 1:]
+        below = log_p.unsqueeze(-1) + 0.5 * (log_p[..., :-1] - head - tail).unsqueeze(-2)
+        diagonal = torch.diag_embed((0.5 * (log_p[..., :-1] + tail - head)).exp())
+        # Masked before exp: above the diagonal the expression overflows for far logits.
+        above = torch.ones_like(below, dtype=torch.bool).triu()
+        strict = below.masked_fill(above, -torch.inf).exp()
+        return functional.pad(diagonal, (0, 0, 0, 1)) - strict
+
+    def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        return self.root(outputs).mT @ rows
+
+    def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
+        a, b = outputs.double().log_softmax(-1), others.double().log_softmax(-1)
+        return _sum_tail((a.exp() * (a - b)).sum(-1))
+
+    def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
+        a, b = outputs.double().log_softmax(-1), others.double().log_softmax(-1)
+        chord = ((a / 2).exp() - (b / 2).exp()).square().sum(-1).sqrt()
+        return _sum_tail((4 * (chord / 2).clamp(max=1.0).asin()).square())
+
+
+LIKELIHOODS: dict[str, Likelihood] = {
+    family.name: family
+    for family in (Categorical(), Bernoulli(), Gaussian(), GaussianScale(), Poisson())
+}
+
+
+def as_likelihood(likelihood: str | Likelihood) -> Likelihood:
+    """The output family of a name.
+
+    Parameters
+    ----------
+    likelihood : str or Likelihood
+        A key of :data:`LIKELIHOODS`, or a family, returned as it is.
+
+    Returns
+    -------
+    Likelihood
+
+    Examples
+    --------
+    >>> as_likelihood("gaussian")
+    Gaussian(scale=1.0)
+    """
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    try:
+        return LIKELIHOODS[likelihood]
+    except (KeyError, TypeError):
+        names = ", ".join(repr(name) for name in sorted(LIKELIHOODS))
+        raise SkgeoError(
+            f"likelihood={likelihood!r} is not known. Expected 'auto', one of {names}, or a "
+            "Likelihood such as Gaussian(scale=0.1)."
+        ) from None
+
+
+def resolve_likelihood(
+    likelihood: str | Likelihood,
+    *,
+    said: str | Likelihood | None = None,
+    targets: Any = None,
+    n_outputs: int,
+) -> Likelihood:
+    """Decide the output family of one model and its data.
+
+    Parameters
+    ----------
+    likelihood : str or Likelihood
+        What the user asked; anything but "auto" decides.
+    said : str or Likelihood, optional
+        What the model says of itself (its type, its loss).
+    targets : array-like, optional
+        y. Its *dtype* decides: strings, booleans and integers are classes, floats are means.
+    n_outputs : int
+        Size of the outputs' last axis.
+
+    Returns
+    -------
+    Likelihood
+
+    Raises
+    ------
+    SkgeoError
+        For classes that the outputs cannot hold.
+
+    Warns
+    -----
+    GeometryWarning
+        Where nothing decides and "gaussian" is assumed.
+    """
+    if not (isinstance(likelihood, str) and likelihood == "auto"):
+        return as_likelihood(likelihood)
+    if said is not None:
+        return as_likelihood(said)
+    if targets is None:
+        warn(
+            "likelihood='auto' without targets and with a model that does not say: 'gaussian' "
+            "with unit variance is assumed. Pass y, or say likelihood=."
+        )
+        return LIKELIHOODS["gaussian"]
+    labels = targets.detach().cpu().numpy() if isinstance(targets, Tensor) else np.asarray(targets)
+    if labels.dtype.kind == "f":
+        return LIKELIHOODS["gaussian"]
+    if labels.ndim == 2 and labels.shape[1] == n_outputs > 1 and labels.dtype.kind in "biu":
+        one_hot = bool((labels.sum(1) == 1).all())
+        return LIKELIHOODS["categorical" if one_hot else "bernoulli"]
+    n_classes = len(np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels))
+    if n_outputs == 1 and n_classes <= 2:
+        return LIKELIHOODS["bernoulli"]
+    if 2 <= n_outputs and n_classes <= n_outputs:
+        return LIKELIHOODS["categorical"]
+    raise SkgeoError(
+        f"likelihood='auto': y has dtype {labels.dtype} and {n_classes} classes, and the model "
+        f"{n_outputs} output{'s' * (n_outputs > 1)}. For classes the model needs a logit each; for "
+        "numbers convert y to float or say likelihood='gaussian' or 'poisson'."
+    )

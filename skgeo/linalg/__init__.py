@@ -1,0 +1,33 @@
+"""Linear algebra on tensors: ranks, spectra, subspaces, threads, memory.
+
+Nothing here knows of networks: matrices in, numbers and matrices out.
+"""
+
+from skgeo.linalg.memory import available_memory, format_bytes, require_memory
+from skgeo.linalg.rank import NumericalRank, decide_rank
+from skgeo.linalg.spectra import (
+    RowFactor,
+    effective_rank,
+    eigenvalues_descending,
+    eigenvectors_descending,
+    participation_ratio,
+)
+from skgeo.linalg.subspaces import complement, orient_rows, orthonormalise_rows
+from skgeo.linalg.threads import single_blas_thread
+
+__all__ = [
+    "NumericalRank",
+    "RowFactor",
+    "available_memory",
+    "complement",
+    "decide_rank",
+    "effective_rank",
+    "eigenvalues_descending",
+    "eigenvectors_descending",
+    "format_bytes",
+    "orient_rows",
+    "orthonormalise_rows",
+    "participation_ratio",
+    "require_memory",
+    "single_blas_thread",
+]

@@ -1,0 +1,47 @@
+"""One BLAS thread for the length of a measurement."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits  # scikit-learn itself requires threadpoolctl
+
+__all__ = ["single_blas_thread"]
+
+_lock = threading.Lock()
+_inside = 0
+_torch_threads = 1
+_limits: Any = None
+
+
+@contextmanager
+def single_blas_thread() -> Iterator[None]:
+    """Run a block with one BLAS thread, and restore the setting afterwards.
+
+    Sums are split between threads, so that the last digits of a matrix product depend on their
+    number. With one thread a measurement gives the same digits alone and inside a pool of
+    workers, and workers do not oversubscribe the processor.
+
+    The block may be nested and may be entered by several threads at once. The settings belong to
+    the process, which gets them back when the last thread leaves.
+    """
+    global _inside, _torch_threads, _limits
+    with _lock:
+        if _inside == 0:
+            _torch_threads = torch.get_num_threads()
+            _limits = threadpool_limits(limits=1, user_api="blas")
+            torch.set_num_threads(1)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                torch.set_num_threads(_torch_threads)
+                _limits.restore_original_limits()
+                _limits = None

@@ -1,0 +1,25 @@
+"""Everything that may stand for a model, and one way to read it."""
+
+from skgeo.models.checkpoint import Checkpoint
+from skgeo.models.fingerprint import fingerprint
+from skgeo.models.kinds import is_model
+from skgeo.models.resolve import (
+    ResolvedModel,
+    needs_fit,
+    needs_y,
+    resolve_model,
+    share_or_clone,
+)
+from skgeo.models.wrapped import WrappedModel
+
+__all__ = [
+    "Checkpoint",
+    "ResolvedModel",
+    "WrappedModel",
+    "fingerprint",
+    "is_model",
+    "needs_fit",
+    "needs_y",
+    "resolve_model",
+    "share_or_clone",
+]

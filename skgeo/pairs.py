@@ -1,0 +1,212 @@
+"""Tables of (model, data) pairs, and the loop over them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from skgeo.exceptions import GeometryWarning, NotAModelError, SkgeoError, collect_warnings, warn
+from skgeo.models import is_model
+
+__all__ = ["Pair", "PairRow", "as_pairs", "run_pairs"]
+
+_ADVICE = (
+    "Without model= an estimator reads (model, X) or (model, X, y) pairs: a list of tuples, or a "
+    "DataFrame with columns 'model', 'X'[, 'y']. To measure one model on an array, bind it: "
+    "Estimator(model=net).fit(X)."
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of the unbound reading: a model, its data, and targets where there are any."""
+
+    model: Any
+    X: Any
+    y: Any = None
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """Features of one pair, and facts about how they were measured."""
+
+    values: list[float]
+    facts: Mapping[str, str]
+
+
+def as_pairs(rows: Any) -> list[Pair]:
+    """Read a table of pairs.
+
+    Parameters
+    ----------
+    rows : list of tuples, 1-D object array of tuples, or DataFrame
+        ``(model, X)`` or ``(model, X, y)``; columns ``model``, ``X``[, ``y``].
+
+    Returns
+    -------
+    list of Pair
+
+    Raises
+    ------
+    SkgeoError
+        For anything else, for an empty table, for a row of another length (named).
+    NotAModelError
+        For a row whose first item is not a model (named).
+    """
+    if isinstance(rows, pd.DataFrame):
+        pairs = _from_frame(rows)
+    else:
+        if isinstance(rows, tuple) and rows and is_model(rows[0]):
+            raise SkgeoError(f"one pair was given bare: put it in a list, [(model, X)]. {_ADVICE}")
+        is_objects = isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 1
+        if not (is_objects or isinstance(rows, (list, tuple))):
+            raise SkgeoError(f"got {_describe(rows)} where a table of pairs is read. {_ADVICE}")
+        pairs = [_from_row(index, row) for index, row in enumerate(rows)]
+    if not pairs:
+        raise SkgeoError(f"the table of pairs is empty: 0 sample(s). {_ADVICE}")
+    for index, pair in enumerate(pairs):
+        if not is_model(pair.model):
+            raise NotAModelError(
+                f"pair {index} starts with {_describe(pair.model)}, which is not a model. {_ADVICE}"
+            )
+    return pairs
+
+
+def _describe(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    kind = type(value).__name__
+    return f"{kind} of shape {tuple(shape)}" if shape is not None else f"{kind} object"
+
+
+def _from_row(index: int, row: Any) -> Pair:
+    if not isinstance(row, (tuple, list)) or len(row) not in (2, 3):
+        length = f" of {len(row)} items" if isinstance(row, (tuple, list)) else ""
+        raise SkgeoError(f"row {index} is {_describe(row)}{length}, not a pair. {_ADVICE}")
+    return Pair(*row)
+
+
+def _from_frame(frame: pd.DataFrame) -> list[Pair]:
+    columns = list(frame.columns)
+    missing = [name for name in ("model", "X") if name not in columns]
+    other = [name for name in columns if name not in ("model", "X", "y")]
+    if missing or other:
+        raise SkgeoError(
+            f"the DataFrame has columns {columns}: "
+            + (f"{missing} missing. " if missing else "")
+            + (f"{other} not read: select the columns of the pairs first. " if other else "")
+            + _ADVICE
+        )
+    targets = frame["y"] if "y" in columns else [None] * len(frame)
+    rows = zip(frame["model"], frame["X"], targets, strict=True)
+    return [Pair(model, X, None if _is_missing(y) else y) for model, X, y in rows]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+
+
+def run_pairs(
+    row: Callable[[Pair], PairRow],
+    pairs: list[Pair],
+    *,
+    width: int,
+    n_jobs: int | None = None,
+    verbose: int | bool = 0,
+    on_error: Literal["raise", "nan"] = "raise",
+) -> np.ndarray:
+    """Compute one row of features a pair, in order, in threads unless joblib is told otherwise.
+
+    Parameters
+    ----------
+    row : callable
+        From a pair to its features.
+    pairs : list of Pair
+    width : int
+        Number of features.
+    n_jobs : int, optional
+        As in joblib, whose ``parallel_config`` chooses the backend.
+    verbose : int, default=0
+        Above 0, a progress bar where ``rich`` is installed, joblib's messages otherwise.
+    on_error : {"raise", "nan"}, default="raise"
+        Whether a failing pair ends the loop, with a note of its index, or gives a row of NaN
+        and one warning.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs, width)
+        float64.
+    """
+    if on_error not in ("raise", "nan"):
+        raise SkgeoError(f"on_error={on_error!r}: expected 'raise' or 'nan'.")
+    tasks = (
+        joblib.delayed(_guarded)(row, index, pair, on_error) for index, pair in enumerate(pairs)
+    )
+    results = list(_parallel(tasks, len(pairs), n_jobs, int(verbose)))
+    _report([notes for _, notes in results])
+    _report_facts([found.facts for found, _ in results if found is not None])
+    table = np.full((len(pairs), width), np.nan)
+    for index, (found, _) in enumerate(results):
+        if found is not None:
+            table[index] = found.values
+    return table
+
+
+def _guarded(
+    row: Callable[[Pair], PairRow], index: int, pair: Pair, on_error: str
+) -> tuple[PairRow | None, list[tuple[type[Warning], str]]]:
+    with collect_warnings() as notes:
+        try:
+            return row(pair), notes
+        except Exception as error:
+            if on_error == "raise":
+                error.add_note(f"in pair {index}")
+                raise
+            notes.append((GeometryWarning, f"NaN for a pair that failed: {error}"))
+            return None, notes
+
+
+def _parallel(tasks: Iterable[Any], total: int, n_jobs: int | None, verbose: int) -> Iterator[Any]:
+    if verbose:
+        try:
+            from rich.progress import track
+        except ImportError:
+            pass
+        else:
+            parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+            yield from track(parallel(tasks), description="pairs", total=total)
+            return
+    yield from joblib.Parallel(n_jobs=n_jobs, prefer="threads", verbose=verbose)(tasks)
+
+
+def _report(noted: list[list[tuple[type[Warning], str]]]) -> None:
+    """Emit each kind of warning once, with the pairs it concerns."""
+    groups: dict[tuple[type[Warning], str], list[tuple[int, str]]] = {}
+    for index, notes in enumerate(noted):
+        for category, message in notes:
+            kind = re.sub(r"[-+]?\d[\d.e+-]*", "#", message)  # numbers differ from pair to pair
+            groups.setdefault((category, kind), []).append((index, message))
+    for (category, _), found in groups.items():
+        rows = sorted({index for index, _ in found})
+        where = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+        count = f"{len(rows)} of {len(noted)} pairs ({where})"
+        first = "" if len({message for _, message in found}) == 1 else " The first says:"
+        warn(f"In {count}.{first} {found[0][1]}", category, stacklevel=5)
+
+
+def _report_facts(facts: list[Mapping[str, str]]) -> None:
+    for name in sorted({name for fact in facts for name in fact}):
+        counts = Counter(fact[name] for fact in facts if name in fact)
+        if len(counts) > 1:
+            found = ", ".join(f"{value} in {count}" for value, count in counts.most_common())
+            warn(
+                f"The pairs were not all read alike: {name} is {found}. Their features are not "
+                f"comparable unless that is meant; say {name}= to fix it.",
+                stacklevel=5,
+            )

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skgeo.exceptions import RankAmbiguityWarning, SkgeoError
+from skgeo.linalg.rank import decide_rank, resolution
+
+SPECTRUM = torch.tensor([4.0, 1.0, 1e-6, 1e-14], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("tol", "rank"), [(0.5, 1), (1e-3, 2), (1e-9, 3)])
+def test_rank_counts_values_above_the_relative_tolerance(tol, rank):
+    decision = decide_rank(SPECTRUM, tol=tol, resolution=1e-13) if rank > 1 else None
+    if decision is None:
+        with pytest.warns(RankAmbiguityWarning, match="factor of 4"):
+            decision = decide_rank(SPECTRUM, tol=tol, resolution=1e-13)
+    assert decision.rank == rank
+    assert decision.threshold == tol * 4.0
+    assert decision.gap == pytest.approx(float(SPECTRUM[rank - 1] / SPECTRUM[rank]), rel=1e-15)
+
+
+def test_auto_tolerance_is_the_resolution():
+    decision = decide_rank(SPECTRUM, resolution=1e-10)
+    assert (decision.rank, decision.tol) == (3, 1e-10)
+
+
+def test_full_rank_has_an_infinite_gap():
+    assert decide_rank(SPECTRUM[:3], resolution=1e-10).gap == float("inf")
+
+
+def test_zero_spectrum_has_rank_zero():
+    decision = decide_rank(torch.zeros(3), resolution=1e-10)
+    assert (decision.rank, decision.threshold, decision.gap) == (0, 0.0, float("inf"))
+
+
+def test_path_agrees_with_counting_and_does_not_go_below_the_resolution():
+    decision = decide_rank(SPECTRUM, resolution=1e-10)
+    assert decision.path_tol[0] == pytest.approx(1e-10)
+    assert decision.path_tol[-1] < 1.0
+    relative = SPECTRUM.numpy() / 4.0
+    assert decision.path_rank.tolist() == [(relative > tol).sum() for tol in decision.path_tol]
+
+
+def test_tolerance_below_the_resolution_warns():
+    with pytest.warns(RankAmbiguityWarning, match="may count rounding"):
+        decide_rank(SPECTRUM, tol=1e-15, resolution=1e-10)
+
+
+@pytest.mark.parametrize("tol", [-1e-3, 1.0, 2.0, float("nan")])
+def test_tolerance_out_of_range_is_refused(tol):
+    with pytest.raises(SkgeoError, match="relative to the largest"):
+        decide_rank(SPECTRUM, tol=tol, resolution=1e-10)
+
+
+def test_resolution_of_a_float32_matrix_is_its_own_precision_squared():
+    eps = torch.finfo(torch.float32).eps
+    assert resolution(100, 7, torch.float32) == pytest.approx(100 * eps**2)
+    assert resolution(100, 7, torch.float32, squared=False) == pytest.approx(100 * eps**2)
+    assert resolution(100, 7, squared=False) < 1e-28 < resolution(100, 7)
+
+
+@given(
+    st.integers(0, 5),
+    st.floats(-8, 0),
+    st.floats(-3, 3),
+)
+def test_rank_does_not_depend_on_scale(rank, log_tol, log_scale):
+    values = np.r_[np.linspace(1.0, 0.5, 5)[:rank], np.zeros(2)]
+    plain = decide_rank(torch.from_numpy(values), tol=10**log_tol / 4, resolution=1e-13)
+    scaled = decide_rank(
+        torch.from_numpy(values * 10**log_scale), tol=10**log_tol / 4, resolution=1e-13
+    )
+    assert plain.rank == scaled.rank == rank

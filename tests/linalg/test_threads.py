@@ -1,0 +1,61 @@
+import threading
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from skgeo.linalg.threads import single_blas_thread
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_one_thread_inside_and_the_setting_restored(three_threads):
+    before = blas_threads()
+    with single_blas_thread():
+        assert torch.get_num_threads() == 1
+        assert set(blas_threads()) == {1}
+        with single_blas_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+    assert blas_threads() == before
+
+
+def test_restored_after_an_error(three_threads):
+    with pytest.raises(KeyError), single_blas_thread():
+        raise KeyError
+    assert torch.get_num_threads() == 3
+
+
+def test_threads_that_overlap_leave_the_setting_as_it_was(three_threads):
+    before = blas_threads()
+    both_inside, first_left = threading.Barrier(2), threading.Event()
+    seen = {}
+
+    def work(name, is_first):
+        with single_blas_thread():
+            both_inside.wait()
+            if not is_first:
+                first_left.wait()
+            seen[name] = torch.get_num_threads(), set(blas_threads())
+        if is_first:
+            first_left.set()
+
+    workers = [threading.Thread(target=work, args=(i, i == 0)) for i in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert seen == {0: (1, {1}), 1: (1, {1})}
+    assert torch.get_num_threads() == 3
+    assert blas_threads() == before
