@@ -84,10 +84,9 @@ total = leverage.sum(axis=1)
 print(f"mean of the row sums: {total.mean():.3f}; rank: {fisher.fisher_rank_}")
 
 order = total.argsort()[::-1][:8]
-figure, axes = plt.subplots(1, 8, figsize=(10, 1.7))
+figure, axes = plt.subplots(1, 8, figsize=(10, 1.7), layout="constrained")
 for axis, index in zip(axes, order, strict=True):
     axis.imshow(X_train[index].reshape(8, 8), cmap="gray_r")
     axis.set_title(f"{y_train[index]}\n{total[index] / total.mean():.1f} x mean", fontsize=8)
     axis.set_axis_off()
-figure.suptitle("Images with the largest leverage", y=1.12)
 plt.show()

@@ -49,6 +49,7 @@ class Case:
         return module.to(dtype).eval()
 
     def inputs(self, n: int = SAMPLES, dtype: torch.dtype = torch.float64, seed: int = 1) -> Any:
+        """Draw data; not from several threads at once, which share the random state."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             drawn = self.draw(n)

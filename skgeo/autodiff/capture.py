@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -124,12 +125,12 @@ def capture(replica: Replica, inputs: Inputs, layers: str | Sequence[str] | None
             )
         if layers == "leaves":
             calls = _with_reach(recorder.calls, output)
+        elif choice is None:
+            test = functools.partial(_with_cuts, root=recorder.root, output=output)
+            calls = pick(module, recorder.calls, test)
         else:
-            calls = _with_cuts(recorder.calls, recorder.root, output)
-            if choice is None:
-                calls = pick(module, calls)
-            else:
-                calls = _chosen(calls, choice, recorder)
+            calls = _with_cuts(_chosen(recorder, choice), recorder.root, output)
+            _check_chosen(calls, recorder)
     return Capture(recorder.root, recorder.root_name, tuple(calls), output)
 
 
@@ -162,7 +163,7 @@ def _with_reach(calls: list[LayerCall], output: Tensor) -> list[LayerCall]:
     ]
 
 
-def _with_cuts(calls: list[LayerCall], root: Tensor, output: Tensor) -> list[LayerCall]:
+def _with_cuts(calls: Sequence[LayerCall], root: Tensor, output: Tensor) -> list[LayerCall]:
     """Apply the cut test to every call, in one backward pass each."""
     found = _backward(output, [root, *(call.output for call in calls)], _cotangent(output))
     through_root, gradients = found[0], found[1:]
@@ -182,10 +183,9 @@ def _with_cuts(calls: list[LayerCall], root: Tensor, output: Tensor) -> list[Lay
     return tested
 
 
-def _chosen(
-    calls: list[LayerCall], choice: list[tuple[str, int | None]], recorder: Recorder
-) -> list[LayerCall]:
-    """Keep the calls that were asked for, and refuse those that cannot be layers."""
+def _chosen(recorder: Recorder, choice: list[tuple[str, int | None]]) -> list[LayerCall]:
+    """Keep the calls that were asked for."""
+    calls = recorder.calls
     kept: set[int] = set()
     for layer, number in choice:
         own = [index for index, call in enumerate(calls) if call.layer == layer]
@@ -202,8 +202,12 @@ def _chosen(
                 f"'{layer}#{number}'; calls are numbered from 0."
             )
         kept.update(own if number is None else [own[number]])
-    chosen = [call for index, call in enumerate(calls) if index in kept]
-    for call in chosen:
+    return [call for index, call in enumerate(calls) if index in kept]
+
+
+def _check_chosen(calls: list[LayerCall], recorder: Recorder) -> None:
+    """Refuse layers that lie on no path from the root to the output."""
+    for call in calls:
         if not call.reaches_output:
             raise SkgeoError(
                 f"The output does not depend on what layer {call.name!r} returns (of several "
@@ -214,7 +218,6 @@ def _chosen(
                 f"Layer {call.name!r} does not depend on {recorder.root_name!r}, where the graph "
                 "starts, so it has no place in a chain from there. Choose another layer."
             )
-    return chosen
 
 
 def _depends(tensor: Tensor, root: Tensor | None) -> bool:

@@ -6,6 +6,7 @@ only what a forward pass may write to is made anew: modules, plain containers, b
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import types
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["TreeCopy", "substitute", "unwrap"]
+__all__ = ["TreeCopy", "is_record", "substitute", "unwrap"]
 
 Visit = Callable[[Any], Any]
 
@@ -49,6 +50,22 @@ def unwrap(module: nn.Module) -> nn.Module:
             return module
         assert isinstance(inner, nn.Module)
         module = inner
+
+
+def is_record(value: object) -> bool:
+    """Tell whether an object is a dataclass or namespace, and may be written to by attribute.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    bool
+    """
+    if isinstance(value, type) or not hasattr(value, "__dict__"):
+        return False
+    return isinstance(value, types.SimpleNamespace) or dataclasses.is_dataclass(value)
 
 
 def _rebuild_function(value: types.FunctionType, visit: Visit) -> types.FunctionType:
@@ -199,7 +216,7 @@ class TreeCopy:
             return self._remember(value, self._copy_tensor(value))
         if isinstance(value, (list, dict, deque)):
             return self._copy_container(value)
-        if isinstance(value, types.SimpleNamespace) or dataclasses.is_dataclass(value):
+        if is_record(value):
             return self._copy_record(value)
         if isinstance(value, types.FunctionType):
             if hasattr(value, "_torchdynamo_orig_callable"):
@@ -271,8 +288,7 @@ class TreeCopy:
         return new
 
     def _copy_record(self, value: Any) -> Any:
-        if not hasattr(value, "__dict__"):
-            return value
-        new = self._remember(value, object.__new__(type(value)))
+        new = self._remember(value, copy.copy(value))
+        # Through the dict, since the record may be frozen.
         vars(new).update({key: self.visit(item) for key, item in list(vars(value).items())})
         return new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from torch import nn
@@ -79,14 +79,15 @@ def candidates(module: nn.Module) -> dict[str, nn.Module]:
     return {name: everything[name] for group in _groups(module) for name in group}
 
 
-def pick(module: nn.Module, calls: Sequence[C]) -> list[C]:
+def pick(module: nn.Module, calls: Sequence[C], test: Callable[[Sequence[C]], list[C]]) -> list[C]:
     """Choose the default layers among the calls of all candidates.
 
     Parameters
     ----------
     module : torch.nn.Module
     calls : sequence of LayerCall
-        After the cut test.
+    test : callable
+        Applies the cut test to some of them.
 
     Returns
     -------
@@ -100,14 +101,14 @@ def pick(module: nn.Module, calls: Sequence[C]) -> list[C]:
     """
     prefix, core = _core(module)
     if not prefix and _is_chain(core):
-        return list(calls)
+        return test(calls)
     for group in _groups(module):
-        chosen = [call for call in calls if call.layer in group and call.is_cut]
+        chosen = [call for call in test([c for c in calls if c.layer in group]) if call.is_cut]
         if chosen:
             return chosen
     raise SkgeoError(
         "No layer was found that the whole computation passes through. Name the layers to look at: "
-        f"layers=[...], of {', '.join(sorted(named(module)))}."
+        f"layers=[...], of {', '.join(named(module))}."
     )
 
 
@@ -185,6 +186,7 @@ def _groups(module: nn.Module) -> list[list[str]]:
         and isinstance(child, nn.ModuleList)
         and "parametrizations." not in f"{name}."
     ]
-    longest = max(lists, key=len, default=None)
-    members = [] if longest is None else [known[id(child)] for child in longest]
-    return [group for group in (members, children) if group]
+    # The longest list may hold what is never called itself; then the next one is looked at.
+    lists.sort(key=len, reverse=True)
+    members = [[known[id(child)] for child in each] for each in lists if len(each) > 1]
+    return [*members, children]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.batch import Inputs, batch_size
-from skgeo.autodiff.copytree import TreeCopy, substitute, unwrap
+from skgeo.autodiff.copytree import TreeCopy, is_record, substitute, unwrap
 from skgeo.autodiff.modelcheck import (
     check_finite,
     check_kind,
@@ -288,6 +288,8 @@ def _find_slots(holders: list[Any], parameters: Mapping[str, Tensor]) -> list[_S
     def search(container: Any, key: Any, value: Any) -> None:
         if isinstance(value, (dict, list)):
             enter(value)
+        elif is_record(value):
+            enter(vars(value))
         elif substitute(value, stand_ins) is not value:
             slots.append(_Slot(container, key, value))
 

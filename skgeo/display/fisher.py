@@ -121,27 +121,28 @@ class SpectrumDisplay:
         -------
         self
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError(
-                "SpectrumDisplay needs matplotlib: python -m pip install 'skgeo[plot]'"
-            ) from error
         if axes is None:
-            _, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")
+            axes = _new_axes()
         spectrum, path = axes
         if not self.eigenvalues[0] > 0:
             raise SkgeoError("the Fisher metric is identically zero: there is nothing to draw.")
         index = np.arange(1, len(self.eigenvalues) + 1)
-        shown = self.eigenvalues > 0  # zero has no place on a log axis
+        above = self.eigenvalues > self.threshold
+        below = (self.eigenvalues > 0) & ~above  # zero has no place on a log axis
+        marker = "." if len(index) <= 60 else None
+        gap = "∞" if np.isinf(self.gap) else f"{self.gap:.2g}"
+        summary = f"rank {self.rank} of {len(index)}, gap {gap}"
         (line,) = spectrum.plot(
-            index[shown],
-            self.eigenvalues[shown],
-            marker="." if len(index) <= 60 else None,
-            label=label or "eigenvalues",
+            index[above],
+            self.eigenvalues[above],
+            marker=marker,
+            label=f"{label}: {summary}" if label else summary,
             **kwargs,
         )
         color = line.get_color()
+        (rest,) = spectrum.plot(
+            index[below], self.eigenvalues[below], marker=marker, color=color, alpha=0.3
+        )
         tolerance = spectrum.axhline(
             self.threshold,
             color=color,
@@ -149,14 +150,7 @@ class SpectrumDisplay:
             linewidth=0.9,
             label=None if label else "tolerance",
         )
-        gap = "∞" if np.isinf(self.gap) else f"{self.gap:.2g}"
-        mark = spectrum.axvline(
-            self.rank + 0.5,
-            color=color,
-            linestyle=":",
-            linewidth=0.9,
-            label=f"{label or ''} rank {self.rank}, gap {gap}".strip(),
-        )
+        mark = spectrum.axvline(self.rank + 0.5, color=color, linestyle=":", linewidth=0.9)
         spectrum.set(yscale="log", xlabel="index", ylabel="eigenvalue", title="Fisher spectrum")
         spectrum.legend(fontsize="small")
         (steps,) = path.step(
@@ -173,5 +167,16 @@ class SpectrumDisplay:
         )
         self.axes_ = (spectrum, path)
         self.figure_ = spectrum.figure
-        self.lines_ = [line, tolerance, mark, steps, chosen]
+        self.lines_ = [line, rest, tolerance, mark, steps, chosen]
         return self
+
+
+def _new_axes() -> Sequence[Any]:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "SpectrumDisplay needs matplotlib: python -m pip install 'skgeo[plot]'"
+        ) from error
+    _, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")
+    return axes

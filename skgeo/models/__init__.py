@@ -1,7 +1,7 @@
 """Everything that may stand for a model, and one way to read it."""
 
 from skgeo.models.checkpoint import Checkpoint
-from skgeo.models.fingerprint import fingerprint
+from skgeo.models.digest import fingerprint
 from skgeo.models.kinds import is_model
 from skgeo.models.resolve import (
     ResolvedModel,

@@ -68,7 +68,7 @@ def test_torchscript_is_refused():
     assert not is_model(scripted)
     with pytest.raises(NotAModelError, match="TorchScript"):
         resolve_model(scripted, refit=False)
-    with pytest.raises(NotAModelError, match="expected a torch.nn.Module"):
+    with pytest.raises(NotAModelError, match="got TopLevelTracedModule as its module"):
         WrappedModel(scripted)
 
 

@@ -1,3 +1,4 @@
+import copy
 import sys
 
 import numpy as np
@@ -159,7 +160,7 @@ def test_classes_move_to_the_last_axis():
     model = net(skorch.NeuralNet, nn.Conv2d(1, 3, 1), criterion=nn.CrossEntropyLoss).initialize()
     images = RNG.normal(size=(2, 1, 4, 5)).astype(np.float32)
     z = outputs(resolve_model(model, images, refit=False), images)
-    np.testing.assert_array_equal(z, np.moveaxis(model.predict(images), 1, -1))
+    np.testing.assert_array_equal(z, model.forward(images).movedim(1, -1))
 
 
 def test_a_probability_that_underflows_has_finite_derivatives():
@@ -221,6 +222,7 @@ def test_fingerprint_follows_weights_and_criterion():
     base = fingerprint(model)
     model.module_.eval()
     assert fingerprint(model) == base
+    assert fingerprint(copy.deepcopy(model)) == base
     with torch.no_grad():
         model.module_.line.bias.add_(1)
     assert fingerprint(model) != base

@@ -1,13 +1,119 @@
-from skgeo.geometry.fiber.barcode import *
-from skgeo.geometry.fiber.dimensions import *
-from skgeo.geometry.fiber.order import *
-from skgeo.geometry.fiber.enumeration import *
-from skgeo.geometry.fiber.local import *
-from skgeo.geometry.fiber.chain import *
-from skgeo.geometry.fiber.staircase import *
-from skgeo.geometry.fiber.path import *
-from skgeo.geometry.fiber.flow import *
-from skgeo.geometry.fiber.tangent import *
-from skgeo.geometry.fiber.projector import *
-from skgeo.geometry.fiber.moves import *
-from skgeo.geometry.fiber.distance import *
+"""The fiber of a deep linear network: all weights that compute one and the same matrix.
+
+Its strata are named by bars (:class:`Barcode`). Functions of barcodes and widths are exact and
+count in integers; functions of weights decide ranks in floating point and say how clearly.
+
+References
+----------
+J. R. Shewchuk and S. Bhattacharya, "The Geometry of the Set of Equivalent Linear Neural Networks",
+arXiv:2404.14855.
+"""
+
+from skgeo.geometry.fiber.barcode import Bar, BarCopy, Barcode, barcode_from_rank_list
+from skgeo.geometry.fiber.chain import as_chain, as_parameters, from_parameters
+from skgeo.geometry.fiber.dimensions import (
+    closed_stratum,
+    differential_rank,
+    fiber_codimension,
+    fiber_dimension,
+    fiber_is_manifold,
+    fiber_min_dimension,
+    n_components,
+    n_top_strata,
+    orbit_codimension,
+    orbit_dimension,
+    stratum_codimension,
+    stratum_dimension,
+)
+from skgeo.geometry.fiber.distance import RankDrop, drop_rank, rank_drops
+from skgeo.geometry.fiber.enumeration import HasseDiagram, count_strata, hasse_diagram, strata
+from skgeo.geometry.fiber.flow import FlowBases, flow_bases, representative
+from skgeo.geometry.fiber.inputs import input_ranks
+from skgeo.geometry.fiber.local import (
+    coefficient_bounds,
+    is_closed,
+    is_maximal,
+    is_smooth,
+    local_codimension,
+)
+from skgeo.geometry.fiber.moves import move_up
+from skgeo.geometry.fiber.order import (
+    Move,
+    apply_move,
+    in_closure,
+    is_cover,
+    up_covers,
+    up_moves,
+)
+from skgeo.geometry.fiber.path import tolerance_path
+from skgeo.geometry.fiber.projector import project_normal, project_tangent
+from skgeo.geometry.fiber.staircase import (
+    NumericalBarcode,
+    Staircase,
+    numerical_barcode,
+    rank_tolerance,
+    staircase,
+)
+from skgeo.geometry.fiber.tangent import (
+    FactoredNormals,
+    factored_normals,
+    normal_basis,
+    tangent_basis,
+)
+
+__all__ = [
+    "Bar",
+    "BarCopy",
+    "Barcode",
+    "FactoredNormals",
+    "FlowBases",
+    "HasseDiagram",
+    "Move",
+    "NumericalBarcode",
+    "RankDrop",
+    "Staircase",
+    "apply_move",
+    "as_chain",
+    "as_parameters",
+    "barcode_from_rank_list",
+    "closed_stratum",
+    "coefficient_bounds",
+    "count_strata",
+    "differential_rank",
+    "drop_rank",
+    "factored_normals",
+    "fiber_codimension",
+    "fiber_dimension",
+    "fiber_is_manifold",
+    "fiber_min_dimension",
+    "flow_bases",
+    "from_parameters",
+    "hasse_diagram",
+    "in_closure",
+    "input_ranks",
+    "is_closed",
+    "is_cover",
+    "is_maximal",
+    "is_smooth",
+    "local_codimension",
+    "move_up",
+    "n_components",
+    "n_top_strata",
+    "normal_basis",
+    "numerical_barcode",
+    "orbit_codimension",
+    "orbit_dimension",
+    "project_normal",
+    "project_tangent",
+    "rank_drops",
+    "rank_tolerance",
+    "representative",
+    "staircase",
+    "strata",
+    "stratum_codimension",
+    "stratum_dimension",
+    "tangent_basis",
+    "tolerance_path",
+    "up_covers",
+    "up_moves",
+]

@@ -58,10 +58,7 @@ def orbit_codimension(barcode: Barcode) -> int:
     2
     """
     return sum(
-        m * n
-        for a, b, m in barcode.bars
-        for c, e, n in barcode.bars
-        if extends((a, b), (c, e))
+        m * n for a, b, m in barcode.bars for c, e, n in barcode.bars if extends((a, b), (c, e))
     )
 
 
@@ -154,7 +151,9 @@ def differential_rank(barcode: Barcode, input_ranks: Sequence[int] | None = None
             f"input_ranks has {len(from_input)} entries; a network of depth {depth} needs one "
             f"for each layer from 0 to {depth - 1}."
         )
-    if any(not 0 <= given <= int(full) for given, full in zip(from_input, ranks[:, 0], strict=False)):
+    if any(
+        not 0 <= given <= int(full) for given, full in zip(from_input, ranks[:, 0], strict=False)
+    ):
         raise SkgeoError(
             f"input_ranks {from_input} exceed the ranks {ranks[:, 0].tolist()} that the layers "
             "reach with all inputs, or are negative."

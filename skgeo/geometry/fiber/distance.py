@@ -94,16 +94,20 @@ def rank_drops(flow: FlowBases) -> tuple[RankDrop, ...]:
             if rank == 0:
                 continue
             cores = [
-                _core(flow, images, rows, start, stop, layer) for layer in range(start + 1, stop + 1)
+                _core(flow, images, rows, start, stop, layer)
+                for layer in range(start + 1, stop + 1)
             ]
             least = [float(svdvals(core)[rank - 1]) for core in cores]
             best = int(np.argmin(least))
-            lower, estimate = _lower_and_estimate(
-                flow.weights[start:stop], norms[start:stop], rank
-            )
+            lower, estimate = _lower_and_estimate(flow.weights[start:stop], norms[start:stop], rank)
             drops.append(
                 RankDrop(
-                    start, stop, rank, min(lower, least[best]), estimate, least[best],
+                    start,
+                    stop,
+                    rank,
+                    min(lower, least[best]),
+                    estimate,
+                    least[best],
                     start + 1 + best,
                 )
             )

@@ -238,9 +238,7 @@ class HasseDiagram:
             ) from None
 
 
-def hasse_diagram(
-    widths: Iterable[int], rank: int, *, max_strata: int = 20_000
-) -> HasseDiagram:
+def hasse_diagram(widths: Iterable[int], rank: int, *, max_strata: int = 20_000) -> HasseDiagram:
     """Hasse diagram of the strata of a fiber under closure.
 
     Parameters

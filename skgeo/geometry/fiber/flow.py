@@ -162,9 +162,7 @@ def flow_bases(weights: Sequence[object], *, tol: float | Literal["auto"] = "aut
         frame = np.empty_like(before)
         label = np.empty(len(survives), dtype=np.int64)
         onto = (after.T @ frames[-1])[:n_kept, :n_kept]
-        through = np.linalg.solve(
-            block[:, survives], np.hstack([onto, block[:, ~survives]])
-        )
+        through = np.linalg.solve(block[:, survives], np.hstack([onto, block[:, ~survives]]))
         frame[:, survives] = before[:, survives] @ through[:, :n_kept]
         frame[:, ~survives] = before[:, ~survives] - before[:, survives] @ through[:, n_kept:]
         label[survives] = labels[-1][:n_kept]
@@ -180,9 +178,7 @@ def flow_bases(weights: Sequence[object], *, tol: float | Literal["auto"] = "aut
     return FlowBases(code, tuple(exact[::-1]), bases, duals, stairs.tol, stairs.dropped_norms)
 
 
-def _staircase_block(
-    matrix: np.ndarray, alive: Sequence[int], kept: Sequence[int]
-) -> np.ndarray:
+def _staircase_block(matrix: np.ndarray, alive: Sequence[int], kept: Sequence[int]) -> np.ndarray:
     """Rows of the survivors of W_l in adapted bases, with exact zeros below the staircase."""
     block = matrix[: sum(kept)].copy()
     column = row = 0

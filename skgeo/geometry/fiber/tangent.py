@@ -51,7 +51,7 @@ def check_space(space: str) -> None:
         raise SkgeoError(f"space is 'stratum', 'orbit' or 'kernel'; got {space!r}.")
 
 
-def _is_constrained(first: Bar, second: Bar, depth: int, space: Space) -> bool:
+def is_constrained(first: Bar, second: Bar, depth: int, space: Space) -> bool:
     (a, b), (c, e) = first, second
     in_orbit = space != "kernel" and extends(first, second)
     in_kernel = space != "orbit" and a == 0 and e == depth and c <= b + 1
@@ -72,7 +72,7 @@ def normal_dimension(barcode: Barcode, space: Space) -> int:
     return sum(
         count
         for first, second, count, _ in _pairs(barcode)
-        if _is_constrained(first, second, barcode.depth, space)
+        if is_constrained(first, second, barcode.depth, space)
     )
 
 
@@ -132,7 +132,7 @@ def tangent_basis(flow: FlowBases, space: Space = "stratum") -> np.ndarray:
     offsets = np.cumsum([0] + [w.size for w in flow.weights])
     row = 0
     for first, second, count, layers in _pairs(code):
-        constrained = _is_constrained(first, second, code.depth, space)
+        constrained = is_constrained(first, second, code.depth, space)
         previous = None
         for layer in layers:
             step = _outer(
@@ -195,7 +195,7 @@ def factored_normals(flow: FlowBases, space: Space = "stratum") -> FactoredNorma
     squares = np.zeros(total)
     row = 0
     for first, second, count, layers in _pairs(code):
-        if not _is_constrained(first, second, code.depth, space):
+        if not is_constrained(first, second, code.depth, space):
             continue
         rows = slice(row, row + count)
         for layer in layers:

@@ -135,7 +135,7 @@ class _Walk:
         elif is_skorch(model):
             self.text("skorch")
             self.type(type(model))
-            self.value(model.get_params(deep=False))
+            self.value(dict(sorted(model.get_params(deep=False).items())))
             self.value({name: getattr(model, name, None) for name in ("module_", "criterion_")})
         else:
             self.attributes(model)
@@ -159,8 +159,9 @@ class _Walk:
         # flat weights of an LSTM) is known for one.
         for name, child in module.named_modules():
             self.text("attributes", name)
-            for key, value in vars(child).items():
+            for key, value in sorted(vars(child).items()):
                 if key in _HOOKS:
+                    self.text(key)
                     self.value(list(value.values()))
                 elif key not in _BOOKKEEPING and not _refers_to(value, tensors):
                     self.text(key)
@@ -286,10 +287,9 @@ class _Walk:
 @functools.cache
 def _is_users_own(module_name: str | None) -> bool:
     """Whether code can change without a change of its package's version."""
-    if not module_name:
+    if not module_name or module_name == "__main__":
         return True
-    package = module_name.partition(".")[0]
-    if package in sys.stdlib_module_names and package != "__main__":
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
         return False
     path = getattr(sys.modules.get(module_name), "__file__", None) or ""
     return not {"site-packages", "dist-packages"} & set(Path(path).parts)
