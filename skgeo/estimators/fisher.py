@@ -41,10 +41,10 @@ class FisherRankEstimator(GeometryEstimator):
         What to measure: an ``nn.Module``, a scikit-learn or skorch model or a Pipeline that ends
         in one (fitted in ``fit`` unless frozen), a ``Checkpoint`` or a ``WrappedModel``. None for
         the unbound reading.
-    likelihood : {"auto", "categorical", "bernoulli", "gaussian", "gaussian_scale", "poisson"} or \
-            Likelihood, default="auto"
-        What the outputs mean. "auto" asks the model, then the dtype of y; without either it
-        assumes "gaussian" of unit variance and warns.
+    likelihood : str or Likelihood, default="auto"
+        What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale" or
+        "poisson". "auto" asks the model, then the dtype of y; without either it assumes
+        "gaussian" of unit variance and warns.
     solver : {"auto", "gram", "parameter"}, default="auto"
         Which side to form: rows x rows or P x P. "auto" takes the smaller.
     tol : float or "auto", default="auto"

@@ -3,7 +3,6 @@ import dataclasses
 import functools
 import threading
 import types
-import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +15,7 @@ from cases import BY_NAME, CASES
 from oracles import assert_untouched
 from skgeo.autodiff import replica
 from skgeo.autodiff.copytree import TreeCopy
-from skgeo.exceptions import GeometryWarning, NotAModelError, SkgeoError, collect_warnings
+from skgeo.exceptions import SkgeoError
 
 X = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4)
 
@@ -429,166 +428,6 @@ class TestWrappers:
         copied = replica(nn.DataParallel(net))
         assert type(copied.module) is nn.Sequential
         assert copied.names[0] == "0.weight"
-
-
-class TestRefused:
-    @pytest.mark.parametrize("given", [None, "net", 3, {}, lambda x: x])
-    def test_not_a_module(self, given):
-        with pytest.raises(NotAModelError, match=type(given).__name__):
-            replica(given)
-
-    def test_a_class(self):
-        with pytest.raises(NotAModelError, match=r"class Linear.*instance"):
-            replica(nn.Linear)
-
-    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-    def test_script(self):
-        scripted = torch.jit.trace(linear(4, 3), X)
-        with pytest.raises(NotAModelError, match="it is a ScriptModule"):
-            replica(scripted)
-        with pytest.raises(NotAModelError, match="submodule '1' is a ScriptModule"):
-            replica(nn.Sequential(nn.Linear(4, 4), scripted))
-
-    def test_lazy(self):
-        with pytest.raises(SkgeoError, match=r"'0\.weight' is not initialised"):
-            replica(nn.Sequential(nn.LazyLinear(3)))
-
-    def test_meta(self):
-        with pytest.raises(SkgeoError, match="'weight' is on the meta device"):
-            replica(nn.Linear(4, 3, device="meta"))
-
-    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-    def test_weights_that_are_not_finite(self, value):
-        module = BY_NAME["mlp"].module()
-        with torch.no_grad():
-            module[2].weight[1, 1] = value
-        with pytest.raises(SkgeoError, match=r"'2\.weight' has 1 entries"):
-            replica(module)
-
-    def test_buffers_that_are_not_finite(self):
-        module = BY_NAME["batchnorm"].module()
-        module[1].running_var[0] = float("inf")
-        with pytest.raises(SkgeoError, match=r"'1\.running_var' has 1 entries"):
-            replica(module)
-
-    def test_masks_are_buffers_with_minus_infinity(self):
-        module = linear(4, 3)
-        module.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
-        assert replica(module).n_parameters == 15
-
-    def test_batch_statistics(self):
-        module = nn.Sequential(
-            nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 3)
-        )
-        with pytest.raises(SkgeoError, match="without running statistics: 1"):
-            replica(module)
-        assert replica(nn.Sequential(nn.Conv1d(1, 2, 2), nn.InstanceNorm1d(2))).n_parameters == 6
-
-    def test_tensors_held_elsewhere(self):
-        module = linear(4, 3)
-        module.table = [torch.ones(2), torch.ones(2, device="meta")]
-        assert replica(module).device.type == "cpu"
-        with pytest.raises(SkgeoError, match="table on meta"):
-            replica(module, device="cpu")
-
-
-class TestMode:
-    @pytest.mark.parametrize(
-        "layer",
-        [
-            nn.Dropout(0.1),
-            nn.AlphaDropout(0.1),
-            nn.Dropout2d(0.1),
-            nn.BatchNorm1d(3),
-            nn.InstanceNorm1d(3, track_running_stats=True),
-            nn.MultiheadAttention(4, 2, dropout=0.1),
-            nn.LSTM(4, 4, 2, dropout=0.1),
-            nn.TransformerEncoderLayer(4, 2, 4),
-            nn.RReLU(),
-        ],
-        ids=lambda layer: type(layer).__name__,
-    )
-    def test_warned_of_once(self, layer):
-        module = nn.Sequential(nn.Linear(4, 4), layer)
-        with assert_untouched(module):
-            with pytest.warns(GeometryWarning, match="train mode") as record:
-                copied = replica(module)
-            assert len(record) == 1
-        assert not any(m.training for m in copied.module.modules())
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            replica(module.eval())
-
-    @pytest.mark.parametrize(
-        "layer", [nn.Dropout(0.0), nn.LayerNorm(4), nn.LSTM(4, 4), nn.InstanceNorm1d(3)]
-    )
-    def test_silent_where_modes_agree(self, layer):
-        replica(nn.Sequential(nn.Linear(4, 4), layer))
-
-    def test_goes_to_the_collector(self):
-        with collect_warnings() as collected:
-            replica(nn.Sequential(nn.Linear(4, 4), nn.Dropout()))
-        assert [category for category, _ in collected] == [GeometryWarning]
-
-
-class TestSelection:
-    def frozen(self):
-        module = BY_NAME["mlp"].module()
-        module[0].requires_grad_(False)
-        return module
-
-    def test_kinds(self):
-        module = self.frozen()
-        assert replica(module).selected == ("2.weight", "2.bias", "4.weight", "4.bias")
-        assert replica(module, parameters="all").selected == replica(module).names
-        chosen = replica(module, parameters=["4.bias", "0.weight"])
-        assert chosen.selected == ("0.weight", "4.bias")
-        assert chosen.n_parameters == 23
-        flags = {name for name, p in chosen.parameters.items() if p.requires_grad}
-        assert flags == {"0.weight", "4.bias"}
-
-    def test_second_name_of_a_tied_parameter(self):
-        module = BY_NAME["embedding_tied"].module()
-        assert replica(module, parameters=["out.weight"]).selected == ("embedding.weight",)
-
-    @pytest.mark.parametrize(
-        ("parameters", "message"),
-        [
-            (["4.wieght"], "Did you mean '4.weight'"),
-            ("4.weight", "expected 'trainable', 'all' or a list of names"),
-            ([], "No parameter of Sequential is selected"),
-        ],
-    )
-    def test_errors(self, parameters, message):
-        with pytest.raises(SkgeoError, match=message):
-            replica(self.frozen(), parameters=parameters)
-
-    def test_nothing_to_select(self):
-        module = linear(4, 3)
-        module.requires_grad_(False)
-        with pytest.raises(SkgeoError, match="2 parameters, none trainable"):
-            replica(module)
-        with pytest.raises(SkgeoError, match="none at all"):
-            replica(nn.Tanh())
-
-    def test_kinds_of_numbers(self):
-        module = linear(4, 3)
-        module.table = nn.Parameter(torch.arange(3), requires_grad=False)
-        assert replica(module, parameters="all").selected == ("weight", "bias")
-        with pytest.raises(SkgeoError, match=r"'table' has dtype torch\.int64"):
-            replica(module, parameters=["table"])
-        with pytest.raises(SkgeoError, match=r"'weight' has dtype torch\.complex64"):
-            replica(nn.Linear(2, 2, dtype=torch.complex64))
-
-    def test_facts(self):
-        copied = replica(BY_NAME["mlp"].module(torch.float32))
-        assert copied.dtype is torch.float32
-        assert copied.device == torch.device("cpu")
-        assert not copied.takes_integers
-        assert replica(BY_NAME["embedding"].module()).takes_integers
-        mixed = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())
-        assert replica(mixed).dtype is torch.float64
-        assert "Sequential, n_parameters=12" in repr(replica(mixed))
 
 
 class TestOutputs:

@@ -9,7 +9,7 @@ J. R. Shewchuk and S. Bhattacharya, "The Geometry of the Set of Equivalent Linea
 arXiv:2404.14855.
 """
 
-from skgeo.geometry.fiber.barcode import Bar, BarCopy, Barcode, barcode_from_rank_list
+from skgeo.geometry.fiber.barcode import Bar, Barcode, BarCopy, barcode_from_rank_list
 from skgeo.geometry.fiber.chain import as_chain, as_parameters, from_parameters
 from skgeo.geometry.fiber.dimensions import (
     closed_stratum,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,7 +64,7 @@ def as_chain(weights: Sequence[object]) -> list[np.ndarray]:
     chain = [_as_matrix(weight, layer) for layer, weight in enumerate(weights, start=1)]
     if not chain:
         raise SkgeoError("A linear network has at least one weight matrix; the list is empty.")
-    for layer, (first, second) in enumerate(zip(chain, chain[1:], strict=False), start=1):
+    for layer, (first, second) in enumerate(itertools.pairwise(chain), start=1):
         if first.shape[0] != second.shape[1]:
             raise SkgeoError(
                 f"The chain breaks between W_{layer} of shape {first.shape} and W_{layer + 1} of "
@@ -136,7 +137,7 @@ def from_parameters(vector: np.ndarray, widths: Sequence[int]) -> list[np.ndarra
     SkgeoError
         If the vector has another length.
     """
-    shapes = [(b, a) for a, b in zip(widths, widths[1:], strict=False)]
+    shapes = [(b, a) for a, b in itertools.pairwise(widths)]
     sizes = [a * b for a, b in shapes]
     if vector.shape[-1] != sum(sizes):
         raise SkgeoError(

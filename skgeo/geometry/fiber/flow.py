@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.fiber.barcode import Bar, BarCopy, Barcode
+from skgeo.geometry.fiber.barcode import Bar, Barcode, BarCopy
 from skgeo.geometry.fiber.chain import as_chain
 from skgeo.geometry.fiber.staircase import rank_tolerance, staircase
 
@@ -231,7 +232,7 @@ def representative(barcode: Barcode) -> list[np.ndarray]:
         for layer in range(barcode.depth + 1)
     ]
     matrices = []
-    for before, after in zip(layers, layers[1:], strict=False):
+    for before, after in itertools.pairwise(layers):
         matrix = np.zeros((len(after), len(before)), dtype=np.int64)
         for copy, column in before.items():
             if copy in after:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.linalg import qr, solve_triangular
@@ -67,7 +68,8 @@ def project_normal(
     Examples
     --------
     >>> from skgeo.geometry.fiber.flow import flow_bases
-    >>> project_normal(flow_bases([[[1.0]], [[0.0]]]), [[[3.0]], [[4.0]]])
+    >>> flow = flow_bases([[[1.0]], [[0.0]]])
+    >>> [part.round(9) + 0.0 for part in project_normal(flow, [[[3.0]], [[4.0]]])]
     [array([[0.]]), array([[4.]])]
     """
     check_space(space)
@@ -120,14 +122,15 @@ def project_tangent(
     Examples
     --------
     >>> from skgeo.geometry.fiber.flow import flow_bases
-    >>> project_tangent(flow_bases([[[1.0]], [[0.0]]]), [[[3.0]], [[4.0]]])
+    >>> flow = flow_bases([[[1.0]], [[0.0]]])
+    >>> [part.round(9) + 0.0 for part in project_tangent(flow, [[[3.0]], [[4.0]]])]
     [array([[3.]]), array([[0.]])]
     """
     normal = project_normal(flow, direction, space, max_iter=max_iter)
     return [a - b for a, b in zip(as_chain(direction), normal, strict=True)]
 
 
-def _direction(flow: FlowBases, direction: Sequence[object]) -> np.ndarray:
+def _direction(flow: FlowBases, direction: Sequence[Any]) -> np.ndarray:
     given = [tuple(np.shape(matrix)) for matrix in direction]
     expected = [weight.shape for weight in flow.weights]
     if given != expected:

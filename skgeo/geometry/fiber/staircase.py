@@ -13,11 +13,9 @@ from scipy.linalg import eigh, svd
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
 from skgeo.geometry.fiber.barcode import Bar, Barcode
 from skgeo.geometry.fiber.chain import as_chain, precision
+from skgeo.linalg.rank import AMBIGUOUS_GAP
 
 __all__ = ["NumericalBarcode", "Staircase", "numerical_barcode", "rank_tolerance", "staircase"]
-
-# A gap below one order of magnitude: a tolerance half an order away may give another rank list.
-AMBIGUOUS_GAP = 10.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,8 @@ class Staircase:
         Singular values below ``tol`` times the spectral norm of their matrix were dropped.
     smallest_kept, largest_dropped : float
         Of the singular values of all layers relative to the spectral norm of their matrix; 1 and
-        0 where there is none. Every tolerance from the second to below the first makes the same decisions.
+        0 where there is none. Every tolerance from the second to below the first makes the same
+        decisions.
     dropped_norms : tuple of float
         For each W_l the Frobenius norm of what was dropped from it, absolute.
     bases : tuple of ndarray, or None

@@ -13,6 +13,7 @@ from skgeo.geometry.fiber.barcode import Bar, Barcode
 from skgeo.geometry.fiber.chain import as_parameters
 from skgeo.geometry.fiber.dimensions import extends
 from skgeo.geometry.fiber.flow import FlowBases
+from skgeo.linalg.memory import format_bytes
 
 __all__ = ["FactoredNormals", "Space", "factored_normals", "normal_basis", "tangent_basis"]
 
@@ -79,8 +80,8 @@ def normal_dimension(barcode: Barcode, space: Space) -> int:
 def _refuse_large(entries: int, what: str) -> None:
     if entries > _MAX_ENTRIES:
         raise SkgeoError(
-            f"{what} would take {entries * 8 / 2**20:,.0f} MiB; the limit is "
-            f"{_MAX_ENTRIES * 8 / 2**20:,.0f} MiB. Project single vectors instead, with "
+            f"{what} would take {format_bytes(8 * entries)}; the limit is "
+            f"{format_bytes(8 * _MAX_ENTRIES)}. Project single vectors instead, with "
             "project_tangent or project_normal, which build no basis."
         )
 
