@@ -419,7 +419,8 @@ class TestScikitLearnModels:
     @no_gap
     def test_a_pipeline_is_preprocessing_and_a_model(self):
         pipeline = make_pipeline(
-            StandardScaler(), MLPRegressor(hidden_layer_sizes=(3,), max_iter=2000, solver="lbfgs", random_state=0)
+            StandardScaler(),
+            MLPRegressor(hidden_layer_sizes=(3,), max_iter=2000, solver="lbfgs", random_state=0),
         )
         fitted = FisherRankEstimator(pipeline).fit(self.X, self.y.astype(float))
         scaled = torch.from_numpy(StandardScaler().fit_transform(self.X))
