@@ -23,8 +23,8 @@ BarCopy = tuple[int, int, int]
 class Barcode:
     r"""The multiset of bars (intervals) that a deep linear network splits into.
 
-    With :math:`W_{j\sim i} = W_j \cdots W_{i+1}` and :math:`r_{ji} = \operatorname{rank} W_{j\sim i}`
-    the multiplicity of the bar [i, j] is
+    With :math:`r_{ji}` the rank of :math:`W_{j\sim i} = W_j \cdots W_{i+1}`, the multiplicity of
+    the bar [i, j] is
 
     .. math:: \omega_{ji} = r_{ji} - r_{j,i-1} - r_{j+1,i} + r_{j+1,i-1},
 

@@ -8,8 +8,9 @@ from functools import cache
 from itertools import product
 
 import numpy as np
+from hypothesis import strategies as st
 
-from skgeo.geometry.fiber import Barcode
+from skgeo.geometry.fiber import Barcode, representative
 
 
 def exact_rank(matrix) -> int:
@@ -31,10 +32,10 @@ def exact_rank(matrix) -> int:
 
 def partial_product(weights, j, i):
     """W_j ... W_{i+1}, in whatever arithmetic the entries bring."""
-    result = np.eye(np.asarray(weights[i] if i < len(weights) else weights[-1].T).shape[1])
-    result = result.astype(np.asarray(weights[0]).dtype)
+    width = weights[i].shape[1] if i < len(weights) else weights[-1].shape[0]
+    result = np.eye(width, dtype=int).astype(weights[0].dtype)
     for weight in weights[i:j]:
-        result = np.asarray(weight) @ result
+        result = weight @ result
     return result
 
 
@@ -104,3 +105,46 @@ def orbit_tangents(weights) -> np.ndarray:
                 step[layer] = -np.asarray(weights[layer]) @ x
             rows.append(np.concatenate([s.ravel() for s in step]))
     return np.array(rows)
+
+
+def brute_force_order(strata) -> np.ndarray:
+    """Entry (s, t): no rank of s exceeds that of t."""
+    ranks = np.array([code.rank_list() for code in strata])
+    return (ranks[:, None] <= ranks[None]).all(axis=(2, 3))
+
+
+def transitive_reduction(below: np.ndarray) -> set[tuple[int, int]]:
+    """Covering pairs of an order given by its reflexive table."""
+    strict = below & ~np.eye(len(below), dtype=bool)
+    steps = strict.astype(np.int64)
+    return {(int(s), int(t)) for s, t in np.argwhere(strict & ~(steps @ steps > 0))}
+
+
+def planted(barcode: Barcode, rng: np.random.Generator, condition: float = 2.0):
+    """A random network with given bars: a random change of basis at each layer."""
+    frames = []
+    for width in barcode.widths:
+        left, _ = np.linalg.qr(rng.normal(size=(width, width)))
+        right, _ = np.linalg.qr(rng.normal(size=(width, width)))
+        spread = np.log(condition) / 2
+        frames.append((left * np.exp(rng.uniform(-spread, spread, width))) @ right)
+    return [
+        frames[layer + 1] @ matrix @ np.linalg.inv(frames[layer])
+        for layer, matrix in enumerate(representative(barcode))
+    ]
+
+
+def product_of(weights) -> np.ndarray:
+    return partial_product(weights, len(weights), 0)
+
+
+@st.composite
+def barcodes(draw, max_depth: int = 8, max_bars: int = 8, max_copies: int = 2):
+    depth = draw(st.integers(1, max_depth))
+    layer = st.integers(0, depth)
+    bars = draw(
+        st.lists(st.tuples(layer, layer, st.integers(1, max_copies)), min_size=1, max_size=max_bars)
+    )
+    bars = [(min(i, j), max(i, j), count) for i, j, count in bars]
+    bare = [k for k in range(depth + 1) if not any(i <= k <= j for i, j, _ in bars)]
+    return Barcode(depth, [*bars, *((k, k, 1) for k in bare)])
