@@ -57,6 +57,10 @@ class Likelihood(ABC):
         """
 
     @abstractmethod
+    def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        """``F(z) v``, both of shape (..., K), without forming F."""
+
+    @abstractmethod
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         """Kullback-Leibler divergence, summed over all axes but the first: (n, ...) to (n,)."""
 
@@ -92,6 +96,9 @@ class _Diagonal(Likelihood):
 
     def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
         return self.root_diagonal(outputs.double()).unsqueeze(-1) * rows
+
+    def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        return self.root_diagonal(outputs.double()).square() * vectors
 
 
 @dataclass(frozen=True)
@@ -243,6 +250,10 @@ class Categorical(Likelihood):
 
     def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
         return self.root(outputs).mT @ rows
+
+    def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        p = outputs.double().softmax(-1)
+        return p * (vectors - (p * vectors).sum(-1, keepdim=True))
 
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         a, b = outputs.double().log_softmax(-1), others.double().log_softmax(-1)

@@ -3,7 +3,12 @@
 Nothing here knows of networks: matrices in, numbers and matrices out.
 """
 
-from skgeo.linalg.memory import available_memory, format_bytes, require_memory
+from skgeo.linalg.memory import (
+    available_memory,
+    format_bytes,
+    memory_budget,
+    require_memory,
+)
 from skgeo.linalg.rank import NumericalRank, decide_rank
 from skgeo.linalg.spectra import (
     RowFactor,
@@ -25,6 +30,7 @@ __all__ = [
     "eigenvalues_descending",
     "eigenvectors_descending",
     "format_bytes",
+    "memory_budget",
     "orient_rows",
     "orthonormalise_rows",
     "participation_ratio",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
 
 from skgeo.exceptions import SkgeoError
 
-__all__ = ["available_memory", "format_bytes", "require_memory"]
+__all__ = ["available_memory", "format_bytes", "memory_budget", "require_memory"]
 
 # What is left to everything else in the process, and to the workspace of LAPACK.
 USABLE_SHARE = 0.7
 _FALLBACK = 4 * 2**30
 _CGROUP = Path("/sys/fs/cgroup")
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def _read_number(path: Path) -> int | None:
@@ -63,6 +65,39 @@ def _free_pages() -> int:
         return _FALLBACK
 
 
+def memory_budget(budget: int | str | None, device: torch.device | str = "cpu") -> int:
+    """Bytes that a measurement may take.
+
+    Parameters
+    ----------
+    budget : int, str or None
+        A number of bytes, a text such as "2 GiB" or "500 MB", or None for 0.7 of what is
+        available now.
+    device : torch.device or str, default="cpu"
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> memory_budget("2 GiB") == memory_budget(2 * 2**30) == 2147483648
+    True
+    """
+    if budget is None:
+        return int(USABLE_SHARE * available_memory(device))
+    if isinstance(budget, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", budget, re.IGNORECASE)
+        if match is not None:
+            budget = int(float(match[1]) * _UNITS[match[2].upper()])
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0:
+        raise SkgeoError(
+            f"memory_budget={budget!r}: expected a positive number of bytes, a text such as "
+            "'2 GiB', or None."
+        )
+    return budget
+
+
 def format_bytes(count: float) -> str:
     """A number of bytes as people read it.
 
@@ -79,7 +114,11 @@ def format_bytes(count: float) -> str:
 
 
 def require_memory(
-    count: float, what: str, instead: str, device: torch.device | str = "cpu"
+    count: float,
+    what: str,
+    instead: str,
+    device: torch.device | str = "cpu",
+    budget: int | str | None = None,
 ) -> None:
     """Refuse an allocation that would not fit, before it is made.
 
@@ -92,13 +131,15 @@ def require_memory(
     instead : str
         What the caller can do about it.
     device : torch.device or str, default="cpu"
+    budget : int, str or None, default=None
+        As in :func:`memory_budget`.
 
     Raises
     ------
     SkgeoError
-        When ``count`` exceeds the usable share (0.7) of the memory available now.
+        When ``count`` exceeds the budget.
     """
-    usable = USABLE_SHARE * available_memory(device)
+    usable = memory_budget(budget, device)
     if count > usable:
         raise SkgeoError(
             f"{what} would take {format_bytes(count)}, and {format_bytes(usable)} can be used "

@@ -78,6 +78,13 @@ def test_pulled_rows_square_to_the_metric(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
+def test_the_metric_is_applied_without_being_formed(family):
+    z, v = outputs(), outputs(seed=1)
+    expected = (family.fisher(z) @ v.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(family.apply_fisher(z, v), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def test_divergence_and_distance_have_the_metric_as_second_order(family):
     z, step = outputs(), outputs(seed=1)
     quadratic = 0.5 * torch.einsum("ni,nij,nj->n", step, family.fisher(z), step)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from geometry.fiber.oracles import barcodes, exact_rank_list
@@ -23,9 +25,7 @@ def test_bars_of_random_integer_networks_count_dimensions():
     rng = np.random.default_rng(0)
     for _ in range(40):
         widths = rng.integers(1, 5, size=rng.integers(2, 6))
-        weights = [
-            rng.integers(-1, 2, size=(b, a)) for a, b in zip(widths, widths[1:], strict=False)
-        ]
+        weights = [rng.integers(-1, 2, size=(b, a)) for a, b in pairwise(widths)]
         ranks = exact_rank_list(weights)
         code = barcode_from_rank_list(ranks)
         assert code.widths == tuple(widths)

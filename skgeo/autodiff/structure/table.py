@@ -1,0 +1,91 @@
+"""Which rule holds for which type of layer."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from skgeo.autodiff.structure.linear import LinearRule
+from skgeo.autodiff.structure.rule import StructureRule
+from skgeo.exceptions import SkgeoError
+
+__all__ = ["register_structure", "structure_rule"]
+
+_RULES: dict[type[nn.Module], StructureRule] = {nn.Linear: LinearRule()}
+
+
+def register_structure(module_type: type[nn.Module], rule: StructureRule) -> None:
+    """Teach the package the structure of a type of layer.
+
+    Parameters
+    ----------
+    module_type : type
+        A subclass of ``torch.nn.Module``. A rule it had before is replaced. Subclasses that do not
+        override ``forward`` share the rule.
+    rule : StructureRule
+
+    Raises
+    ------
+    SkgeoError
+        If either is not what it should be.
+
+    See Also
+    --------
+    check_structure : compares a rule with the general path; run it first.
+
+    Examples
+    --------
+    A layer that scales each feature: the derivative of its result by the scale is the input.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.autodiff.structure import StructureRule, check_structure, register_structure
+    >>> class Scale(nn.Module):
+    ...     def __init__(self, width):
+    ...         super().__init__()
+    ...         self.weight = nn.Parameter(torch.ones(width))
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.weight
+    >>> class ScaleRule(StructureRule):
+    ...     names = ("weight",)
+    ...
+    ...     def rows(self, call):
+    ...         # (b, m, width) of the gradients, (b, width) of the inputs
+    ...         return {"weight": call.gradients * call.inputs.unsqueeze(1)}
+    >>> check_structure(ScaleRule(), Scale(3), torch.randn(5, 3))
+    >>> register_structure(Scale, ScaleRule())
+    """
+    if not (isinstance(module_type, type) and issubclass(module_type, nn.Module)):
+        raise SkgeoError(
+            f"Got {module_type!r} as the type of layer; expected a subclass of torch.nn.Module "
+            "(the class, not an instance of it)."
+        )
+    if not isinstance(rule, StructureRule):
+        raise SkgeoError(
+            f"Got {rule!r} as the rule of {module_type.__name__}; expected an instance of a "
+            "subclass of StructureRule. Write rule=MyRule(), with parentheses."
+        )
+    _RULES[module_type] = rule
+
+
+def structure_rule(module: nn.Module) -> StructureRule | None:
+    """Find the rule of a layer.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    StructureRule or None
+        That of its type, or of the nearest base class whose ``forward`` it uses unchanged; None if
+        there is none, or if it does not cover the options of this layer.
+    """
+    if "forward" in vars(module):
+        return None
+    for kind in type(module).__mro__:
+        rule = _RULES.get(kind)
+        if rule is not None:
+            same = type(module).forward is kind.forward
+            return rule if same and rule.covers(module) else None
+    return None
