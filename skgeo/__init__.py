@@ -10,7 +10,14 @@ from skgeo.exceptions import (
     RankAmbiguityWarning,
     SkgeoError,
 )
-from skgeo.geometry.fisher import FisherSpectrum, fisher_spectrum
+from skgeo.geometry.fisher import (
+    FisherSpectrum,
+    fisher_diagonal,
+    fisher_rank,
+    fisher_spectrum,
+    fisher_trace,
+    ntk,
+)
 from skgeo.models import Checkpoint, WrappedModel
 
 __version__ = "0.1.0"
@@ -27,6 +34,10 @@ __all__ = [
     "SpectrumDisplay",
     "WrappedModel",
     "__version__",
+    "fisher_diagonal",
+    "fisher_rank",
     "fisher_spectrum",
+    "fisher_trace",
+    "ntk",
     "show_versions",
 ]

@@ -15,6 +15,7 @@ from skgeo.geometry.fisher import direction_leverage, measure_fisher
 from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.pullback import Pullback
 from skgeo.linalg.memory import require_memory
+from skgeo.linalg.rank import NumericalRank
 from skgeo.linalg.subspaces import complement
 
 __all__ = ["FisherRankEstimator"]
@@ -45,8 +46,9 @@ class FisherRankEstimator(GeometryEstimator):
         What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale" or
         "poisson". "auto" asks the model, then the dtype of y; without either it assumes
         "gaussian" of unit variance and warns.
-    solver : {"auto", "gram", "parameter"}, default="auto"
-        Which side to form: rows x rows or P x P. "auto" takes the smaller.
+    solver : {"auto", "gram", "parameter", "lanczos"}, default="auto"
+        Which side to form: rows x rows or P x P. "auto" takes the smaller. "lanczos" forms none and
+        gives ``n_components`` leading eigenpairs; what needs the whole spectrum is then NaN.
     tol : float or "auto", default="auto"
         Relative to the largest eigenvalue. "auto" is what the arithmetic resolves,
         ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``.
@@ -55,8 +57,11 @@ class FisherRankEstimator(GeometryEstimator):
         spares the eigenvectors. Does not enter a pair's features.
     parameters : {"trainable", "all"} or list of str, default="trainable"
         Which parameters span the matrix.
+    memory_budget : int or str, default=None
+        Bytes to stay within, such as "4 GiB"; by default 0.7 of what is available. ``plan_`` says
+        what was made of it.
     batch_size : int, default=None
-        Samples a forward pass; by default what 256 MiB of Jacobian hold. The answer does not
+        Samples a forward pass; by default what 256 MiB of gradients hold. The answer does not
         depend on it.
     device : str, default=None
         "cpu", "cuda" or "cuda:i"; by default where the module is.
@@ -98,17 +103,21 @@ class FisherRankEstimator(GeometryEstimator):
         largest modulus positive.
     likelihood_ : str
         The output family that was used.
+    plan_ : FisherPlan
+        Side, blocks, passes and bytes of the measurement.
     model_ : ResolvedModel
         The module measured, and the fitted estimator around it where there is one.
 
     See Also
     --------
     skgeo.fisher_spectrum : The same measurement as a function of a module.
+    skgeo.fisher_rank : The rank alone, faster where it is low.
     skgeo.SpectrumDisplay : Picture of the spectrum and of the rank against the tolerance.
 
     Notes
     -----
-    Cost: one Jacobian row per sample and output, ``min(n^2 P, n P^2)`` operations for the product
+    Cost: one backward pass of all samples for each output, then for layers of known structure
+    ``n^2`` times the sum of their widths (Gram side) or ``2 N P^2`` (parameter side) operations,
     and 4/3 of the cube of the smaller side for each spectrum (Fisher and tangent; one of them
     under a Gaussian). The directions cost another ``n r P`` operations and ``r P`` numbers.
 
@@ -146,10 +155,11 @@ class FisherRankEstimator(GeometryEstimator):
         model: Any = None,
         *,
         likelihood: str | Likelihood = "auto",
-        solver: Literal["auto", "gram", "parameter"] = "auto",
+        solver: Literal["auto", "gram", "parameter", "lanczos"] = "auto",
         tol: float | Literal["auto"] = "auto",
         n_components: int | None = None,
         parameters: str | Sequence[str] = "trainable",
+        memory_budget: int | str | None = None,
         batch_size: int | None = None,
         device: str | None = None,
         memory: Any = None,
@@ -163,6 +173,7 @@ class FisherRankEstimator(GeometryEstimator):
         self.tol = tol
         self.n_components = n_components
         self.parameters = parameters
+        self.memory_budget = memory_budget
         self.batch_size = batch_size
         self.device = device
         self.memory = memory
@@ -181,6 +192,7 @@ class FisherRankEstimator(GeometryEstimator):
             keep_integers=subject.model.keep_integers,
             batch_size=self.batch_size,
             device=self.device,
+            memory_budget=self.memory_budget,
         )
 
     def _measure(self, subject: Subject) -> None:
@@ -191,14 +203,12 @@ class FisherRankEstimator(GeometryEstimator):
             n_components=self.n_components,
             progress=subject.progress,
         )
-        decision = spectrum.decision
+        self.plan_ = spectrum.plan
         self.fisher_rank_ = spectrum.rank
         self.nullity_ = spectrum.nullity
         self.n_parameters_ = spectrum.n_parameters
         self.eigenvalues_ = spectrum.eigenvalues.numpy()
-        self.rank_tol_ = decision.threshold
-        self.spectral_gap_ = decision.gap
-        self.rank_path_ = pd.DataFrame({"tol": decision.path_tol, "rank": decision.path_rank})
+        self._set_decision(spectrum.decision)
         self.trace_ = spectrum.trace
         self.effective_rank_ = spectrum.effective_rank
         self.tangent_effective_rank_ = spectrum.tangent_effective_rank
@@ -207,6 +217,15 @@ class FisherRankEstimator(GeometryEstimator):
         self._likelihood = spectrum.likelihood
         rows = spectrum.row_space
         self.components_ = np.empty((0, self.n_parameters_)) if rows is None else rows.numpy()
+
+    def _set_decision(self, decision: NumericalRank | None) -> None:
+        if decision is None:  # only leading eigenvalues are known
+            self.rank_tol_ = self.spectral_gap_ = float("nan")
+            self.rank_path_ = pd.DataFrame({"tol": [], "rank": []})
+            return
+        self.rank_tol_ = decision.threshold
+        self.spectral_gap_ = decision.gap
+        self.rank_path_ = pd.DataFrame({"tol": decision.path_tol, "rank": decision.path_rank})
 
     def _features(self, subject: Subject) -> np.ndarray:
         if not len(self.components_):
@@ -267,6 +286,11 @@ class FisherRankEstimator(GeometryEstimator):
 
     def _row_space(self, request: str) -> np.ndarray:
         self._check_measured()
+        if np.isnan(self.fisher_rank_):
+            raise SkgeoError(
+                f"{request} needs the whole row space, and solver='lanczos' gives leading "
+                "directions only. Use solver='gram' or 'parameter'."
+            )
         if len(self.components_) < self.fisher_rank_:
             raise SkgeoError(
                 f"{request} needs all {self.fisher_rank_} directions of the row space, and "
@@ -297,6 +321,7 @@ class FisherRankEstimator(GeometryEstimator):
             3 * 8 * p**2,
             f"the null space of {self.nullity_} x {p} numbers, with the factorisation behind it",
             "project single vectors with null_projector(v), which never forms the basis.",
+            budget=self.memory_budget,
         )
         return complement(torch.from_numpy(rows)).numpy()
 

@@ -1,9 +1,9 @@
-r"""The rows whose squares make the Fisher metric: ``A_n = R(z_n)^T J_n``, block by block.
+r"""A network on data, as the rows whose squares make its Fisher metric.
 
 ``J_n`` is the Jacobian of sample n's outputs with respect to the parameters and ``F = R R^T`` the
-Fisher metric of the output distribution, so that the metric pulled back to the parameters is
-``G = (1/N) sum_n A_n^T A_n``. A dense A may be far larger than memory; this is the one place that
-knows how much of it exists at a time.
+Fisher metric of the output distribution. With ``A_n = R(z_n)^T J_n`` the metric pulled back to the
+parameters is ``G = (1/N) sum_n A_n^T A_n``. A dense A may be far larger than memory; rows are given
+as the factors that layers make of them, a batch of samples at a time.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.jacobian import output_jacobian
+from skgeo.autodiff.pushforward import OutputOperator
 from skgeo.autodiff.replica import Replica, replica
+from skgeo.autodiff.structure import Structured, structure_rule, structured_gradients
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.likelihood import Likelihood, resolve_likelihood
-from skgeo.linalg.memory import USABLE_SHARE, available_memory, require_memory
+from skgeo.linalg.memory import memory_budget as usable_memory
+from skgeo.linalg.memory import require_memory
 
 __all__ = ["Pullback"]
 
-# One batch of Jacobians by default: large enough for full speed of the matrix products.
+# One batch of gradients by default: large enough for full speed of the matrix products.
 _BATCH_BYTES = 2**28
 
 
@@ -45,8 +47,10 @@ class Pullback:
     keep_integers : bool, default=False
         Leave integer inputs as they are, as for token ids.
     batch_size : int, optional
-        Samples a forward pass; by default as many as 256 MiB of Jacobian hold.
+        Samples a forward pass; by default as many as 256 MiB of gradients hold.
     device : str or torch.device, optional
+    memory_budget : int or str, optional
+        Bytes to stay within; by default 0.7 of what is available.
 
     Attributes
     ----------
@@ -56,10 +60,18 @@ class Pullback:
         P.
     n_rows : int
         Rows of A: ``N * n_positions * rank(F)``.
+    n_tangent_rows : int
+        Rows of J: ``N * n_positions * K``.
+    n_covered : int
+        Parameters in layers whose structure is known; the others go by dense rows.
+    gradient_bytes : int
+        What the gradients of one sample take, as factors in float64.
     likelihood : Likelihood
     dtype : torch.dtype
-        In which the Jacobian is computed; rows are float64.
+        In which gradients are computed. Rows are float64.
     device : torch.device
+    budget : int
+        Bytes to stay within.
     """
 
     def __init__(
@@ -75,6 +87,7 @@ class Pullback:
         keep_integers: bool = False,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
+        memory_budget: int | str | None = None,
     ) -> None:
         self._replica = replica(module, forward=forward, parameters=parameters, device=device)
         samples = as_samples(X, targets)
@@ -83,6 +96,7 @@ class Pullback:
             keep_integers=keep_integers or self._replica.takes_integers,
         )
         self.dtype, self.device = self._replica.dtype, self._replica.device
+        self.budget = usable_memory(memory_budget, self.device)
         self.n_samples = len(samples)
         self.n_parameters = self._replica.n_parameters
         self.parameter_names = self._replica.selected
@@ -94,16 +108,19 @@ class Pullback:
         )
         self.n_tangent_rows = self.n_samples * self.n_positions * self.n_outputs
         self.n_rows = self.n_samples * self.n_positions * self.likelihood.rank(self.n_outputs)
-        self.batch_size = self._check_batch_size(batch_size)
-        self._kept: tuple[range, Tensor, Tensor] | None = None
+        self._check_batch_size(batch_size)
+        self.n_covered, self.gradient_bytes = self._probe()
+        self.batch_size = batch_size or max(
+            1, min(self.n_samples, min(_BATCH_BYTES, self.budget // 4) // self.gradient_bytes)
+        )
         self.likelihood.check(self.outputs())
 
-    def _batch(self, start: int, stop: int) -> Inputs:
-        return cast_inputs(self._samples.take(start, stop), device=self.device)
+    def _batch(self, samples: range) -> Inputs:
+        return cast_inputs(self._samples.take(samples.start, samples.stop), device=self.device)
 
     def _first_output(self) -> Tensor:
         """Run one sample, so that a model and data that do not fit are told apart early."""
-        inputs = self._batch(0, 1)
+        inputs = self._batch(range(1))
         try:
             with torch.no_grad():
                 return self._replica(inputs)
@@ -115,26 +132,33 @@ class Pullback:
                 f"forward pass says: {type(error).__name__}: {error}"
             ) from error
 
-    def _check_batch_size(self, batch_size: int | None) -> int:
-        sample = self.n_positions * self.n_outputs * self.n_parameters * 16
-        require_memory(
-            sample,
-            f"the Jacobian of one sample ({self.n_positions * self.n_outputs} outputs x "
-            f"{self.n_parameters} parameters)",
-            "name fewer parameters with parameters=[...], or wrap the model so that it gives "
-            "fewer outputs.",
-            self.device,
-        )
+    def _check_batch_size(self, batch_size: int | None) -> None:
         if batch_size is None:
-            return max(1, min(self.n_samples, _BATCH_BYTES // sample))
+            return
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise SkgeoError(f"batch_size={batch_size!r}: expected a positive integer or None.")
-        return batch_size
+
+    def _probe(self) -> tuple[int, int]:
+        """Measure one sample: how many parameters have structure, and what gradients take."""
+        directions = self.n_positions * self.n_outputs
+        uncovered = _without_rule(self._replica)
+        require_memory(
+            2 * directions * uncovered * self.dtype.itemsize,
+            f"the Jacobian of one sample ({directions} outputs x {uncovered} parameters that no "
+            "layer rule covers)",
+            "name fewer parameters with parameters=[...], wrap the model so that it gives fewer "
+            "outputs, or register a rule with skgeo.autodiff.structure.register_structure.",
+            self.device,
+            self.budget,
+        )
+        found = structured_gradients(self._replica, self._batch(range(1)))
+        covered = sum(call.n_parameters for call in found.calls)
+        return covered, max(found.nbytes * 8 // self.dtype.itemsize, 8)
 
     def outputs(self) -> Tensor:
         """Natural outputs of all samples, of shape (N, n_positions, K), in the model's dtype."""
         with torch.no_grad():
-            parts = [self._replica(self._batch(b.start, b.stop)) for b in self.batches()]
+            parts = [self._replica(self._batch(batch)) for batch in self.batches()]
         outputs = torch.cat(parts).reshape(self.n_samples, self.n_positions, self.n_outputs)
         if not bool(torch.isfinite(outputs).all()):
             bad = int((~torch.isfinite(outputs)).flatten(1).any(1).nonzero()[0])
@@ -144,81 +168,106 @@ class Pullback:
             )
         return outputs
 
-    def jacobian(self, samples: range) -> tuple[Tensor, Tensor]:
-        """Outputs and Jacobians of some samples, computed a batch at a time.
+    def batches(self, bytes_each: float = 0.0) -> list[range]:
+        """The samples in batches; the last may be shorter.
 
         Parameters
         ----------
-        samples : range
-            Of step 1.
+        bytes_each : float, default=0.0
+            What the caller makes of one sample: batches stay within a quarter of the budget.
+        """
+        size = self.batch_size
+        if bytes_each:
+            size = max(1, min(size, int(self.budget / 4 / bytes_each)))
+        return [
+            range(start, min(start + size, self.n_samples))
+            for start in range(0, self.n_samples, size)
+        ]
+
+    def gradients(self, samples: range) -> Structured:
+        """Gradients of every output of some samples, one direction a position and output."""
+        return structured_gradients(self._replica, self._batch(samples))
+
+    def weighted_gradients(self, samples: range) -> Structured:
+        """Gradients in the directions of R^T, for sums of their squares.
+
+        The directions are rounded to the model's dtype before the backward pass, which is cheaper
+        than weighting afterwards and no place to decide a rank from.
+        """
+
+        def directions(outputs: Tensor) -> Tensor:
+            weights = self.weights(outputs)
+            return weights.reshape(*weights.shape[:2], *outputs.shape[1:])
+
+        return structured_gradients(self._replica, self._batch(samples), cotangents=directions)
+
+    def weights(self, outputs: Tensor) -> Tensor:
+        """``R^T`` of each sample, block by block over positions.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (b, ...)
+            Natural outputs.
 
         Returns
         -------
-        outputs : Tensor of shape (b, n_positions, K), float64
-        jacobian : Tensor of shape (b, n_positions, K, P), float64
+        Tensor of shape (b, n_positions * rank(F), n_positions * K), float64
         """
-        if self._kept is not None and self._kept[0] == samples:
-            return self._kept[1:]
-        size = (len(samples), self.n_positions, self.n_outputs)
-        outputs = torch.empty(size, dtype=torch.float64, device=self.device)
-        jacobian = torch.empty((*size, self.n_parameters), dtype=torch.float64, device=self.device)
-        for start in range(samples.start, samples.stop, self.batch_size):
-            stop = min(start + self.batch_size, samples.stop)
-            z, rows = output_jacobian(self._replica, self._batch(start, stop))
-            at = slice(start - samples.start, stop - samples.start)
-            outputs[at] = z.reshape(outputs[at].shape)
-            jacobian[at] = rows.reshape(jacobian[at].shape)
-        return outputs, jacobian
+        z = outputs.reshape(len(outputs), self.n_positions, self.n_outputs).double()
+        eye = torch.eye(self.n_outputs, dtype=torch.float64, device=z.device)
+        roots = self.likelihood.pull_rows(z, eye.expand(*z.shape, self.n_outputs))
+        b, positions, rank, k = roots.shape
+        blocks = roots.new_zeros(b, positions, rank, positions, k)
+        index = torch.arange(positions, device=z.device)
+        blocks[:, index, :, index, :] = roots.movedim(1, 0)
+        return blocks.reshape(b, positions * rank, positions * k)
+
+    def weigh(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """``R^T`` on the output axis: outputs (..., K) and rows (..., K, width)."""
+        return self.likelihood.pull_rows(outputs, rows)
 
     def rows(self, samples: range) -> Tensor:
         """Rows ``R^T J`` of some samples, of shape (b * n_positions * rank(F), P), float64."""
-        outputs, jacobian = self.jacobian(samples)
-        return self.weigh(outputs, jacobian).flatten(0, -2)
+        found = self.gradients(samples)
+        size = (len(samples), self.n_positions, self.n_outputs)
+        rows = found.rows().double().reshape(*size, self.n_parameters)
+        return self.weigh(found.outputs.reshape(size).double(), rows).flatten(0, -2)
 
-    def weigh(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """``R^T`` on the output axis: (..., K, width) to (..., rank(F), width)."""
-        return self.likelihood.pull_rows(outputs, rows)
+    @property
+    def row_bytes(self) -> int:
+        """What the dense rows of one sample take, weighted and not."""
+        return 3 * 8 * self.n_positions * self.n_outputs * self.n_parameters
 
-    def batches(self) -> list[range]:
-        """The samples in batches of ``batch_size``, or in one while all of them are held."""
-        if self._kept is not None and len(self._kept[0]) == self.n_samples:
-            return [self._kept[0]]
-        size = self.batch_size
-        return [
-            range(start, min(start + size, self.n_samples))
-            for start in range(0, self.n_samples, size)
-        ]
+    def operators(self) -> list[tuple[OutputOperator, Tensor]]:
+        """Products with J and its transpose, batch by batch.
 
-    def blocks(self, reserved: float) -> list[range]:
-        """The samples in blocks of which two fit in memory at once, as dense Jacobians.
-
-        Parameters
-        ----------
-        reserved : float
-            Bytes that the caller needs besides.
+        Returns
+        -------
+        list of (OutputOperator, Tensor)
+            The operator and the outputs of its batch, (b, n_positions, K), float64.
         """
-        room = max(USABLE_SHARE * available_memory(self.device) - reserved, 0)
-        sample = self.n_positions * self.n_outputs * self.n_parameters * 8
-        if self.n_samples * sample <= room / 2:
-            return [range(self.n_samples)]
-        size = max(1, int(room / 4 // sample))
-        return [
-            range(start, min(start + size, self.n_samples))
-            for start in range(0, self.n_samples, size)
-        ]
-
-    def keep(self, samples: range) -> None:
-        """Hold a block's Jacobian until :meth:`release`, for work that reads it twice."""
-        self._kept = (samples, *self.jacobian(samples))
-
-    def release(self) -> None:
-        """Let go of what :meth:`keep` holds."""
-        self._kept = None
+        pairs = []
+        for samples in self.batches():
+            operator = OutputOperator(self._replica, self._batch(samples))
+            size = (len(samples), self.n_positions, self.n_outputs)
+            pairs.append((operator, operator.outputs.reshape(size).double()))
+        return pairs
 
 
 def _input_dtype(of: Replica) -> torch.dtype:
     """What inputs are cast to: the dtype of the module's first floating parameter."""
     return next((p.dtype for p in of.parameters.values() if p.is_floating_point()), of.dtype)
+
+
+def _without_rule(of: Replica) -> int:
+    """Entries of selected parameters that stand in no layer with a rule."""
+    inside: set[int] = set()
+    for module in of.module.modules():
+        rule = structure_rule(module)
+        if rule is not None:
+            inside.update(id(p) for name, p in module._parameters.items() if name in rule.names)
+    chosen = (of.parameters[name] for name in of.selected)
+    return sum(p.numel() for p in chosen if id(p) not in inside)
 
 
 def _describe(inputs: Inputs) -> str:

@@ -26,7 +26,6 @@ from skgeo import (
     SkgeoError,
     WrappedModel,
 )
-from skgeo.linalg import memory
 
 # Small networks on few samples rarely have a clear gap, and these tests ask other things of them.
 no_gap = pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
@@ -306,17 +305,18 @@ def test_relabelled_classes_leave_the_spectrum(order):
     )
 
 
-def test_both_sides_and_blocks_of_any_size_agree(monkeypatch):
+def test_both_sides_and_blocks_of_any_size_agree():
     net, X = mlp(4, 6, 3), normal(8, 4)
     whole = FisherRankEstimator(net, likelihood="categorical", solver="gram").fit(X)
-    sample = 3 * whole.n_parameters_ * 8
-    reserved = 4 * 8 * (8 * 3) ** 2
-    monkeypatch.setattr(
-        memory, "available_memory", lambda device="cpu": int((reserved + 9 * sample) / 0.7)
-    )
-    monkeypatch.setattr("skgeo.geometry.pullback.available_memory", memory.available_memory)
-    split = FisherRankEstimator(net, likelihood="categorical", solver="gram", n_components=0)
+    assert (whole.plan_.n_blocks, whole.plan_.n_passes) == (1, 1.0)
+    sample = whole.plan_.gradient_bytes // 8
+    budget = whole.plan_.matrix_bytes + 5 * sample
+    split = FisherRankEstimator(
+        net, likelihood="categorical", solver="gram", n_components=0, batch_size=1
+    ).set_params(memory_budget=budget)
     assert_same_rows(list(split.fit(X).summary().values()), list(whole.summary().values()))
+    assert (split.plan_.n_blocks, split.plan_.n_passes) == (4, 2.5)
+    assert split.plan_.total_bytes <= budget
 
 
 @no_gap
@@ -527,25 +527,30 @@ class TestBadInput:
             FisherRankEstimator().fit_transform(pairs)
         assert len(caught) == 1
 
-    def test_what_would_not_fit_is_refused_before_it_is_made(self, monkeypatch):
+    def test_what_would_not_fit_is_refused_before_it_is_made(self):
         net, X = mlp(30, 40, 10), normal(40, 30)
 
-        def room(size):
-            for where in ("linalg.memory", "geometry.pullback"):
-                monkeypatch.setattr(f"skgeo.{where}.available_memory", lambda device="cpu": size)
+        def fit(budget, **parameters):
+            return self.fit(net, X, likelihood="categorical", memory_budget=budget, **parameters)
 
-        fitted = self.fit(net, X, likelihood="categorical")
-        room(2**20)
-        with pytest.raises(SkgeoError, match=r"Gram matrix of 400 x 400.*4\.9 MiB.*fewer samples"):
-            self.fit(net, X, likelihood="categorical")
-        with pytest.raises(SkgeoError, match=r"Fisher matrix of 1650 x 1650.*parameters=\["):
-            self.fit(net, X, likelihood="categorical", solver="parameter")
-        with pytest.raises(SkgeoError, match=r"null space of \d+ x 1650.*null_projector"):
+        with pytest.raises(SkgeoError, match=r"Gram matrices of 400 x 400 .*fewer samples"):
+            fit("1 MiB")
+        with pytest.raises(SkgeoError, match=r"1650 x 1650 .*parameters=\[.*solver='gram'"):
+            fit("20 MiB", solver="parameter")
+        with pytest.raises(SkgeoError, match=r"360 directions .* n_components=k"):
+            fit("9 MiB")
+        fitted = fit("40 MiB")
+        with pytest.raises(SkgeoError, match=r"null space of \d+ x 1650 .*null_projector"):
             fitted.null_space()
         assert np.abs(fitted.null_projector(fitted.components_)).max() < 1e-12
-        room(1000)
-        with pytest.raises(SkgeoError, match="Jacobian of one sample"):
-            self.fit(net, X, likelihood="categorical")
+        lstm = WrappedModel(nn.LSTM(3, 40, batch_first=True), lambda m, x: m(x)[0][:, -1])
+        with pytest.raises(SkgeoError, match="Jacobian of one sample .* layer rule"):
+            self.fit(lstm, normal(2, 5, 3), memory_budget="1 MiB")
+
+    @pytest.mark.parametrize("budget", [0, -5, True, "lots", 1.5])
+    def test_a_budget_is_a_number_of_bytes(self, budget):
+        with pytest.raises(SkgeoError, match="memory_budget"):
+            self.fit(mlp(3, 2), normal(5, 3), memory_budget=budget)
 
     @pytest.mark.parametrize(
         "parameters",
@@ -570,6 +575,26 @@ class TestBadInput:
         frame = pd.DataFrame({"model": [mlp(3, 2)], "X": [normal(5, 3)], "labels": [0]})
         with pytest.raises(SkgeoError, match=r"\['labels'\] not read"):
             FisherRankEstimator().fit(frame)
+
+
+def test_lanczos_gives_the_leading_pairs_and_no_rank():
+    net, X = mlp(6, 7, 4), normal(40, 6)
+    whole = FisherRankEstimator(net, likelihood="categorical", n_components=5, tol=1e-9).fit(X)
+    with pytest.warns(GeometryWarning, match="5 leading eigenpairs"):
+        some = FisherRankEstimator(
+            net, likelihood="categorical", n_components=5, solver="lanczos", batch_size=17
+        ).fit(X)
+    np.testing.assert_allclose(some.eigenvalues_, whole.eigenvalues_[:5], rtol=1e-10)
+    np.testing.assert_allclose(some.components_, whole.components_, atol=1e-7)
+    np.testing.assert_allclose(some.transform(X), whole.transform(X), rtol=1e-5, atol=1e-9)
+    assert some.trace_ == pytest.approx(whole.trace_, rel=1e-12)
+    summary = some.summary()
+    known = {"fisher_trace", "fisher_max_eigenvalue", "n_parameters"}
+    assert {name for name, value in summary.items() if not np.isnan(value)} == known
+    with pytest.raises(SkgeoError, match="whole row space"):
+        some.null_space()
+    with pytest.raises(SkgeoError, match="n_components=None"):
+        FisherRankEstimator(net, likelihood="categorical", solver="lanczos").fit(X)
 
 
 @pytest.mark.gpu

@@ -45,7 +45,7 @@ def test_products_of_numbers():
         )
 
 
-@pytest.mark.parametrize(("depth", "most"), [(1, 4), (2, 4), (3, 3), (4, 2)])
+@pytest.mark.parametrize(("depth", "most"), [(1, 4), (2, 4), (3, 4), (4, 3)])
 def test_twice_the_coefficient_is_the_codimension_of_the_fiber(depth, most):
     for widths in product(range(1, most + 1), repeat=depth + 1):
         for rank in range(min(widths) + 1):

@@ -8,6 +8,8 @@ groups of channels stand side by side.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 import torch
 from torch import Tensor
 
@@ -17,8 +19,9 @@ from skgeo.autodiff.structure.symmetric import lower_blocks, lower_product
 __all__ = ["AffineRule", "add_gram", "diagonal", "rows", "trace"]
 
 # Bytes of a product and of its columns worked on at once: within reach of the caches.
-_TILE_BYTES = 2**22
+_TILE_BYTES = 2**23
 _COLUMN_BYTES = 2**26
+_CACHED_BYTES = 2**22
 # Passes over memory are dear: so many operations does one entry of an elementwise product cost.
 _ENTRYWISE = 16
 
@@ -74,22 +77,39 @@ class AffineRule(StructureRule):
         add_gram(total, mine, other, weight="weight" in left.names, bias="bias" in left.names)
 
     def diagonal(self, call: LayerGradients) -> dict[str, Tensor]:
-        a, g = self.affine(call.double())
-        found = {}
-        for local in call.names:
-            parameter = call.parameter(local)
-            each = diagonal(a, g) if local == "weight" else g.sum(3).square().sum((0, 1))
-            found[local] = each.reshape(parameter.shape)
+        found: dict[str, Tensor] = {}
+        for part in self._pieces(call):
+            a, g = self.affine(part)
+            squares = g.sum(3).square_().sum(1)
+            for local in call.names:
+                if local == "bias":
+                    each = squares.sum(0)
+                elif a.shape[2] == 1:
+                    each = torch.einsum("bgo,bgi->goi", squares, a[:, :, 0].square())
+                else:
+                    each = diagonal(a, g)
+                each = each.reshape(call.parameter(local).shape)
+                found[local] = found[local] + each if local in found else each
         return found
 
     def trace(self, call: LayerGradients) -> Tensor:
-        a, g = self.affine(call.double())
-        total = a.new_zeros(())
-        if "weight" in call.names:
-            total += trace(a, g)
-        if "bias" in call.names:
-            total += g.sum(3).square().sum()
+        total = torch.zeros((), dtype=torch.float64, device=call.gradients.device)
+        for part in self._pieces(call):
+            a, g = self.affine(part)
+            if a.shape[2] == 1:
+                total += _trace_without_positions(a, g, call.names)
+                continue
+            if "weight" in call.names:
+                total += trace(a, g)
+            if "bias" in call.names:
+                total += g.sum(3).square().sum()
         return total
+
+    def _pieces(self, call: LayerGradients) -> Iterator[LayerGradients]:
+        """Cut a call into parts in float64 that stay within the caches."""
+        per_sample = 8 * call.gradients[0].numel()
+        for samples in sample_slices(call.n_samples, per_sample, _CACHED_BYTES):
+            yield call.take(samples).double()
 
     def outer(self, call: LayerGradients) -> tuple[Tensor, Tensor] | None:
         a, g = self.affine(call.double())
@@ -157,7 +177,7 @@ def trace(a: Tensor, g: Tensor) -> Tensor:
     """
     (b, groups, positions, i), (m, o) = a.shape, (g.shape[1], g.shape[4])
     if positions == 1:
-        return torch.sum(a.square().sum((2, 3)) * g.square().sum((1, 3, 4)))
+        return _trace_without_positions(a, g, ("weight",))
     if positions * (i + m * o) > m * o * i:
         return diagonal(a, g).sum()
     total = a.new_zeros(())
@@ -166,6 +186,13 @@ def trace(a: Tensor, g: Tensor) -> Tensor:
         among_gradients = torch.einsum("bmgto,bmgso->bgts", g[samples], g[samples])
         total += torch.sum(among_inputs * among_gradients)
     return total
+
+
+def _trace_without_positions(a: Tensor, g: Tensor, names: Collection[str]) -> Tensor:
+    factors = a.square().sum((2, 3)) if "weight" in names else a.new_zeros(a.shape[:2])
+    if "bias" in names:
+        factors = factors + 1
+    return torch.sum(factors * g.square().sum((1, 3, 4)))
 
 
 def add_gram(
@@ -249,9 +276,7 @@ def _add_pair(
         into.addcmul_(among_gradients.unflatten(0, (-1, m)), among_inputs.unsqueeze(1))
 
 
-def _add_columns(
-    total: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]
-) -> None:
+def _add_columns(total: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> None:
     (a, g), (a_right, g_right) = left, right
     same = left is right
     n_rows = total.shape[0] + (0 if same else total.shape[1])

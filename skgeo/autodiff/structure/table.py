@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from skgeo.autodiff.structure.convolution import ConvolutionRule
+from skgeo.autodiff.structure.embedding import EmbeddingRule
 from skgeo.autodiff.structure.linear import LinearRule
+from skgeo.autodiff.structure.normalisation import (
+    BatchNormRule,
+    GroupNormRule,
+    InstanceNormRule,
+    LayerNormRule,
+    RMSNormRule,
+)
 from skgeo.autodiff.structure.rule import StructureRule
 from skgeo.exceptions import SkgeoError
 
 __all__ = ["register_structure", "structure_rule"]
 
-_RULES: dict[type[nn.Module], StructureRule] = {nn.Linear: LinearRule()}
+_RULES: dict[type[nn.Module], StructureRule] = {
+    nn.Linear: LinearRule(),
+    nn.Conv1d: ConvolutionRule(),
+    nn.Conv2d: ConvolutionRule(),
+    nn.Conv3d: ConvolutionRule(),
+    nn.Embedding: EmbeddingRule(),
+    nn.BatchNorm1d: BatchNormRule(),
+    nn.BatchNorm2d: BatchNormRule(),
+    nn.BatchNorm3d: BatchNormRule(),
+    nn.InstanceNorm1d: InstanceNormRule(),
+    nn.InstanceNorm2d: InstanceNormRule(),
+    nn.InstanceNorm3d: InstanceNormRule(),
+    nn.GroupNorm: GroupNormRule(),
+    nn.LayerNorm: LayerNormRule(),
+    nn.RMSNorm: RMSNormRule(),
+}
 
 
 def register_structure(module_type: type[nn.Module], rule: StructureRule) -> None:
@@ -86,6 +112,10 @@ def structure_rule(module: nn.Module) -> StructureRule | None:
     for kind in type(module).__mro__:
         rule = _RULES.get(kind)
         if rule is not None:
-            same = type(module).forward is kind.forward
+            same = _forward(type(module)) is _forward(kind)
             return rule if same and rule.covers(module) else None
     return None
+
+
+def _forward(kind: type) -> Any:
+    return getattr(kind, "forward", None)

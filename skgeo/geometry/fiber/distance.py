@@ -127,7 +127,8 @@ def drop_rank(flow: FlowBases, drop: RankDrop) -> list[np.ndarray]:
     Returns
     -------
     list of ndarray
-        ``flow.weights`` with W_layer changed by `drop.upper`. Other ranks may fall with this one.
+        ``flow.weights`` with W_layer changed by `drop.upper`. Other ranks may change with this one,
+        and rise too; what is left of a matrix of rank one is rounding.
 
     Raises
     ------

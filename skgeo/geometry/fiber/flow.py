@@ -196,7 +196,7 @@ def _balanced(
     """Columns in the order of the bar copies, scaled copy by copy."""
     logs, lengths = np.zeros(n_copies), np.zeros(n_copies)
     for frame, label in zip(frames, labels, strict=True):
-        logs[list(label)] += np.log(np.linalg.norm(frame, axis=0))
+        logs[list(label)] += np.log(np.hypot.reduce(frame, axis=0))
         lengths[list(label)] += 1
     scales = np.exp(-logs / lengths)
     return tuple(

@@ -48,7 +48,7 @@ def leading_eigenpairs(pullback: Pullback, n_components: int | None) -> tuple[Te
     def product(vector: np.ndarray) -> np.ndarray:
         v = torch.from_numpy(np.ascontiguousarray(vector.reshape(-1))).to(pullback.device)
         total = torch.zeros(p, dtype=torch.float64, device=pullback.device)
-        for operator, outputs in operators():
+        for operator, outputs in operators:
             moved = operator.push(v).double().view_as(outputs)
             weighted = pullback.likelihood.apply_fisher(outputs, moved)
             total += operator.pull(weighted.view_as(operator.outputs)).double()

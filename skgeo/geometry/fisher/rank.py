@@ -9,7 +9,8 @@ import torch
 from scipy.linalg.lapack import dpstrf
 from torch import Tensor, nn
 
-from skgeo.geometry.fisher.sides import choose_side, fisher_metric
+from skgeo.geometry.fisher.plan import plan_fisher
+from skgeo.geometry.fisher.sides import fisher_metric
 from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.pullback import Pullback
 from skgeo.linalg.rank import NumericalRank, decide_rank, resolution
@@ -82,7 +83,7 @@ def fisher_rank(
             memory_budget=memory_budget,
         )
         n, p = pullback.n_rows, pullback.n_parameters
-        metric, _ = fisher_metric(pullback, choose_side(pullback, solver))
+        metric, _ = fisher_metric(pullback, plan_fisher(pullback, solver=solver, tangent=False))
         resolved = resolution(n, p, pullback.dtype)
         values = leading_eigenvalues(metric, resolved if tol == "auto" else float(tol))
         return decide_rank(values, tol=tol, resolution=resolved, name="Fisher rank")

@@ -1,0 +1,244 @@
+"""One forward pass and one batched backward pass, which give every layer's factors."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, take
+from skgeo.autodiff.jacobian import output_jacobian
+from skgeo.autodiff.recorder import LayerCall, Recorder
+from skgeo.autodiff.replica import Replica
+from skgeo.autodiff.structure.admission import Admission, edges, watched
+from skgeo.autodiff.structure.rule import LayerGradients
+from skgeo.autodiff.structure.structured import Structured
+from skgeo.autodiff.switches import math_attention, silent_vmap
+from skgeo.exceptions import SkgeoError
+
+__all__ = ["structured_gradients"]
+
+Cotangents = Callable[[Tensor], Tensor]
+
+
+def structured_gradients(
+    replica: Replica,
+    inputs: Inputs,
+    *,
+    cotangents: Cotangents | None = None,
+    max_bytes: int = 2**27,
+) -> Structured:
+    r"""Compute the Jacobian of the outputs by the selected parameters, in factored form.
+
+    Parameters
+    ----------
+    replica : Replica
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+        A batch of b samples, samples first.
+    cotangents : callable, optional
+        ``cotangents(outputs) -> Tensor of shape (b, m, *out_shape)``: the directions of the
+        outputs to differentiate, sample by sample. By default all M outputs one by one.
+    max_bytes : int, default=2**27
+        Bound on the gradients in flight beside the result. Never less than one direction.
+
+    Returns
+    -------
+    Structured
+        The same Jacobian as :func:`output_jacobian`, not multiplied out.
+
+    Raises
+    ------
+    SkgeoError
+        As :func:`output_jacobian`.
+
+    Notes
+    -----
+    Costs one forward pass, a backward pass a direction for the batch as a whole, and one more
+    backward pass that every layer's factors are checked against. A parameter goes the general way
+    (:func:`output_jacobian`, M backward passes a sample) if it belongs to no layer with a rule, if
+    the forward pass uses it more than once or past its layer, if its layer has hooks or
+    parametrisations, or if the check fails.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.autodiff import replica
+    >>> from skgeo.autodiff.structure import structured_gradients
+    >>> net = nn.Linear(2, 1)
+    >>> found = structured_gradients(replica(net), torch.tensor([[3.0, 5.0], [1.0, 0.0]]))
+    >>> found.gram()
+    tensor([[35.,  4.],
+            [ 4.,  2.]], dtype=torch.float64)
+    """
+    size = batch_size(inputs)
+    if size == 0:
+        raise SkgeoError("The batch has no samples; at least one is needed for a Jacobian.")
+    with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
+        inputs = map_inputs(lambda t: t.clone() if t.is_inference() else t.detach(), inputs)
+        z, calls = _forward(replica, inputs)
+        if not replica.reached(z) or not _trustworthy(replica, inputs, z):
+            # The general path tells what is wrong.
+            output_jacobian(replica, inputs)
+            raise SkgeoError(
+                "Outputs of the same samples differ from one forward pass to the next. Each "
+                "sample's outputs must be a fixed function of that sample."
+            )
+        directions = None if cotangents is None else _checked(cotangents(z.detach()), z)
+        counts = edges(z)
+        uses = {name: counts[id(replica.parameters[name])] for name in replica.selected}
+        found = _admitted(z, calls, uses, replica, directions, max_bytes)
+        covered = {name for call in found for name in call.names.values()}
+        rest = tuple(name for name in replica.selected if uses[name] and name not in covered)
+        z = z.detach()
+        return Structured(
+            outputs=z,
+            calls=tuple(found),
+            rest=rest,
+            rest_rows=_rest_rows(replica, inputs, rest, z, directions),
+            shapes={name: replica.parameters[name].shape for name in replica.selected},
+            dtype=replica.dtype,
+        )
+
+
+def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[LayerCall]]:
+    recorder = Recorder(keep_inputs=True)
+    with ExitStack() as stack:
+        for name, module in watched(replica).items():
+            recorder.watch(name, module, stack)
+        z = replica(inputs)
+    times = Counter(call.layer for call in recorder.calls)
+    return z, [call for call in recorder.calls if times[call.layer] == 1]
+
+
+def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
+    """Whether outputs are finite and the first sample's are the same without the others."""
+    if not bool(torch.isfinite(z).all()):
+        return False
+    with torch.no_grad():
+        alone = replica(take(inputs, slice(0, 1)))
+    if alone.shape != z[:1].shape:
+        return False
+    tolerance = 4 * torch.finfo(z.dtype).eps ** 0.5 * float(z.detach().abs().max())
+    return bool((alone - z[:1]).abs().max() <= tolerance)
+
+
+def _checked(directions: Tensor, z: Tensor) -> Tensor:
+    if directions.dim() != z.dim() + 1 or directions.shape[::2][:1] != z.shape[:1]:
+        raise SkgeoError(
+            f"cotangents returned shape {tuple(directions.shape)} for outputs of shape "
+            f"{tuple(z.shape)}; expected (b, m, *out_shape), m directions a sample."
+        )
+    return directions.detach().to(z.dtype)
+
+
+def _admitted(
+    z: Tensor,
+    calls: Sequence[LayerCall],
+    uses: dict[str, int],
+    replica: Replica,
+    directions: Tensor | None,
+    max_bytes: int,
+) -> list[LayerGradients]:
+    admission = Admission(replica, z, directions, uses)
+    candidates = [call for call in calls if admission.candidate(call)]
+    if not candidates:
+        return []
+    gradients = _backward(z, [call.output for call in candidates], directions, max_bytes)
+    found = []
+    for call in candidates:
+        # One by one, so that a layer's gradients are not held in two layouts together with others.
+        admitted = admission.admit(call, gradients.pop(0))
+        if admitted is not None:
+            found.append(admitted)
+    return found
+
+
+def _backward(
+    z: Tensor, by: Sequence[Tensor], directions: Tensor | None, max_bytes: int
+) -> list[Tensor | None]:
+    """Gradients of every direction, of shape (m, ...) each."""
+    total = z[0].numel() if directions is None else directions.shape[1]
+    bytes_each = 3 * sum(y.numel() * y.element_size() for y in by)
+    step = max(1, max_bytes // bytes_each)
+    parts: list[list[Tensor]] = [[] for _ in by]
+    batched = True
+    for start in range(0, total, step):
+        some = _cotangents(z, directions, slice(start, min(start + step, total)))
+        if batched:
+            try:
+                found = _grad(z, by, some, batched=True)
+            except RuntimeError:
+                batched = False
+        if not batched:
+            each = [_grad(z, by, one, batched=False) for one in some]
+            found = [_stack(gradients) for gradients in zip(*each, strict=True)]
+        for part, gradient in zip(parts, found, strict=True):
+            if gradient is not None:
+                part.append(gradient)
+    return [torch.cat(part) if len(part) > 1 else part[0] if part else None for part in parts]
+
+
+def _grad(
+    z: Tensor, by: Sequence[Tensor], cotangents: Tensor, *, batched: bool
+) -> list[Tensor | None]:
+    return list(
+        torch.autograd.grad(
+            z,
+            list(by),
+            cotangents,
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+    )
+
+
+def _stack(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    kept = [gradient for gradient in gradients if gradient is not None]
+    return torch.stack(kept) if kept else None
+
+
+def _cotangents(z: Tensor, directions: Tensor | None, which: slice) -> Tensor:
+    """Cotangents of the batch for some directions, of shape (m, b, *out_shape)."""
+    if directions is not None:
+        return directions[:, which].movedim(1, 0)
+    index = torch.arange(which.start, which.stop, device=z.device)
+    basis = torch.nn.functional.one_hot(index, z[0].numel()).to(z.dtype)
+    return basis.reshape(-1, 1, *z.shape[1:]).expand(-1, *z.shape)
+
+
+def _rest_rows(
+    replica: Replica,
+    inputs: Inputs,
+    rest: tuple[str, ...],
+    z: Tensor,
+    directions: Tensor | None,
+) -> Tensor:
+    size, width = len(z), z[0].numel()
+    if rest:
+        with _only(replica, rest) as part:
+            rows = output_jacobian(part, inputs)[1].to(replica.dtype)
+    else:
+        rows = torch.zeros(size, width, 0, dtype=replica.dtype, device=replica.device)
+    return rows if directions is None else torch.bmm(directions.flatten(2).to(rows.dtype), rows)
+
+
+@contextmanager
+def _only(replica: Replica, names: tuple[str, ...]) -> Iterator[Replica]:
+    """The same replica, with derivatives by fewer parameters."""
+    part = copy.copy(replica)
+    part.selected = names
+    part.n_parameters = sum(replica.parameters[name].numel() for name in names)
+    others = [replica.parameters[name] for name in replica.selected if name not in names]
+    try:
+        for parameter in others:
+            parameter.requires_grad_(False)
+        yield part
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)

@@ -1,0 +1,103 @@
+"""The empirical neural tangent kernel: inner products of output gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.geometry.pullback import Pullback
+from skgeo.linalg.memory import require_memory
+from skgeo.linalg.threads import single_blas_thread
+
+__all__ = ["ntk"]
+
+
+def ntk(
+    module: nn.Module,
+    X: Any,
+    Y: Any = None,
+    *,
+    summed: bool = False,
+    forward: Callable[..., Any] | None = None,
+    parameters: str | Sequence[str] = "trainable",
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    memory_budget: int | str | None = None,
+) -> Tensor:
+    r"""Gram matrix of the output gradients of a network, between one or two data sets.
+
+    :math:`\Theta_{(n,k),(n',k')} = \partial_\theta z_{nk} \cdot \partial_\theta z_{n'k'}`: the
+    empirical neural tangent kernel, not divided by the number of samples, outputs or parameters.
+
+    Parameters
+    ----------
+    module : nn.Module
+    X : array, Tensor, dict, Dataset or DataLoader
+        N samples.
+    Y : as X, optional
+        N' samples for the columns; X by default.
+    summed : bool, default=False
+        Sum over equal outputs, :math:`\sum_k \Theta_{(n,k),(n',k)}`, instead of keeping them.
+    forward, parameters, batch_size, device, memory_budget
+        As in :func:`~skgeo.fisher_spectrum`.
+
+    Returns
+    -------
+    Tensor of shape (N K, N' K) or (N, N')
+        float64, on the CPU; rows sample by sample, then output by output (then K counts the
+        outputs of all positions).
+
+    References
+    ----------
+    .. [1] A. Jacot, F. Gabriel and C. Hongler, "Neural tangent kernel: convergence and
+       generalization in neural networks", NeurIPS 2018, Section 4.
+
+    Examples
+    --------
+    For a linear model it is the kernel of the inputs, plus one for the bias:
+
+    >>> import torch
+    >>> from skgeo import ntk
+    >>> ntk(torch.nn.Linear(2, 1), torch.tensor([[1.0, 3.0], [1.0, 1.0]]))
+    tensor([[11.,  5.],
+            [ 5.,  3.]], dtype=torch.float64)
+    """
+    options: dict[str, Any] = {
+        "forward": forward,
+        "parameters": parameters,
+        "batch_size": batch_size,
+        "device": device,
+        "memory_budget": memory_budget,
+    }
+    with single_blas_thread():
+        left = Pullback(module, X, **options)
+        right = left if Y is None else Pullback(module, Y, **options)
+        each = left.n_positions * left.n_outputs
+        shape = (left.n_samples * each, right.n_samples * each)
+        require_memory(
+            8 * shape[0] * shape[1],
+            f"a kernel of {shape[0]} x {shape[1]} numbers",
+            "measure fewer samples, or wrap the model so that it gives fewer outputs.",
+            left.device,
+            left.budget,
+        )
+        total = torch.empty(shape, dtype=torch.float64, device=left.device)
+        for some in left.batches():
+            mine = left.gradients(some)
+            rows = slice(some.start * each, some.stop * each)
+            for others in right.batches():
+                columns = slice(others.start * each, others.stop * each)
+                if Y is not None:
+                    total[rows, columns] = mine.gram(right.gradients(others))
+                elif others == some:
+                    total[rows, columns] = mine.gram()
+                elif others.start < some.start:
+                    total[rows, columns] = mine.gram(right.gradients(others))
+                    total[columns, rows] = total[rows, columns].T
+        if summed:
+            split = total.unflatten(0, (-1, each)).unflatten(2, (-1, each))
+            total = split.diagonal(dim1=1, dim2=3).sum(-1)
+        return total.cpu()

@@ -1,0 +1,159 @@
+"""What a Fisher measurement will take, before it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skgeo.exceptions import SkgeoError
+from skgeo.geometry.likelihood import Gaussian
+from skgeo.geometry.pullback import Pullback
+from skgeo.linalg.memory import format_bytes
+
+__all__ = ["SOLVERS", "FisherPlan", "plan_fisher"]
+
+SOLVERS = ("auto", "gram", "parameter", "lanczos")
+
+
+@dataclass(frozen=True)
+class FisherPlan:
+    """Side, memory and passes of one measurement.
+
+    Attributes
+    ----------
+    side : {"gram", "parameter", "lanczos"}
+        Which product is formed; "lanczos" forms none.
+    n_rows, n_parameters : int
+        The two sides.
+    n_covered : int
+        Parameters in layers whose structure is known. The others go by dense rows.
+    batch_size : int
+        Samples a forward pass.
+    n_blocks : int
+        Blocks of samples whose gradients are held at a time.
+    n_passes : float
+        How often the gradients of all samples are computed.
+    matrix_bytes, gradient_bytes : int
+        What the matrices and the gradients held at a time take.
+    budget : int
+        Bytes to stay within.
+    """
+
+    side: str
+    n_rows: int
+    n_parameters: int
+    n_covered: int
+    batch_size: int
+    n_blocks: int
+    n_passes: float
+    matrix_bytes: int
+    gradient_bytes: int
+    budget: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Matrices and gradients together."""
+        return self.matrix_bytes + self.gradient_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.side} side of {self.n_rows} rows x {self.n_parameters} parameters "
+            f"({self.n_covered} with layer structure): {format_bytes(self.matrix_bytes)} of "
+            f"matrices, {format_bytes(self.gradient_bytes)} of gradients in {self.n_blocks} "
+            f"block(s), {self.n_passes:g} pass(es), within {format_bytes(self.budget)}"
+        )
+
+
+def choose_side(n_rows: int, n_parameters: int, solver: str) -> str:
+    """The side to form: the one asked for, or the smaller."""
+    if solver not in SOLVERS:
+        raise SkgeoError(f"solver={solver!r}: expected one of {', '.join(map(repr, SOLVERS))}.")
+    if solver != "auto":
+        return solver
+    return "gram" if n_rows <= n_parameters else "parameter"
+
+
+def plan_fisher(
+    pullback: Pullback,
+    *,
+    solver: str = "auto",
+    n_components: int | None = 0,
+    tangent: bool = True,
+) -> FisherPlan:
+    """Decide side, blocks and passes, and refuse what would not fit.
+
+    Parameters
+    ----------
+    pullback : Pullback
+    solver : {"auto", "gram", "parameter", "lanczos"}
+    n_components : int or None
+        Eigenvectors wanted; None for all.
+    tangent : bool
+        Whether the unweighted spectrum is wanted too.
+
+    Returns
+    -------
+    FisherPlan
+
+    Raises
+    ------
+    SkgeoError
+        With the size it would take, and what to do instead.
+    """
+    n, t, p = pullback.n_rows, pullback.n_tangent_rows, pullback.n_parameters
+    side = choose_side(n, p, solver)
+    two = tangent and not isinstance(pullback.likelihood, Gaussian)
+    count = min(n, p) if n_components is None else min(n_components, n, p)
+    batch = pullback.batch_size * pullback.gradient_bytes
+    if side == "gram":
+        matrix = 8 * (t * t + 2 * n * n + t * n if two else 3 * n * n)
+        what = f"Gram matrices of {t if two else n} x {t if two else n} numbers"
+    elif side == "parameter":
+        matrix = 8 * p * p * (4 if two else 3)
+        what = f"Fisher matrices of {p} x {p} numbers"
+    else:
+        matrix = 8 * p * (3 * max(count, 10))
+        what = f"a Krylov basis of {3 * max(count, 10)} x {p} numbers"
+    if side != "lanczos" and count:
+        vectors = 8 * (2 * count * p + min(n, p) ** 2)
+        if vectors > pullback.budget - 8 * min(n, p) ** 2:
+            raise SkgeoError(
+                f"{count} directions of {p} parameters each would take {format_bytes(vectors)}, "
+                f"and {format_bytes(pullback.budget)} can be used. Instead: ask for fewer with "
+                "n_components=k, or for none with n_components=0."
+            )
+        matrix = max(matrix, vectors)
+    room = pullback.budget - matrix
+    everything = pullback.n_samples * pullback.gradient_bytes
+    if side != "gram" or everything <= room:
+        held = everything if side == "gram" else min(batch, everything)
+        n_blocks = 1 if side == "gram" else -(-pullback.n_samples // pullback.batch_size)
+        n_passes = 1.0
+    else:
+        n_batches = -(-pullback.n_samples // pullback.batch_size)
+        size = max(1, int(room / 2 // batch))
+        n_blocks = -(-n_batches // size)
+        n_passes = (n_blocks + 1) / 2
+        held = 2 * size * batch
+    plan = FisherPlan(
+        side,
+        n,
+        p,
+        pullback.n_covered,
+        pullback.batch_size,
+        n_blocks,
+        n_passes,
+        matrix,
+        held,
+        pullback.budget,
+    )
+    if plan.total_bytes > pullback.budget:
+        other = {"gram": f"solver='parameter' (P = {p})", "parameter": f"solver='gram' ({n} rows)"}
+        raise SkgeoError(
+            f"{what} and {format_bytes(held)} of gradients would take "
+            f"{format_bytes(plan.total_bytes)}, and {format_bytes(pullback.budget)} can be used on "
+            f"{pullback.device}. Instead: measure fewer samples, name fewer parameters with "
+            f"parameters=[...], choose {other.get(side, 'fewer n_components')}"
+            + ("" if side == "lanczos" else ", or solver='lanczos' for the leading eigenpairs")
+            + "."
+        )
+    return plan
