@@ -17,8 +17,8 @@ __all__ = ["OutputOperator"]
 class OutputOperator:
     r"""Products with :math:`J = \partial z / \partial\theta` for all outputs of one batch.
 
-    The forward pass is linearised once; each product then costs about as much as a forward pass
-    (``push``) or a backward pass (``pull``).
+    The forward pass and its backward pass are recorded once; each product then costs about as much
+    as one backward pass.
 
     Parameters
     ----------
@@ -40,26 +40,24 @@ class OutputOperator:
         self._inputs = inputs
         with torch.enable_grad(), math_attention():
             self._graph = replica(inputs)
-            self._push = self._forward_mode()
+            self._push = self._linear_map()
         self.outputs = self._graph.detach()
+
+    def _linear_map(self) -> Callable[[dict[str, Tensor]], Tensor]:
+        r"""``J v`` as the derivative by u of :math:`u \mapsto v \cdot J^T u`, which is linear in u.
+
+        The backward pass is recorded once; forward mode would derive the network anew for each
+        vector, at twice the cost.
+        """
+        try:
+            return self._twice_backward()
+        except RuntimeError:  # an operation whose derivative has none in turn
+            return lambda v: torch.func.jvp(self._function, (self._values,), (v,))[1]
 
     def _function(self, values: dict[str, Tensor]) -> Tensor:
         return self._replica.call(values, self._inputs)
 
-    def _forward_mode(self) -> Callable[[dict[str, Tensor]], Tensor]:
-        """The linear map, traced once where torch can trace it, else derived again each time."""
-        try:
-            return torch.func.linearize(self._function, self._values)[1]
-        except Exception:  # whatever tracing meets in a user's forward pass
-            pass
-        try:
-            torch.func.jvp(self._function, (self._values,), (self._values,))
-        except Exception:  # an operation without a forward derivative
-            return self._twice_backward()
-        return lambda v: torch.func.jvp(self._function, (self._values,), (v,))[1]
-
     def _twice_backward(self) -> Callable[[dict[str, Tensor]], Tensor]:
-        """``J v`` as the derivative by u of ``u -> v . J^T u``, which is linear in u."""
         parameters = [self._replica.parameters[name] for name in self._names]
         dummy = torch.zeros_like(self._graph, requires_grad=True)
         pulled = torch.autograd.grad(
@@ -77,6 +75,7 @@ class OutputOperator:
                 pulled, dummy, weights, retain_graph=True, materialize_grads=True
             )[0]
 
+        push(self._values)  # raises here rather than later
         return push
 
     def push(self, vector: Tensor) -> Tensor:

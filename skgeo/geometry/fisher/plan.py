@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.likelihood import Gaussian
@@ -113,15 +113,6 @@ def plan_fisher(
     else:
         matrix = 8 * p * (3 * max(count, 10))
         what = f"a Krylov basis of {3 * max(count, 10)} x {p} numbers"
-    if side != "lanczos" and count:
-        vectors = 8 * (2 * count * p + min(n, p) ** 2)
-        if vectors > pullback.budget - 8 * min(n, p) ** 2:
-            raise SkgeoError(
-                f"{count} directions of {p} parameters each would take {format_bytes(vectors)}, "
-                f"and {format_bytes(pullback.budget)} can be used. Instead: ask for fewer with "
-                "n_components=k, or for none with n_components=0."
-            )
-        matrix = max(matrix, vectors)
     room = pullback.budget - matrix
     everything = pullback.n_samples * pullback.gradient_bytes
     if side != "gram" or everything <= room:
@@ -156,4 +147,19 @@ def plan_fisher(
             + ("" if side == "lanczos" else ", or solver='lanczos' for the leading eigenpairs")
             + "."
         )
+    if side != "lanczos" and count:
+        plan = _with_vectors(plan, count)
     return plan
+
+
+def _with_vectors(plan: FisherPlan, count: int) -> FisherPlan:
+    """Add the eigenvectors, for which the matrix is read again."""
+    smaller = min(plan.n_rows, plan.n_parameters)
+    needed = 8 * (2 * count * plan.n_parameters + 3 * smaller**2)
+    if needed > plan.budget:
+        raise SkgeoError(
+            f"{count} directions of {plan.n_parameters} parameters each, with the matrix behind "
+            f"them, would take {format_bytes(needed)}, and {format_bytes(plan.budget)} can be "
+            "used. Instead: ask for fewer with n_components=k, or for none with n_components=0."
+        )
+    return replace(plan, matrix_bytes=max(plan.matrix_bytes, needed))
