@@ -28,6 +28,8 @@ def test_products_match_the_dense_jacobian(case):
     torch.testing.assert_close(found.push(2 * v).reshape(z.shape), 2 * jacobian @ v)
 
 
+# torch compiles scripts of its own when forward mode is first used, and warns of itself.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 def test_without_second_derivatives_forward_mode_does(monkeypatch):
     def refuse(self):
         raise RuntimeError("no second derivative")
