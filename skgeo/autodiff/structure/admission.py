@@ -111,7 +111,7 @@ class Admission:
         )
         cotangent = self._weights[:, 0]
         if directions is not None:
-            cotangent = torch.bmm(self._weights, directions.flatten(2))
+            cotangent = torch.bmm(self._weights, directions.reshape(self._size, m, -1))
         names = list(self._names.values())
         self._expected: dict[str, Tensor | None] = {}
         if names:

@@ -21,7 +21,7 @@ __all__ = ["AffineRule", "add_gram", "diagonal", "rows", "trace"]
 # Bytes of a product and of its columns worked on at once: within reach of the caches.
 _TILE_BYTES = 2**23
 _COLUMN_BYTES = 2**26
-_CACHED_BYTES = 2**22
+_CACHED_BYTES = 2**20
 # Passes over memory are dear: so many operations does one entry of an elementwise product cost.
 _ENTRYWISE = 16
 
@@ -53,7 +53,7 @@ class AffineRule(StructureRule):
         found = {}
         for local in call.names:
             parameter = call.parameter(local)
-            each = rows(a, g) if local == "weight" else g.sum(3)
+            each = rows(a, g) if local == "weight" else _over_positions(g)
             found[local] = each.reshape(*g.shape[:2], *parameter.shape)
         return found
 
@@ -80,7 +80,7 @@ class AffineRule(StructureRule):
         found: dict[str, Tensor] = {}
         for part in self._pieces(call):
             a, g = self.affine(part)
-            squares = g.sum(3).square_().sum(1)
+            squares = _over_positions(g).square().sum(1)
             for local in call.names:
                 if local == "bias":
                     each = squares.sum(0)
@@ -102,7 +102,7 @@ class AffineRule(StructureRule):
             if "weight" in call.names:
                 total += trace(a, g)
             if "bias" in call.names:
-                total += g.sum(3).square().sum()
+                total += _over_positions(g).square().sum()
         return total
 
     def _pieces(self, call: LayerGradients) -> Iterator[LayerGradients]:
@@ -188,6 +188,10 @@ def trace(a: Tensor, g: Tensor) -> Tensor:
     return total
 
 
+def _over_positions(g: Tensor) -> Tensor:
+    return g[:, :, :, 0] if g.shape[3] == 1 else g.sum(3)
+
+
 def _trace_without_positions(a: Tensor, g: Tensor, names: Collection[str]) -> Tensor:
     factors = a.square().sum((2, 3)) if "weight" in names else a.new_zeros(a.shape[:2])
     if "bias" in names:
@@ -225,8 +229,9 @@ def add_gram(
     if weight:
         _add_columns(total, left, right)
     if bias:
-        sums = left[1].sum(3).flatten(2).flatten(0, 1)
-        lower_product(total, sums, sums if same else right[1].sum(3).flatten(2).flatten(0, 1))
+        sums = _over_positions(left[1]).flatten(2).flatten(0, 1)
+        other = sums if same else _over_positions(right[1]).flatten(2).flatten(0, 1)
+        lower_product(total, sums, other)
 
 
 def _pairs_are_cheaper(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> bool:

@@ -95,6 +95,7 @@ def structured_gradients(
         covered = {name for call in found for name in call.names.values()}
         rest = tuple(name for name in replica.selected if uses[name] and name not in covered)
         z = z.detach()
+        del calls  # and the graph with it
         return Structured(
             outputs=z,
             calls=tuple(found),
@@ -128,7 +129,7 @@ def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
 
 
 def _checked(directions: Tensor, z: Tensor) -> Tensor:
-    if directions.dim() != z.dim() + 1 or directions.shape[::2][:1] != z.shape[:1]:
+    if directions.dim() < 2 or directions[:, 0].shape != z.shape:
         raise SkgeoError(
             f"cotangents returned shape {tuple(directions.shape)} for outputs of shape "
             f"{tuple(z.shape)}; expected (b, m, *out_shape), m directions a sample."
@@ -225,7 +226,9 @@ def _rest_rows(
             rows = output_jacobian(part, inputs)[1].to(replica.dtype)
     else:
         rows = torch.zeros(size, width, 0, dtype=replica.dtype, device=replica.device)
-    return rows if directions is None else torch.bmm(directions.flatten(2).to(rows.dtype), rows)
+    if directions is None:
+        return rows
+    return torch.bmm(directions.reshape(size, -1, width).to(rows.dtype), rows)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class _ChannelRule(StructureRule):
 
 
 class BatchNormRule(_ChannelRule):
-    """Rule of ``nn.BatchNorm1d``, ``2d`` and ``3d`` with running statistics, which are constants."""
+    """Rule of ``nn.BatchNorm1d``, ``2d`` and ``3d`` with running statistics, taken as constants."""
 
     def covers(self, module: nn.Module) -> bool:
         layer = cast(_BatchNorm, module)

@@ -12,7 +12,7 @@ quarter of the entries determines the rest.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -75,16 +75,22 @@ def add_block(total: Tensor, left: Columns, right: Columns) -> None:
         If they are one object, each pair is added once.
     """
     if left is right and left.a.shape[1] > 1:
-        block = _within(left.a, left.g)
-    else:
-        block = parameter_block((left.a, left.g), (right.a, right.g))
+        _add_within(total, left)
+        return
+    block = parameter_block((left.a, left.g), (right.a, right.g))
     for o, i, rows in left.pieces:
         for p, j, columns in right.pieces:
-            part = block[o, i, p, j].reshape(rows.stop - rows.start, columns.stop - columns.start)
+            part = block[o, i, p, j]
             if rows.start >= columns.start:
-                total[rows, columns] += part
+                _view(total, rows, columns, part.shape).add_(part)
             elif left is not right:
-                total[columns, rows] += part.T
+                part = part.permute(2, 3, 0, 1)
+                _view(total, columns, rows, part.shape).add_(part)
+
+
+def _view(total: Tensor, rows: slice, columns: slice, shape: Sequence[int]) -> Tensor:
+    """Part of a matrix with an axis for each of o, i, p and j: no copy."""
+    return total[rows, columns].unflatten(1, shape[2:]).unflatten(0, shape[:2])
 
 
 def parameter_block(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:
@@ -114,23 +120,33 @@ def parameter_block(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -
     return total.reshape(o, p, i, j).permute(0, 2, 1, 3)
 
 
-def _within(a: Tensor, g: Tensor) -> Tensor:
-    """The block of one layer with itself, from pairs o <= p and i <= j."""
+def _add_within(total: Tensor, columns: Columns) -> None:
+    """Add the products of a layer's columns with each other, from pairs o <= p and i <= j."""
+    a, g = columns.a, columns.g
     b, i, o = len(a), a.shape[1], g.shape[2]
-    (o_pairs, o_index), (i_pairs, i_index) = _pairs(o, a.device), _pairs(i, a.device)
-    total = a.new_zeros(o_pairs.shape[1], i_pairs.shape[1])
+    o_index, i_index = _pair_numbers(o, a.device), _pair_numbers(i, a.device)
+    products = a.new_zeros(o * (o + 1) // 2, i * (i + 1) // 2)
     for samples in sample_slices(b, 8 * (2 * o * o + i * i)):
-        among_gradients = torch.bmm(g[samples].mT, g[samples])[:, o_pairs[0], o_pairs[1]]
-        some = a[samples]
-        total.addmm_(among_gradients.T, some[:, i_pairs[0]] * some[:, i_pairs[1]])
-    return total[o_index[:, None, :, None], i_index[None, :, None, :]]
+        outer, some = torch.bmm(g[samples].mT, g[samples]), a[samples]
+        # Row after row of the upper triangle; an index would gather them one by one.
+        among_gradients = torch.cat([outer[:, k, k:] for k in range(o)], 1)
+        among_inputs = torch.cat([some[:, k : k + 1] * some[:, k:] for k in range(i)], 1)
+        products.addmm_(among_gradients.T, among_inputs)
+    # One output feature at a time, so that the block never exists beside the matrix.
+    for here in range(o):
+        part = products[o_index[here]][:, i_index]
+        for every, rows_i, rows in columns.pieces:
+            for _, columns_i, where in columns.pieces:
+                if rows.start >= where.start:
+                    shape = (o, rows_i.stop - rows_i.start, o, columns_i.stop - columns_i.start)
+                    into = _view(total, rows, where, shape)
+                    into[here] += part[every, rows_i, columns_i].permute(1, 0, 2)
 
 
-def _pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pairs of the upper triangle of an (n, n) matrix, and the number of each entry's pair."""
-    pairs = torch.triu_indices(n, n, device=device)
-    index = torch.empty(n, n, dtype=torch.long, device=device)
-    number = torch.arange(pairs.shape[1], device=device)
-    index[pairs[0], pairs[1]] = number
-    index[pairs[1], pairs[0]] = number
-    return pairs, index
+def _pair_numbers(n: int, device: torch.device) -> Tensor:
+    """Number each entry of a symmetric (n, n) matrix by its place in the upper triangle."""
+    first, second = torch.triu_indices(n, n, device=device)
+    numbers = torch.empty(n, n, dtype=torch.long, device=device)
+    numbers[first, second] = torch.arange(len(first), device=device)
+    numbers[second, first] = numbers[first, second]
+    return numbers
