@@ -72,8 +72,8 @@ class AffineRule(StructureRule):
         return found
 
     def add_gram(self, total: Tensor, left: LayerGradients, right: LayerGradients) -> None:
-        mine = self.affine(left.double())
-        other = mine if left is right else self.affine(right.double())
+        mine = self.affine(left.to(total.dtype))
+        other = mine if left is right else self.affine(right.to(total.dtype))
         add_gram(total, mine, other, weight="weight" in left.names, bias="bias" in left.names)
 
     def diagonal(self, call: LayerGradients) -> dict[str, Tensor]:

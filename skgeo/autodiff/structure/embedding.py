@@ -48,8 +48,8 @@ class EmbeddingRule(StructureRule):
         return {"weight": found}
 
     def add_gram(self, total: Tensor, left: LayerGradients, right: LayerGradients) -> None:
-        _, mine = self._compact(left.double(), right)
-        other = mine if left is right else self._compact(right.double(), left)[1]
+        _, mine = self._compact(left.to(total.dtype), right)
+        other = mine if left is right else self._compact(right.to(total.dtype), left)[1]
         affine.add_gram(total, mine, other, weight=True, bias=False)
 
     def diagonal(self, call: LayerGradients) -> dict[str, Tensor]:

@@ -63,8 +63,12 @@ class LayerGradients:
 
     def double(self) -> LayerGradients:
         """The same call in float64; indices stay integers."""
-        inputs = self.inputs.double() if self.inputs.is_floating_point() else self.inputs
-        return dataclasses.replace(self, inputs=inputs, gradients=self.gradients.double())
+        return self.to(torch.float64)
+
+    def to(self, dtype: torch.dtype) -> LayerGradients:
+        """The same call in another precision; indices stay integers."""
+        inputs = self.inputs.to(dtype) if self.inputs.is_floating_point() else self.inputs
+        return dataclasses.replace(self, inputs=inputs, gradients=self.gradients.to(dtype))
 
     def take(self, samples: slice) -> LayerGradients:
         """The same call for some of the samples."""
@@ -111,7 +115,7 @@ class StructureRule:
     Notes
     -----
     A rule holds no state, and derives from what it is given without autograd. All methods but
-    `rows` work in float64 whatever the type of the network.
+    `rows` and `add_gram` work in float64 whatever the type of the network.
     """
 
     names: ClassVar[tuple[str, ...]] = ("weight", "bias")
@@ -182,13 +186,14 @@ class StructureRule:
 
         Parameters
         ----------
-        total : Tensor of shape (b_left * m_left, b_right * m_right), float64
-            Rows and columns are ordered by sample, then direction. Changed in place. Where `left`
-            is `right`, entries above the diagonal are not read afterwards and may be left out.
+        total : Tensor of shape (b_left * m_left, b_right * m_right)
+            Rows and columns are ordered by sample, then direction. Changed in place, and in its
+            precision. Where `left` is `right`, entries above the diagonal are not read afterwards
+            and may be left out.
         left, right : LayerGradients
         """
-        rows = self._flat_rows(left)
-        lower_product(total, rows, rows if left is right else self._flat_rows(right))
+        rows = self._flat_rows(left, total.dtype)
+        lower_product(total, rows, rows if left is right else self._flat_rows(right, total.dtype))
 
     def gram(self, left: LayerGradients, right: LayerGradients) -> Tensor:
         """Inner products of all per-sample gradients.
@@ -261,8 +266,8 @@ class StructureRule:
         for samples in sample_slices(call.n_samples, per_sample):
             yield call.take(samples)
 
-    def _flat_rows(self, call: LayerGradients) -> Tensor:
-        rows = self.rows(call.double())
+    def _flat_rows(self, call: LayerGradients, dtype: torch.dtype) -> Tensor:
+        rows = self.rows(call.to(dtype))
         return torch.cat([rows[local].flatten(2) for local in call.names], 2).flatten(0, 1)
 
 

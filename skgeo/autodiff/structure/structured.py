@@ -125,17 +125,19 @@ class Structured:
                     dense[..., where[kept[local]]] = rows.flatten(2)
         return dense
 
-    def gram(self, other: Structured | None = None) -> Tensor:
+    def gram(self, other: Structured | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
         r"""Inner products :math:`J J'^T` of all per-sample gradients.
 
         Parameters
         ----------
         other : Structured, optional
             Of the same network and selection; by default this one.
+        dtype : torch.dtype, default=torch.float64
+            Of the products and of the result. A rank must not be decided on less than float64.
 
         Returns
         -------
-        Tensor of shape (b m, b' m'), float64
+        Tensor of shape (b m, b' m')
             Ordered by sample, then direction.
 
         Notes
@@ -145,7 +147,7 @@ class Structured:
         """
         right = self if other is None else other
         shape = tuple(side.n_samples * side.n_directions for side in (self, right))
-        total = torch.zeros(shape, dtype=torch.float64, device=self.rest_rows.device)
+        total = torch.zeros(shape, dtype=dtype, device=self.rest_rows.device)
         theirs = {_key(call): call for call in right.calls}
         structured: set[str] = set()
         for call in self.calls:
@@ -156,9 +158,9 @@ class Structured:
         ways = [_full_names(side) for side in (self, right)]
         dense = (ways[0] & ways[1]) - structured
         if dense:
-            mine = self.rows(dense).flatten(0, 1).double()
+            mine = self.rows(dense).flatten(0, 1).to(dtype)
             lower_product(
-                total, mine, mine if other is None else right.rows(dense).flatten(0, 1).double()
+                total, mine, mine if other is None else right.rows(dense).flatten(0, 1).to(dtype)
             )
         return mirror(total) if other is None else total
 

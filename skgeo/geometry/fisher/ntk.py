@@ -21,6 +21,7 @@ def ntk(
     Y: Any = None,
     *,
     summed: bool = False,
+    dtype: torch.dtype | None = None,
     forward: Callable[..., Any] | None = None,
     parameters: str | Sequence[str] = "trainable",
     batch_size: int | None = None,
@@ -41,13 +42,16 @@ def ntk(
         N' samples for the columns; X by default.
     summed : bool, default=False
         Sum over equal outputs, :math:`\sum_k \Theta_{(n,k),(n',k)}`, instead of keeping them.
+    dtype : torch.dtype, optional
+        Of the products; that of the model by default. Ask for float64 where small eigenvalues of
+        the kernel matter.
     forward, parameters, batch_size, device, memory_budget
         As in :func:`~skgeo.fisher_spectrum`.
 
     Returns
     -------
     Tensor of shape (N K, N' K) or (N, N')
-        float64, on the CPU; rows sample by sample, then output by output (then K counts the
+        On the CPU; rows sample by sample, then output by output (then K counts the
         outputs of all positions).
 
     References
@@ -63,7 +67,7 @@ def ntk(
     >>> from skgeo import ntk
     >>> ntk(torch.nn.Linear(2, 1), torch.tensor([[1.0, 3.0], [1.0, 1.0]]))
     tensor([[11.,  5.],
-            [ 5.,  3.]], dtype=torch.float64)
+            [ 5.,  3.]])
     """
     options: dict[str, Any] = {
         "forward": forward,
@@ -77,25 +81,26 @@ def ntk(
         right = left if Y is None else Pullback(module, Y, **options)
         each = left.n_positions * left.n_outputs
         shape = (left.n_samples * each, right.n_samples * each)
+        dtype = left.dtype if dtype is None else dtype
         require_memory(
-            8 * shape[0] * shape[1],
+            dtype.itemsize * shape[0] * shape[1],
             f"a kernel of {shape[0]} x {shape[1]} numbers",
             "measure fewer samples, or wrap the model so that it gives fewer outputs.",
             left.device,
             left.budget,
         )
-        total = torch.empty(shape, dtype=torch.float64, device=left.device)
+        total = torch.empty(shape, dtype=dtype, device=left.device)
         for some in left.batches():
             mine = left.gradients(some)
             rows = slice(some.start * each, some.stop * each)
             for others in right.batches():
                 columns = slice(others.start * each, others.stop * each)
                 if Y is not None:
-                    total[rows, columns] = mine.gram(right.gradients(others))
+                    total[rows, columns] = mine.gram(right.gradients(others), dtype)
                 elif others == some:
-                    total[rows, columns] = mine.gram()
+                    total[rows, columns] = mine.gram(dtype=dtype)
                 elif others.start < some.start:
-                    total[rows, columns] = mine.gram(right.gradients(others))
+                    total[rows, columns] = mine.gram(right.gradients(others), dtype)
                     total[columns, rows] = total[rows, columns].T
         if summed:
             split = total.unflatten(0, (-1, each)).unflatten(2, (-1, each))
