@@ -1,8 +1,8 @@
 """Scikit-learn estimators for the singular information geometry of neural networks."""
 
 from skgeo._show_versions import show_versions
-from skgeo.display import SpectrumDisplay
-from skgeo.estimators import FisherRankEstimator
+from skgeo.display import BarcodeDisplay, HasseDisplay, SpectrumDisplay
+from skgeo.estimators import FisherRankEstimator, LinearFiberStratifier
 from skgeo.exceptions import (
     GeometryWarning,
     NonSmoothWarning,
@@ -23,10 +23,13 @@ from skgeo.models import Checkpoint, WrappedModel
 __version__ = "0.1.0"
 
 __all__ = [
+    "BarcodeDisplay",
     "Checkpoint",
     "FisherRankEstimator",
     "FisherSpectrum",
     "GeometryWarning",
+    "HasseDisplay",
+    "LinearFiberStratifier",
     "NonSmoothWarning",
     "NotAModelError",
     "RankAmbiguityWarning",

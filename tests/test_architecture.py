@@ -31,6 +31,7 @@ LAYERS = [
 ]
 # Beside the estimators: it sees what is in this list, and only the top sees it.
 BESIDE = {"datasets": {"exceptions", "linalg", "data"}}
+# networkx is optional for skgeo; torch itself may import it.
 OPTIONAL = {"matplotlib", "rich", "skorch"}
 
 

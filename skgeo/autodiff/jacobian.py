@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, take
+from skgeo.autodiff.outputs import agreement_tolerance
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.switches import math_attention, silent_vmap
 from skgeo.exceptions import SkgeoError
@@ -121,7 +122,7 @@ class _Check:
         """Raise RuntimeError if J^T v differs by more than rounding, on the scale of |J|."""
         for name, expected in self.expected.items():
             difference = float(torch.linalg.vector_norm(found[name] - expected))
-            if not difference <= 4 * torch.finfo(expected.dtype).eps ** 0.5 * norm:
+            if not difference <= agreement_tolerance(expected.dtype, norm):
                 raise _DisagreementError(
                     f"derivatives by {name!r} of samples one by one and of the whole batch differ "
                     f"by {difference:.3g}."
@@ -278,8 +279,7 @@ def _check_apart(alone: Tensor, together: Tensor, every: Tensor) -> None:
             f"A sample alone gives {alone.shape[1]} outputs and {together.shape[1]} within its "
             "batch. The outputs of one sample must not depend on the others."
         )
-    # Halfway between rounding and a real difference, on the scale of the largest output.
-    tolerance = 4 * torch.finfo(every.dtype).eps ** 0.5 * float(every.abs().max())
+    tolerance = agreement_tolerance(every.dtype, float(every.abs().max()))
     difference = float((alone.detach() - together).abs().max())
     if not difference <= tolerance:
         raise SkgeoError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["first_tensor", "with_first_tensor"]
+__all__ = ["agreement_tolerance", "first_tensor", "with_first_tensor"]
 
 
 def first_tensor(value: Any) -> Tensor | None:
@@ -71,3 +72,23 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
     if dataclasses.is_dataclass(value):
         return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     return []
+
+
+def agreement_tolerance(dtype: torch.dtype, scale: float) -> float:
+    """How far two computations of one number may be apart before they count as different.
+
+    Halfway between rounding and a real difference, on the scale of the largest number. Where
+    everything cancels, as in a product of matrices that is zero, that scale is rounding itself:
+    below ``eps^0.75`` nothing is held against a network.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+    scale : float
+
+    Returns
+    -------
+    float
+    """
+    eps = float(torch.finfo(dtype).eps)
+    return 4 * eps**0.5 * scale + eps**0.75

@@ -1,5 +1,6 @@
 """Networks with known answers, and seeded training runs as pairs of a model and its data."""
 
+from skgeo.datasets.linear import linear_network
 from skgeo.datasets.networks import (
     KnownNetwork,
     known_networks,
@@ -22,6 +23,7 @@ __all__ = [
     "TrainingRun",
     "digits_run",
     "known_networks",
+    "linear_network",
     "linear_regression",
     "one_hidden_relu",
     "planted_relu",

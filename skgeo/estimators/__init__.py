@@ -1,5 +1,6 @@
 """The estimators: doorways to the theorems in :mod:`skgeo.geometry`."""
 
+from skgeo.estimators.fiber import LinearFiberStratifier
 from skgeo.estimators.fisher import FisherRankEstimator
 
-__all__ = ["FisherRankEstimator"]
+__all__ = ["FisherRankEstimator", "LinearFiberStratifier"]

@@ -75,6 +75,9 @@ class Likelihood(ABC):
     def check(self, outputs: Tensor) -> None:  # noqa: B027  (most families take any outputs)
         """Refuse outputs of the wrong shape."""
 
+    def notice(self, outputs: Tensor) -> None:  # noqa: B027
+        """Warn of outputs that look like something else than natural outputs."""
+
     def distance(self, outputs: Tensor, others: Tensor) -> Tensor:
         """Fisher-Rao distance of each sample's two distributions: (n, ...) to (n,)."""
         return self.squared_distance(outputs, others).sqrt()
@@ -224,6 +227,8 @@ class Categorical(Likelihood):
                 "categorical needs at least two logits on the last axis; the model gives one. "
                 "For a single logit say likelihood='bernoulli'."
             )
+
+    def notice(self, outputs: Tensor) -> None:
         total = outputs.detach().double().sum(-1)
         if bool((outputs >= 0).all()) and bool(((total - 1).abs() < 1e-3).all()):
             warn(

@@ -100,7 +100,8 @@ class Pullback:
         self.n_samples = len(samples)
         self.n_parameters = self._replica.n_parameters
         self.parameter_names = self._replica.selected
-        shape = self._first_output().shape
+        first = self._first_output()
+        shape = first.shape
         self.n_outputs = shape[-1] if len(shape) > 1 else 1
         self.n_positions = shape.numel() // self.n_outputs
         self.likelihood = resolve_likelihood(
@@ -113,7 +114,8 @@ class Pullback:
         self.batch_size = batch_size or max(
             1, min(self.n_samples, min(_BATCH_BYTES, self.budget // 4) // self.gradient_bytes)
         )
-        self.likelihood.check(self.outputs())
+        self.likelihood.check(first.reshape(1, self.n_positions, self.n_outputs))
+        self._noticed = False
 
     def _batch(self, samples: range) -> Inputs:
         return cast_inputs(self._samples.take(samples.start, samples.stop), device=self.device)
@@ -155,19 +157,6 @@ class Pullback:
         covered = sum(call.n_parameters for call in found.calls)
         return covered, max(found.nbytes * 8 // self.dtype.itemsize, 8)
 
-    def outputs(self) -> Tensor:
-        """Natural outputs of all samples, of shape (N, n_positions, K), in the model's dtype."""
-        with torch.no_grad():
-            parts = [self._replica(self._batch(batch)) for batch in self.batches()]
-        outputs = torch.cat(parts).reshape(self.n_samples, self.n_positions, self.n_outputs)
-        if not bool(torch.isfinite(outputs).all()):
-            bad = int((~torch.isfinite(outputs)).flatten(1).any(1).nonzero()[0])
-            raise SkgeoError(
-                f"the model's outputs for sample {bad} hold NaN or infinity: no metric is defined "
-                "there. Look for exploding weights or inputs outside the model's range."
-            )
-        return outputs
-
     def batches(self, bytes_each: float = 0.0) -> list[range]:
         """The samples in batches; the last may be shorter.
 
@@ -186,7 +175,15 @@ class Pullback:
 
     def gradients(self, samples: range) -> Structured:
         """Gradients of every output of some samples, one direction a position and output."""
-        return structured_gradients(self._replica, self._batch(samples))
+        found = structured_gradients(self._replica, self._batch(samples))
+        self._notice(found.outputs)
+        return found
+
+    def _notice(self, outputs: Tensor) -> None:
+        """Have the likelihood look at the first batch: one sample says little of a family."""
+        if not self._noticed:
+            self._noticed = True
+            self.likelihood.notice(outputs.reshape(-1, self.n_positions, self.n_outputs))
 
     def weighted_gradients(self, samples: range) -> Structured:
         """Gradients in the directions of R^T, for sums of their squares.
@@ -199,7 +196,9 @@ class Pullback:
             weights = self.weights(outputs)
             return weights.reshape(*weights.shape[:2], *outputs.shape[1:])
 
-        return structured_gradients(self._replica, self._batch(samples), cotangents=directions)
+        found = structured_gradients(self._replica, self._batch(samples), cotangents=directions)
+        self._notice(found.outputs)
+        return found
 
     def weights(self, outputs: Tensor) -> Tensor:
         """``R^T`` of each sample, block by block over positions.
@@ -249,6 +248,12 @@ class Pullback:
         pairs = []
         for samples in self.batches():
             operator = OutputOperator(self._replica, self._batch(samples))
+            if not bool(torch.isfinite(operator.outputs).all()):
+                raise SkgeoError(
+                    f"the model's outputs for samples {samples.start} to {samples.stop - 1} hold "
+                    "NaN or infinity: no metric is defined there."
+                )
+            self._notice(operator.outputs)
             size = (len(samples), self.n_positions, self.n_outputs)
             pairs.append((operator, operator.outputs.reshape(size).double()))
         return pairs

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits  # scikit-learn itself requires threadpoolctl
+from threadpoolctl import ThreadpoolController  # scikit-learn itself requires threadpoolctl
 
 __all__ = ["single_blas_thread"]
 
@@ -16,6 +16,7 @@ _lock = threading.Lock()
 _inside = 0
 _torch_threads = 1
 _limits: Any = None
+_controller: ThreadpoolController | None = None
 
 
 @contextmanager
@@ -29,11 +30,13 @@ def single_blas_thread() -> Iterator[None]:
     The block may be nested and may be entered by several threads at once. The settings belong to
     the process, which gets them back when the last thread leaves.
     """
-    global _inside, _torch_threads, _limits
+    global _inside, _torch_threads, _limits, _controller
     with _lock:
         if _inside == 0:
             _torch_threads = torch.get_num_threads()
-            _limits = threadpool_limits(limits=1, user_api="blas")
+            if _controller is None:  # finding the libraries takes milliseconds: once is enough
+                _controller = ThreadpoolController()
+            _limits = _controller.limit(limits=1, user_api="blas")
             torch.set_num_threads(1)
         _inside += 1
     try:

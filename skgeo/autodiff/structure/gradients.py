@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, take
 from skgeo.autodiff.jacobian import output_jacobian
+from skgeo.autodiff.outputs import agreement_tolerance
 from skgeo.autodiff.recorder import LayerCall, Recorder
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.structure.admission import Admission, edges, watched
@@ -124,7 +125,7 @@ def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
         alone = replica(take(inputs, slice(0, 1)))
     if alone.shape != z[:1].shape:
         return False
-    tolerance = 4 * torch.finfo(z.dtype).eps ** 0.5 * float(z.detach().abs().max())
+    tolerance = agreement_tolerance(z.dtype, float(z.detach().abs().max()))
     return bool((alone - z[:1]).abs().max() <= tolerance)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, product
 from math import prod
+from typing import Any
 
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.fiber.barcode import Bar, Barcode
@@ -236,6 +237,38 @@ class HasseDiagram:
                 f"No stratum of this fiber has the bars {barcode.bars}: the diagram is of widths "
                 f"{self.nodes[0].widths} and rank {self.nodes[0].rank}."
             ) from None
+
+    def to_networkx(self) -> Any:
+        """The diagram as a directed graph, edges from the lower stratum to the upper.
+
+        Returns
+        -------
+        networkx.DiGraph
+            Nodes are the indices into ``nodes``, with the attributes ``bars``, ``dimension`` and
+            ``maximal``.
+
+        Raises
+        ------
+        ImportError
+            Where networkx is not installed.
+
+        Examples
+        --------
+        >>> graph = hasse_diagram([1, 1, 1], 0).to_networkx()
+        >>> sorted(graph.edges), graph.nodes[0]["bars"]
+        ([(0, 1), (0, 2)], ((0, 0, 1), (1, 1, 1), (2, 2, 1)))
+        """
+        try:
+            import networkx
+        except ImportError as error:
+            raise ImportError(
+                "to_networkx() needs networkx: python -m pip install 'skgeo[graph]'"
+            ) from error
+        graph, maximal = networkx.DiGraph(), set(self.maximal)
+        for index, (code, dimension) in enumerate(zip(self.nodes, self.dimensions, strict=True)):
+            graph.add_node(index, bars=code.bars, dimension=dimension, maximal=index in maximal)
+        graph.add_edges_from(self.edges)
+        return graph
 
 
 def hasse_diagram(widths: Iterable[int], rank: int, *, max_strata: int = 20_000) -> HasseDiagram:

@@ -28,7 +28,8 @@ def leading_eigenpairs(pullback: Pullback, n_components: int | None) -> tuple[Te
     Returns
     -------
     eigenvalues : Tensor of shape (k,)
-        Descending. Each residual ``|G v - lambda v|`` is at most ``100 eps(dtype) lambda``.
+        Descending. Each residual ``|G v - lambda v|`` is at most ``eps(dtype)^0.6 lambda``, 7e-5
+        in float32 and 4e-10 in float64; the error of an eigenvalue is of the order of its square.
     vectors : Tensor of shape (k, P)
         Orthonormal rows.
 
@@ -61,7 +62,7 @@ def leading_eigenpairs(pullback: Pullback, n_components: int | None) -> tuple[Te
             LinearOperator((p, p), matvec=product, dtype=np.float64),
             k=n_components,
             v0=start,
-            tol=100 * eps,
+            tol=eps**0.6,
             which="LA",
         )
     except ArpackNoConvergence as error:

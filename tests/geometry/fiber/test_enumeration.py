@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from geometry.fiber.oracles import all_widths, brute_force_strata
 
@@ -77,3 +79,19 @@ def test_every_edge_raises_the_dimension():
     assert all(diagram.dimensions[low] < diagram.dimensions[high] for low, high in diagram.edges)
     covered = {low for low, _ in diagram.edges}
     assert set(range(len(diagram.nodes))) - covered == set(diagram.maximal)
+
+
+def test_diagrams_as_graphs(monkeypatch):
+    networkx = pytest.importorskip("networkx")
+    diagram = fiber.hasse_diagram([5, 4, 6, 4], 2)
+    graph = diagram.to_networkx()
+    assert set(graph.edges) == set(diagram.edges)
+    assert networkx.is_directed_acyclic_graph(graph)
+    assert networkx.transitive_reduction(graph).edges == graph.edges
+    tops = {node for node in graph if graph.nodes[node]["maximal"]}
+    assert tops == {node for node in graph if graph.out_degree(node) == 0}
+    assert [graph.nodes[k]["dimension"] for k in range(39)] == list(diagram.dimensions)
+    assert graph.nodes[3]["bars"] == diagram.nodes[3].bars
+    monkeypatch.setitem(sys.modules, "networkx", None)
+    with pytest.raises(ImportError, match=r"skgeo\[graph\]"):
+        diagram.to_networkx()
