@@ -128,7 +128,8 @@ class SpectrumDisplay:
             raise SkgeoError("the Fisher metric is identically zero: there is nothing to draw.")
         index = np.arange(1, len(self.eigenvalues) + 1)
         above = self.eigenvalues > self.threshold
-        below = (self.eigenvalues > 0) & ~above  # zero has no place on a log axis
+        # Rounding is shown, but not down to where it would take up the whole axis.
+        below = (self.eigenvalues > 1e-6 * self.threshold) & ~above
         marker = "." if len(index) <= 60 else None
         gap = "∞" if np.isinf(self.gap) else f"{self.gap:.2g}"
         summary = f"rank {self.rank} of {len(index)}, gap {gap}"

@@ -159,7 +159,7 @@ class StructureRule:
 
         Returns
         -------
-        dict of str to Tensor of shape (b, m, *parameter.shape)
+        dict of str to Tensor of shape (b, m) + parameter.shape
             For each local name in ``call.names``, in the type of ``call.gradients``.
         """
         raise NotImplementedError(f"{type(self).__name__} must define rows(call).")
