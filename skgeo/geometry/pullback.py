@@ -8,12 +8,14 @@ as the factors that layers make of them, a batch of samples at a time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from skgeo.autodiff.outputs import first_tensor
 from skgeo.autodiff.pushforward import OutputOperator
 from skgeo.autodiff.replica import Replica, replica
 from skgeo.autodiff.structure import Structured, structure_rule, structured_gradients
@@ -65,7 +67,7 @@ class Pullback:
     n_covered : int
         Parameters in layers whose structure is known; the others go by dense rows.
     gradient_bytes : int
-        What the gradients of one sample take, as factors in float64.
+        What the gradients of one sample take, as factors in float64, by the sizes of activations.
     likelihood : Likelihood
     dtype : torch.dtype
         In which gradients are computed. Rows are float64.
@@ -100,7 +102,7 @@ class Pullback:
         self.n_samples = len(samples)
         self.n_parameters = self._replica.n_parameters
         self.parameter_names = self._replica.selected
-        first = self._first_output()
+        first, uncovered, activations = self._survey()
         shape = first.shape
         self.n_outputs = shape[-1] if len(shape) > 1 else 1
         self.n_positions = shape.numel() // self.n_outputs
@@ -110,7 +112,8 @@ class Pullback:
         self.n_tangent_rows = self.n_samples * self.n_positions * self.n_outputs
         self.n_rows = self.n_samples * self.n_positions * self.likelihood.rank(self.n_outputs)
         self._check_batch_size(batch_size)
-        self.n_covered, self.gradient_bytes = self._probe()
+        self.n_covered = self.n_parameters - uncovered
+        self.gradient_bytes = self._gradient_bytes(uncovered, activations)
         self.batch_size = batch_size or max(
             1, min(self.n_samples, min(_BATCH_BYTES, self.budget // 4) // self.gradient_bytes)
         )
@@ -120,12 +123,25 @@ class Pullback:
     def _batch(self, samples: range) -> Inputs:
         return cast_inputs(self._samples.take(samples.start, samples.stop), device=self.device)
 
-    def _first_output(self) -> Tensor:
-        """Run one sample, so that a model and data that do not fit are told apart early."""
+    def _survey(self) -> tuple[Tensor, int, int]:
+        """Run one sample: outputs, parameters without structure, entries of all activations.
+
+        A model and data that do not fit are told apart here, before anything else is asked.
+        """
         inputs = self._batch(range(1))
+        sizes: list[int] = []
+        calls: Counter[int] = Counter()
+
+        def count(module: nn.Module, _: Any, output: Any) -> None:
+            calls[id(module)] += 1
+            found = first_tensor(output)
+            sizes.append(0 if found is None else found.numel())
+
+        modules = list(self._replica.module.modules())
+        handles = [m.register_forward_hook(count) for m in modules if not list(m.children())]
         try:
             with torch.no_grad():
-                return self._replica(inputs)
+                outputs = self._replica(inputs)
         except SkgeoError:
             raise
         except Exception as error:
@@ -133,6 +149,10 @@ class Pullback:
                 f"the model cannot be run on this data. One sample is {_describe(inputs)}; the "
                 f"forward pass says: {type(error).__name__}: {error}"
             ) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+        return outputs, _without_rule(self._replica, calls), sum(sizes)
 
     def _check_batch_size(self, batch_size: int | None) -> None:
         if batch_size is None:
@@ -140,10 +160,9 @@ class Pullback:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise SkgeoError(f"batch_size={batch_size!r}: expected a positive integer or None.")
 
-    def _probe(self) -> tuple[int, int]:
-        """Measure one sample: how many parameters have structure, and what gradients take."""
+    def _gradient_bytes(self, uncovered: int, activations: int) -> int:
+        """What the gradients of one sample take, refused where that alone is too much."""
         directions = self.n_positions * self.n_outputs
-        uncovered = _without_rule(self._replica)
         require_memory(
             2 * directions * uncovered * self.dtype.itemsize,
             f"the Jacobian of one sample ({directions} outputs x {uncovered} parameters that no "
@@ -153,9 +172,7 @@ class Pullback:
             self.device,
             self.budget,
         )
-        found = structured_gradients(self._replica, self._batch(range(1)))
-        covered = sum(call.n_parameters for call in found.calls)
-        return covered, max(found.nbytes * 8 // self.dtype.itemsize, 8)
+        return 8 * ((directions + 1) * activations + directions * uncovered + 1)
 
     def batches(self, bytes_each: float = 0.0) -> list[range]:
         """The samples in batches; the last may be shorter.
@@ -264,15 +281,19 @@ def _input_dtype(of: Replica) -> torch.dtype:
     return next((p.dtype for p in of.parameters.values() if p.is_floating_point()), of.dtype)
 
 
-def _without_rule(of: Replica) -> int:
-    """Entries of selected parameters that stand in no layer with a rule."""
-    inside: set[int] = set()
+def _without_rule(of: Replica, calls: Counter[int]) -> int:
+    """Entries of selected parameters that stand in no layer with a rule, or in several calls."""
+    owners: Counter[int] = Counter()
+    ruled: set[int] = set()
     for module in of.module.modules():
         rule = structure_rule(module)
-        if rule is not None:
-            inside.update(id(p) for name, p in module._parameters.items() if name in rule.names)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                owners[id(parameter)] += max(1, calls[id(module)])
+                if rule is not None and name in rule.names:
+                    ruled.add(id(parameter))
     chosen = (of.parameters[name] for name in of.selected)
-    return sum(p.numel() for p in chosen if id(p) not in inside)
+    return sum(p.numel() for p in chosen if id(p) not in ruled or owners[id(p)] > 1)
 
 
 def _describe(inputs: Inputs) -> str:
