@@ -1,8 +1,12 @@
 """Scikit-learn estimators for the singular information geometry of neural networks."""
 
 from skgeo._show_versions import show_versions
-from skgeo.display import BarcodeDisplay, HasseDisplay, SpectrumDisplay
-from skgeo.estimators import FisherRankEstimator, LinearFiberStratifier
+from skgeo.display import BarcodeDisplay, HasseDisplay, RankProfileDisplay, SpectrumDisplay
+from skgeo.estimators import (
+    FisherRankEstimator,
+    LayerQuotientEstimator,
+    LinearFiberStratifier,
+)
 from skgeo.exceptions import (
     GeometryWarning,
     NonSmoothWarning,
@@ -10,6 +14,7 @@ from skgeo.exceptions import (
     RankAmbiguityWarning,
     SkgeoError,
 )
+from skgeo.geometry import quotient
 from skgeo.geometry.fisher import (
     FisherSpectrum,
     fisher_diagonal,
@@ -29,10 +34,12 @@ __all__ = [
     "FisherSpectrum",
     "GeometryWarning",
     "HasseDisplay",
+    "LayerQuotientEstimator",
     "LinearFiberStratifier",
     "NonSmoothWarning",
     "NotAModelError",
     "RankAmbiguityWarning",
+    "RankProfileDisplay",
     "SkgeoError",
     "SpectrumDisplay",
     "WrappedModel",
@@ -42,5 +49,6 @@ __all__ = [
     "fisher_spectrum",
     "fisher_trace",
     "ntk",
+    "quotient",
     "show_versions",
 ]

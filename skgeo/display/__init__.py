@@ -2,5 +2,6 @@
 
 from skgeo.display.fiber import BarcodeDisplay, HasseDisplay
 from skgeo.display.fisher import SpectrumDisplay
+from skgeo.display.quotient import RankProfileDisplay
 
-__all__ = ["BarcodeDisplay", "HasseDisplay", "SpectrumDisplay"]
+__all__ = ["BarcodeDisplay", "HasseDisplay", "RankProfileDisplay", "SpectrumDisplay"]

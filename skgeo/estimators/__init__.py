@@ -2,5 +2,6 @@
 
 from skgeo.estimators.fiber import LinearFiberStratifier
 from skgeo.estimators.fisher import FisherRankEstimator
+from skgeo.estimators.quotient import LayerQuotientEstimator
 
-__all__ = ["FisherRankEstimator", "LinearFiberStratifier"]
+__all__ = ["FisherRankEstimator", "LayerQuotientEstimator", "LinearFiberStratifier"]

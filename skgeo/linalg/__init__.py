@@ -3,6 +3,7 @@
 Nothing here knows of networks: matrices in, numbers and matrices out.
 """
 
+from skgeo.linalg.golub_kahan import golub_kahan
 from skgeo.linalg.memory import (
     available_memory,
     format_bytes,
@@ -30,6 +31,7 @@ __all__ = [
     "eigenvalues_descending",
     "eigenvectors_descending",
     "format_bytes",
+    "golub_kahan",
     "memory_budget",
     "orient_rows",
     "orthonormalise_rows",

@@ -239,7 +239,7 @@ class _Walk:
             # A class of the user's own may be defined anew, in a notebook, under its old name.
             if not _is_users_own(base.__module__):
                 continue
-            for name, member in vars(base).items():
+            for name, member in list(vars(base).items()):
                 function = getattr(member, "__func__", getattr(member, "fget", member))
                 if isinstance(function, types.FunctionType):
                     self.text(name)

@@ -7,6 +7,7 @@ dividing them out is the representation as far as the task is concerned.
 
 from skgeo.geometry.quotient.coordinates import collapse, null_projection, quotient_fidelity
 from skgeo.geometry.quotient.jumps import RankJump, rank_jumps, segment_jumps
+from skgeo.geometry.quotient.leading import leading_eigenvalues
 from skgeo.geometry.quotient.length import fisher_rao_length, straightness
 from skgeo.geometry.quotient.metric import MeanMetric
 from skgeo.geometry.quotient.pullback import LayerPullback
@@ -26,6 +27,7 @@ __all__ = [
     "collapse",
     "fisher_rao_length",
     "layer_spectra",
+    "leading_eigenvalues",
     "measure_layers",
     "null_projection",
     "pointwise_eigenvalues",

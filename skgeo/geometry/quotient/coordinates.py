@@ -75,7 +75,7 @@ def quotient_fidelity(
             outputs = pullback.tail(inputs, name)(kept)
         z, w = pullback.sized(seen.output.detach()), pullback.sized(outputs)
         total += float(pullback.likelihood.kl(z, w).sum())
-    return total / pullback.n_samples
+    return max(0.0, total / pullback.n_samples)  # rounding may leave a sum of zeros below zero
 
 
 def null_projection(

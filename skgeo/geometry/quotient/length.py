@@ -43,7 +43,7 @@ def fisher_rao_length(
     module : nn.Module
         Left as it is.
     path : array, Tensor or dict of shape (n_points, ...)
-        Inputs, at least two. Their representations at `layer` are joined by straight segments there.
+        Inputs, at least two. Their representations at `layer` are joined by straight segments.
     layer : str, optional
         Where the segments are straight: a layer that is a cut. None for the input itself.
     likelihood : str or Likelihood, default="gaussian"

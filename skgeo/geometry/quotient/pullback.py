@@ -7,7 +7,7 @@ columns of R are what is pulled back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ __all__ = ["LayerPullback"]
 
 # Rows of all layers held at a time.
 _BATCH_BYTES = 2**26
+# Inputs of one forward pass without a graph.
+_FORWARD_BYTES = 2**24
 
 
 class LayerPullback:
@@ -109,9 +111,7 @@ class LayerPullback:
         except SkgeoError:
             raise
         except Exception as error:
-            tensors = [inputs] if isinstance(inputs, Tensor) else inputs
-            if isinstance(tensors, dict):
-                tensors = list(tensors.values())
+            tensors = [inputs] if isinstance(inputs, Tensor) else list(_values(inputs))
             shapes = ", ".join(f"{tuple(t.shape)} of {t.dtype}" for t in tensors)
             raise SkgeoError(
                 f"the model cannot be run on this data. One sample is {shapes}; the forward pass "
@@ -158,13 +158,15 @@ class LayerPullback:
             If the rows of one sample do not fit in memory, with their size.
         """
         width = sum(self.maps[name].dim for name in names)
-        sample = self.n_rows * width * self.dtype.itemsize
+        # The rows, and the roots of F that are pulled back to give them.
+        sample = self.n_rows * (width * self.dtype.itemsize + 8 * self.n_outputs)
         require_memory(
-            2 * sample,
+            sample,
             f"the Jacobians of one sample ({self.n_rows} rows x {width} coordinates of "
             f"{len(names)} layers)",
-            "name fewer layers with layers=[...], or wrap the model so that it gives fewer "
-            "outputs.",
+            "name fewer layers with layers=[...], wrap the model so that it gives fewer outputs, "
+            "or take the largest eigenvalues alone with "
+            "skgeo.geometry.quotient.leading_eigenvalues.",
             self.device,
         )
         return self.batch_size or max(1, _BATCH_BYTES // max(sample, 1))
@@ -172,7 +174,10 @@ class LayerPullback:
     def outputs(self) -> Tensor:
         """Natural outputs of all samples, of shape (N, n_positions, K), in the model's dtype."""
         with torch.no_grad():
-            size = self.batch_size or 256
+            inputs = self.samples.inputs
+            tensors = [inputs] if isinstance(inputs, Tensor) else list(_values(inputs))
+            sample = sum(t[:1].numel() * t.element_size() for t in tensors)
+            size = self.batch_size or max(1, min(256, _FORWARD_BYTES // max(sample, 1)))
             parts = [
                 self._replica(self.inputs(range(start, min(start + size, self.n_samples))))
                 for start in range(0, self.n_samples, size)
@@ -209,8 +214,8 @@ class LayerPullback:
         seen = self.maps.record(inputs, names)
         found = seen.pull_back(self._roots(seen.output), self.n_rows)
         for name, block in found.items():
-            # One sum reads everything once; a NaN or an infinity anywhere survives it.
-            if not bool(torch.isfinite(block.abs().amax())):
+            # A norm reads everything once and stores nothing; a NaN anywhere survives it.
+            if not bool(torch.isfinite(torch.linalg.vector_norm(block, torch.inf))):
                 raise SkgeoError(
                     f"Derivatives by layer {name!r} are NaN or infinite although the outputs are "
                     "finite: the rest of the network is not differentiable there (for example a "
@@ -257,3 +262,7 @@ class LayerPullback:
     def sized(self, outputs: Tensor) -> Tensor:
         """Outputs of a batch as (b, n_positions, K)."""
         return outputs.reshape(len(outputs), self.n_positions, self.n_outputs)
+
+
+def _values(inputs: dict[str, Tensor] | tuple[Tensor, ...]) -> Iterable[Tensor]:
+    return inputs.values() if isinstance(inputs, dict) else inputs

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.operators import Layer
-from skgeo.exceptions import RankAmbiguityWarning, collect_warnings, warn
+from skgeo.autodiff.recording import Layer
+from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
 from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.quotient.metric import MeanMetric
 from skgeo.geometry.quotient.pullback import LayerPullback
@@ -31,6 +32,8 @@ __all__ = [
     "pointwise_eigenvalues",
     "pointwise_ranks",
 ]
+
+_COLUMNS = 2048
 
 Tolerance = float | Literal["auto"]
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
@@ -184,7 +187,11 @@ def measure_layers(
     -------
     tuple of LayerSpectrum
     """
-    _warn_partial([found for found in pullback.maps.layers if not found.is_cut])
+    if tol != "auto" and not 0.0 <= _number(tol) < 1.0:
+        raise SkgeoError(
+            f"tol={tol!r}: expected 'auto' or a number in [0, 1), relative to the largest "
+            "eigenvalue of the metric."
+        )
     metrics: dict[str, MeanMetric] = {}
     pointwise: dict[str, list[Tensor]] = {name: [] for name in pullback.names}
     measured: dict[str, LayerSpectrum] = {}
@@ -208,8 +215,13 @@ def measure_layers(
                         pullback, name, torch.cat(pointwise[name]), metrics.pop(name), tol, wanted
                     )
     spectra = tuple(measured[name] for name in pullback.names)
+    _warn_partial([found for found in pullback.maps.layers if not found.is_cut])
     _warn_ambiguous(spectra, [message for _, message in notes])
     return spectra
+
+
+def _number(tol: object) -> float:
+    return float(tol) if isinstance(tol, Real) else float("nan")
 
 
 def _metric(pullback: LayerPullback, name: str, tol: Tolerance) -> MeanMetric:
@@ -264,10 +276,15 @@ def pointwise_eigenvalues(rows: Tensor, *, squared: bool = True) -> Tensor:
     Tensor of shape (b, min(r, n))
         Descending, float64.
     """
-    rows = rows.double()
     if not squared:
-        return torch.linalg.svdvals(rows).square()
-    product = rows @ rows.mT if rows.shape[1] <= rows.shape[2] else rows.mT @ rows
+        return torch.linalg.svdvals(rows.double()).square()
+    if rows.shape[1] > rows.shape[2]:
+        rows = rows.mT
+    # Column blocks: rows in single precision are never held a second time in double.
+    product = rows.new_zeros((len(rows), rows.shape[1], rows.shape[1]), dtype=torch.float64)
+    for block in rows.split(_COLUMNS, dim=2):
+        block = block.double()
+        product += block @ block.mT
     return torch.linalg.eigvalsh(product).flip(-1).clamp_min(0.0)
 
 

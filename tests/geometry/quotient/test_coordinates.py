@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cases import BY_NAME
+from skgeo import SkgeoError
+from skgeo.geometry.quotient import (
+    LayerPullback,
+    collapse,
+    measure_layers,
+    null_projection,
+    quotient_fidelity,
+)
+from skgeo.geometry.quotient.spectra import pointwise_eigenvalues
+from tails import dense_layer_metric
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture
+def linear_tail():
+    """Curved at first, linear from layer 1 on."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 9), nn.Linear(9, 3), nn.Linear(3, 6)
+    ).double()
+
+
+@pytest.mark.parametrize("likelihood", ["categorical", "gaussian"])
+def test_collapse_is_exact_where_the_rest_is_linear(linear_tail, likelihood):
+    pullback = LayerPullback(linear_tail, 3 * normal(40, 4), likelihood=likelihood)
+    for name in ("1", "2", "3"):
+        found = measure_layers(pullback, layer=name, n_directions=None)
+        directions = next(s.directions for s in found if s.layer.name == name)
+        assert len(directions) == 3
+        center = pullback.representations(name).mean(0)
+        divergence = quotient_fidelity(pullback, name, center, directions)
+        assert 0.0 <= divergence < 1e-10
+        # Everything is needed: without the last direction the outputs move.
+        assert quotient_fidelity(pullback, name, center, directions[:-1]) > 1e-6
+
+
+def test_fidelity_is_the_divergence_of_finite_moves(linear_tail):
+    X = normal(15, 4)
+    pullback = LayerPullback(linear_tail, X, likelihood="categorical", batch_size=4)
+    center, directions = torch.zeros(12, dtype=torch.float64), torch.eye(12).double()[:2]
+    h = linear_tail[:2](X).detach()
+    kept = torch.zeros_like(h)
+    kept[:, :2] = h[:, :2]
+    assert torch.equal(collapse(h, center, directions), kept)
+    p, q = (linear_tail[2:](rows).log_softmax(1).detach() for rows in (h, kept))
+    expected = float((p.exp() * (p - q)).sum(1).mean())
+    found = quotient_fidelity(pullback, "1", center, directions)
+    assert found == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["mlp", "residual", "transformer", "lstm"])
+def test_projectors_project_onto_the_null_space_of_each_sample(name):
+    case = BY_NAME[name]
+    module, inputs = case.module(), case.inputs()
+    pullback = LayerPullback(module, inputs, likelihood="categorical")
+    for layer in pullback.maps.layers:
+        found = null_projection(pullback, layer.name).numpy()
+        metrics = dense_layer_metric(module, inputs, layer.name, "categorical")
+        for projector, metric in zip(found, metrics, strict=True):
+            np.testing.assert_allclose(projector @ projector, projector, atol=1e-12)
+            np.testing.assert_allclose(projector, projector.T, atol=1e-14)
+            assert np.abs(metric @ projector).max() <= 1e-12 * np.abs(metric).max()
+        rows = pullback.rows(inputs, [layer.name])[layer.name]
+        ranks = (pointwise_eigenvalues(rows) > 1e-12 * rows.square().sum()).sum(1)
+        traces = np.trace(found, axis1=1, axis2=2)
+        np.testing.assert_allclose(traces, layer.dim - ranks.numpy(), atol=1e-10)
+        vectors = normal(len(found), layer.dim)
+        np.testing.assert_allclose(
+            null_projection(pullback, layer.name, vectors),
+            np.einsum("nij,nj->ni", found, vectors.numpy()),
+            atol=1e-12,
+        )
+
+
+def test_null_moves_change_the_outputs_in_second_order_only():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(4, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 3))
+    net, X = net.double(), normal(6, 4)
+    pullback = LayerPullback(net, X, likelihood="categorical")
+    h = pullback.representations("1")
+    step = null_projection(pullback, "1", normal(6, 20, seed=3))
+    tail = pullback.tail(X, "1")
+    moved = [
+        float(pullback.likelihood.distance(tail(h), tail(h + e * step)).max()) for e in (1e-3, 2e-3)
+    ]
+    assert moved[1] / moved[0] == pytest.approx(4.0, rel=0.05)
+
+
+def test_one_vector_serves_all_samples_and_wrong_ones_are_named(linear_tail):
+    pullback = LayerPullback(linear_tail, normal(5, 4), likelihood="categorical")
+    v = normal(12)
+    found = null_projection(pullback, "1", v)
+    torch.testing.assert_close(found, null_projection(pullback, "1", v.expand(5, 12)))
+    with pytest.raises(SkgeoError, match=r"expected \(12,\) or \(5, 12\)"):
+        null_projection(pullback, "1", normal(4, 12))
+
+
+def test_projectors_that_do_not_fit_are_refused(linear_tail, monkeypatch):
+    pullback = LayerPullback(linear_tail, normal(5, 4), likelihood="categorical")
+    monkeypatch.setattr("skgeo.linalg.memory.available_memory", lambda device="cpu": 16_000)
+    with pytest.raises(SkgeoError, match=r"5 projectors of 12 x 12.*give the vectors"):
+        null_projection(pullback, "1")
+    assert null_projection(pullback, "1", torch.ones(12)).shape == (5, 12)
+
+
+def test_the_default_layer_is_the_last_cut_before_the_output(linear_tail):
+    assert LayerPullback(linear_tail, normal(5, 4)).default_layer() == "3"
+    assert LayerPullback(nn.Linear(4, 2).double(), normal(5, 4)).default_layer() == "Linear"
+    case = BY_NAME["residual"]
+    assert LayerPullback(case.module(), case.inputs()).default_layer() == "pool"

