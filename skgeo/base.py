@@ -146,16 +146,20 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         """
         if self.model is None:
             return self._transform_pairs(as_pairs(X))
-        check_is_fitted(self)
+        with single_blas_thread():
+            return self._features(self._bound_subject(X))
+
+    def _bound_subject(self, X: Any) -> Subject:
+        """New samples for the fitted model, checked, and the model as it was at fit."""
+        self._check_measured()
         if fingerprint(self.model_.module) != self._weights:
             raise SkgeoError(
                 "the model's parameters, buffers or structure have changed since fit, so the "
                 "fitted geometry is not that of this model. Fit again, or fit on a copy of the "
                 "module when training goes on."
             )
-        with single_blas_thread():
-            X, _ = self._validate(X, None, reset=False)
-            return self._features(self._subject(self.model_, X, None))
+        X, _ = self._validate(X, None, reset=False)
+        return self._subject(self.model_, X, None)
 
     def _transform_pairs(self, pairs: list[Pair]) -> np.ndarray:
         parameters = self.get_params(deep=False)

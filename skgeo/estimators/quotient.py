@@ -17,7 +17,6 @@ from skgeo.geometry.quotient.jumps import segment_jumps
 from skgeo.geometry.quotient.pullback import LayerPullback
 from skgeo.geometry.quotient.spectra import LayerSpectrum, measure_layers
 from skgeo.linalg.threads import single_blas_thread
-from skgeo.models import fingerprint
 
 __all__ = ["LayerQuotientEstimator"]
 
@@ -321,17 +320,6 @@ class LayerQuotientEstimator(GeometryEstimator):
         return {
             name: float(value) for name, value in zip(self._summary_names(), values, strict=True)
         }
-
-    def _bound_subject(self, X: Any) -> Subject:
-        """New samples for the fitted model, under the checks of ``transform``."""
-        self._check_measured()
-        if fingerprint(self.model_.module) != self._weights:
-            raise SkgeoError(
-                "the model's parameters, buffers or structure have changed since fit, so the "
-                "fitted geometry is not that of this model. Fit again."
-            )
-        X, _ = self._validate(X, None, reset=False)
-        return self._subject(self.model_, X, None)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Representations with these quotient coordinates, null directions at their mean.
