@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,18 @@ _lock = threading.Lock()
 _inside = 0
 _torch_threads = 1
 _limits: Any = None
-_controller: ThreadpoolController | None = None
+_controller: tuple[int, ThreadpoolController] = (0, ThreadpoolController())
+
+
+def _blas_libraries() -> ThreadpoolController:
+    """The libraries in the process, looked up again once modules have been loaded since.
+
+    The look-up takes milliseconds, which would show in the smallest measurements.
+    """
+    global _controller
+    if _controller[0] != len(sys.modules):
+        _controller = (len(sys.modules), ThreadpoolController())
+    return _controller[1]
 
 
 @contextmanager
@@ -30,13 +42,11 @@ def single_blas_thread() -> Iterator[None]:
     The block may be nested and may be entered by several threads at once. The settings belong to
     the process, which gets them back when the last thread leaves.
     """
-    global _inside, _torch_threads, _limits, _controller
+    global _inside, _torch_threads, _limits
     with _lock:
         if _inside == 0:
             _torch_threads = torch.get_num_threads()
-            if _controller is None:  # finding the libraries takes milliseconds: once is enough
-                _controller = ThreadpoolController()
-            _limits = _controller.limit(limits=1, user_api="blas")
+            _limits = _blas_libraries().limit(limits=1, user_api="blas")
             torch.set_num_threads(1)
         _inside += 1
     try:
