@@ -164,14 +164,15 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
     def _transform_pairs(self, pairs: list[Pair]) -> np.ndarray:
         parameters = self.get_params(deep=False)
         on_gpu = torch.device(parameters.get("device") or "cpu").type == "cuda"
-        return run_pairs(
-            self._pair_row,
-            pairs,
-            width=len(self._summary_names()),
-            n_jobs=1 if on_gpu else parameters.get("n_jobs"),
-            verbose=parameters.get("verbose", 0),
-            on_error=parameters.get("on_error", "raise"),
-        )
+        with single_blas_thread():  # here as well as in each row: workers find it set
+            return run_pairs(
+                self._pair_row,
+                pairs,
+                width=len(self._summary_names()),
+                n_jobs=1 if on_gpu else parameters.get("n_jobs"),
+                verbose=parameters.get("verbose", 0),
+                on_error=parameters.get("on_error", "raise"),
+            )
 
     def _pair_row(self, pair: Pair) -> PairRow:
         """Features of one pair, from the cache where ``memory`` holds them."""

@@ -40,7 +40,9 @@ def single_blas_thread() -> Iterator[None]:
     workers, and workers do not oversubscribe the processor.
 
     The block may be nested and may be entered by several threads at once. The settings belong to
-    the process, which gets them back when the last thread leaves.
+    the process, which gets them back when the last thread leaves. Of BLAS libraries other than
+    torch's, threadpoolctl lets one thread of a process change the setting: a pool of workers
+    should be started inside the block, not enter it on its own.
     """
     global _inside, _torch_threads, _limits
     with _lock:

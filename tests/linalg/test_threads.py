@@ -47,15 +47,34 @@ def test_threads_that_overlap_leave_the_setting_as_it_was(three_threads):
             both_inside.wait()
             if not is_first:
                 first_left.wait()
-            seen[name] = torch.get_num_threads(), set(blas_threads())
+            seen[name] = torch.get_num_threads()
         if is_first:
             first_left.set()
 
-    workers = [threading.Thread(target=work, args=(i, i == 0)) for i in range(2)]
+    run_threads(work, [(0, True), (1, False)])
+    assert seen == {0: 1, 1: 1}
+    assert torch.get_num_threads() == 3
+    assert blas_threads() == before
+
+
+def test_workers_started_inside_have_one_thread_of_every_library(three_threads):
+    before = blas_threads()
+    seen = []
+
+    def work():
+        with single_blas_thread():
+            seen.append((torch.get_num_threads(), set(blas_threads())))
+
+    with single_blas_thread():
+        run_threads(work, [(), ()])
+    assert seen == [(1, {1})] * 2
+    assert torch.get_num_threads() == 3
+    assert blas_threads() == before
+
+
+def run_threads(work, arguments):
+    workers = [threading.Thread(target=work, args=each) for each in arguments]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert seen == {0: (1, {1}), 1: (1, {1})}
-    assert torch.get_num_threads() == 3
-    assert blas_threads() == before
