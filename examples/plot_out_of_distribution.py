@@ -141,9 +141,10 @@ print(table.to_string(float_format="{:.2f}".format))
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
 for axis, (place, part) in zip(axes, table.groupby(level="layer"), strict=True):
-    part.droplevel("layer").T.plot.bar(ax=axis, rot=20, legend=axis is axes[0])
+    part.droplevel("layer").T.plot.bar(ax=axis, rot=20, legend=False)
     axis.set(title=place, xlabel="", ylim=(0.4, 1.02))
 axes[0].set_ylabel("area under the curve")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 plt.show()
 
 # %%
