@@ -101,7 +101,6 @@ class Pullback:
         self.budget = usable_memory(memory_budget, self.device)
         self.n_samples = len(samples)
         self.n_parameters = self._replica.n_parameters
-        self.parameter_names = self._replica.selected
         first, uncovered, activations = self._survey()
         shape = first.shape
         self.n_outputs = shape[-1] if len(shape) > 1 else 1

@@ -324,3 +324,12 @@ def test_cuda_agrees_with_the_cpu():
     assert_same_rows(list(there.summary().values()), list(here.summary().values()))
     np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-6, atol=1e-10)
     assert next(net.parameters()).device.type == "cpu"
+
+
+@pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
+def test_probabilities_read_as_logits_warn():
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(6, 3, generator=generator)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Softmax(-1))
+    with pytest.warns(GeometryWarning, match="look like probabilities"):
+        LayerQuotientEstimator(net, likelihood="categorical").fit(X)

@@ -45,7 +45,10 @@ def test_pivoted_cholesky_keeps_every_eigenvalue_above_the_threshold(rank, relat
     matrix = (basis * values) @ basis.T
     found = leading_eigenvalues(matrix.clone(), relative)
     above = values[values > relative]
-    assert len(found) == 60 if rank == 50 and relative < 1e-5 else len(found) < 60
+    if rank == 12:
+        assert len(found) <= 12
+    else:
+        assert len(found) >= len(above)
     assert int((found > relative).sum()) == len(above)
     np.testing.assert_allclose(found[: len(above)], above, atol=0.1 * relative)
 

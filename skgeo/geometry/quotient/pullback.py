@@ -101,7 +101,9 @@ class LayerPullback:
         ):
             raise SkgeoError(f"batch_size={batch_size!r}: expected a positive integer or None.")
         self.batch_size = batch_size
-        self.likelihood.check(self.outputs())
+        outputs = self.outputs()
+        self.likelihood.check(outputs)
+        self.likelihood.notice(outputs)
 
     def _first_output(self) -> Tensor:
         inputs = self.inputs(range(1))
