@@ -42,6 +42,8 @@ class LayerMaps:
     ----------
     layers : tuple of Layer
         In the order in which they run.
+    root_name : str
+        Where the graph starts, as in :class:`~skgeo.autodiff.capture.Capture`.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class LayerMaps:
         size = batch_size(some)
         with math_attention(), torch.inference_mode(False):
             seen = capture(replica, some, layers)
+            self.root_name = seen.root_name
             calls = [call for call in seen.layers if call.reaches_output]
             tensors = [call.output for call in calls]
             axes = _sample_axes(seen.output, tensors, [call.name for call in calls])
@@ -104,7 +107,9 @@ class LayerMaps:
             "it too."
         )
 
-    def record(self, inputs: Inputs, names: Sequence[str] | None = None) -> Recording:
+    def record(
+        self, inputs: Inputs, names: Sequence[str] | None = None, *, root: bool = False
+    ) -> Recording:
         """Run one forward pass and keep the representations.
 
         Parameters
@@ -113,6 +118,8 @@ class LayerMaps:
             A batch, samples first.
         names : list of str, optional
             Which layers; by default all. The graph starts at the first of them.
+        root : bool, default=False
+            Start it at `root_name` instead, and keep what is there as ``Recording.root``.
 
         Returns
         -------
@@ -124,9 +131,15 @@ class LayerMaps:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(math_attention())
-            for name in dict.fromkeys(layer.module for layer in chosen):
+            fed = map_inputs(_plain, inputs)
+            watched = [layer.module for layer in chosen]
+            if root and self.root_name == "input":
+                fed = recorder.root_at(fed)
+            elif root:
+                watched.insert(0, self.root_name)
+            for name in dict.fromkeys(watched):
                 recorder.watch(name, self._modules[name], stack)
-            output = self.replica(map_inputs(_plain, inputs))
+            output = self.replica(fed)
         calls = {call.name: call.output for call in recorder.calls}
         size = len(output)
         for layer in chosen:
@@ -145,7 +158,8 @@ class LayerMaps:
                 f"Outputs are NaN or infinite (first: sample {int(bad[0])} of the batch), so no "
                 "derivative is defined there."
             )
-        return Recording(output, chosen, [calls[layer.name] for layer in chosen], self.batched)
+        tensors = [calls[layer.name] for layer in chosen]
+        return Recording(output, chosen, tensors, self.batched, recorder.root if root else None)
 
     def jacobians(
         self, inputs: Inputs, names: Sequence[str] | None = None, max_bytes: int | None = None

@@ -57,22 +57,34 @@ class Recording:
     output : Tensor of shape (b, ...)
         With its graph.
     layers : tuple of Layer
+    tensors : list of Tensor
+        What the layers returned, on the graph.
+    batched : bool
+        Whether several cotangents may go through one backward pass.
+    root : Tensor or None
+        Where the graph starts, if it was asked for.
     """
 
     def __init__(
-        self, output: Tensor, layers: tuple[Layer, ...], tensors: list[Tensor], batched: bool
+        self,
+        output: Tensor,
+        layers: tuple[Layer, ...],
+        tensors: list[Tensor],
+        batched: bool,
+        root: Tensor | None = None,
     ) -> None:
         self.output = output
         self.layers = layers
-        self._tensors = tensors
-        self._batched = batched
+        self.tensors = tensors
+        self.batched = batched
+        self.root = root
 
     def representations(self) -> dict[str, Tensor]:
         """What each layer returned, flattened: name to (b, n_l), without a graph."""
         size = len(self.output)
         return {
             layer.name: tensor.detach().movedim(layer.axis, 0).reshape(size, -1)
-            for layer, tensor in zip(self.layers, self._tensors, strict=True)
+            for layer, tensor in zip(self.layers, self.tensors, strict=True)
         }
 
     def pull_back(
@@ -92,11 +104,11 @@ class Recording:
         options = {} if max_bytes is None else {"max_bytes": max_bytes}
         rows = pull_back(
             self.output,
-            self._tensors,
+            self.tensors,
             cotangents,
             count,
             axes=[layer.axis for layer in self.layers],
-            batched=self._batched,
+            batched=self.batched,
             **options,
         )
         return {layer.name: block for layer, block in zip(self.layers, rows, strict=True)}
@@ -113,7 +125,7 @@ class Recording:
         LayerOperator
         """
         index = [layer.name for layer in self.layers].index(name)
-        return LayerOperator(self.output, self._tensors[index], self.layers[index])
+        return LayerOperator(self.output, self.tensors[index], self.layers[index])
 
 
 class LayerOperator:
@@ -147,6 +159,19 @@ class LayerOperator:
             retain_graph=True,
             materialize_grads=True,
             allow_unused=True,
+        )[0]
+
+    def push_many(self, vectors: Tensor) -> Tensor:
+        """Several ``B v`` in one pass: (c, b, n_l) to (c, the shape of the outputs)."""
+        moved = vectors.to(self._tensor.dtype).reshape(*vectors.shape[:2], *self._layer.shape)
+        return torch.autograd.grad(
+            self._pulled,
+            self._dummy,
+            moved.movedim(1, self._layer.axis + 1),
+            retain_graph=True,
+            materialize_grads=True,
+            allow_unused=True,
+            is_grads_batched=True,
         )[0]
 
     def pull(self, cotangents: Tensor) -> Tensor:

@@ -1,0 +1,173 @@
+"""Links of a chain that are a linear layer, an elementwise activation, or one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.autodiff.batch import Inputs
+from skgeo.autodiff.layers import leaves, named
+from skgeo.autodiff.outputs import first_tensor
+from skgeo.autodiff.recording import Layer
+from skgeo.autodiff.replica import Replica
+
+__all__ = ["ElementwiseLink", "ElementwiseModules", "elementwise_modules", "slopes"]
+
+# Exact types: a subclass may compute anything.
+_ACTIVATIONS = {
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.Hardshrink,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.LeakyReLU,
+    nn.LogSigmoid,
+    nn.Mish,
+    nn.PReLU,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Softplus,
+    nn.Softshrink,
+    nn.Softsign,
+    nn.Tanh,
+    nn.Tanhshrink,
+    nn.Threshold,
+}
+# They hand on what they are given when nothing is trained.
+_NOTHING = {nn.Identity, nn.Dropout, nn.AlphaDropout}
+
+ElementwiseModules = tuple[nn.Linear | None, nn.Module | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ElementwiseLink:
+    r"""A link with the Jacobian :math:`J_n = \mathrm{diag}(d_n) W` at sample n.
+
+    Attributes
+    ----------
+    weight : Tensor of shape (m, n) or None
+        W, the same for all samples; None for the identity.
+    slopes : Tensor of shape (b, m) or None
+        d, the activation's derivatives; None for ones.
+    size : int
+        Samples b.
+    """
+
+    weight: Tensor | None
+    slopes: Tensor | None
+    size: int
+
+    def jacobian(self) -> Tensor:
+        """The Jacobians, formed: (b, m, n)."""
+        if self.weight is None:
+            assert self.slopes is not None
+            return torch.diag_embed(self.slopes)
+        if self.slopes is None:
+            return self.weight.expand(self.size, -1, -1)
+        return self.slopes.unsqueeze(2) * self.weight
+
+    def push_columns(self, matrix: Tensor) -> Tensor:
+        """``J A`` for each sample: (b, n, c) to (b, m, c)."""
+        if self.weight is None:
+            assert self.slopes is not None
+            return self.slopes.unsqueeze(2) * matrix
+        moved = matrix.new_empty((len(matrix), len(self.weight), matrix.shape[2]))
+        for index, into in enumerate(moved):  # scaled while the product is in the cache
+            torch.mm(self.weight, matrix[index], out=into)
+            if self.slopes is not None:
+                into.mul_(self.slopes[index].unsqueeze(1))
+        return moved
+
+    def pull(self, cotangents: Tensor) -> Tensor:
+        """``J^T u`` for each sample: (b, m) to (b, n)."""
+        scaled = cotangents if self.slopes is None else self.slopes * cotangents
+        return scaled if self.weight is None else scaled @ self.weight
+
+
+def elementwise_modules(
+    replica: Replica, inputs: Inputs, pairs: Sequence[tuple[Layer | None, Layer]]
+) -> dict[str, ElementwiseModules]:
+    """Find the links between which only a linear layer and an activation run as modules.
+
+    Functions that are no modules are not seen: what is found is a guess, to be checked against
+    derivatives of the network.
+
+    Parameters
+    ----------
+    replica : Replica
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+        A batch to run.
+    pairs : sequence of (Layer or None, Layer)
+        Source and target; None for the input.
+
+    Returns
+    -------
+    dict of str to (Linear or None, Module or None)
+        By the name of the target; absent where anything else runs.
+    """
+    own = leaves(replica.module)
+    tree = named(replica.module)
+    watched = own | {
+        layer.module: tree[layer.module]
+        for pair in pairs
+        for layer in pair
+        if layer is not None and layer.module in tree
+    }
+    ran: list[str] = []
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in watched.items():
+
+            def after(_: nn.Module, __: object, result: object, name: str = name) -> None:
+                if first_tensor(result) is not None:
+                    ran.append(name)
+
+            stack.callback(module.register_forward_hook(after).remove)
+        replica(inputs)
+    found = {}
+    for source, target in pairs:
+        start = 0 if source is None else _place(ran, source) + 1
+        stop = _place(ran, target) + 1
+        between = [watched[name] for name in ran[start:stop] if name in own]
+        modules = [module for module in between if type(module) not in _NOTHING]
+        if modules and len(modules) <= 2:
+            linear = modules[0] if type(modules[0]) is nn.Linear else None
+            rest = modules[1:] if linear is not None else modules
+            if len(rest) <= 1 and all(type(module) in _ACTIVATIONS for module in rest):
+                found[target.name] = (linear, rest[0] if rest else None)
+    return found
+
+
+def _place(ran: list[str], layer: Layer) -> int:
+    places = [place for place, name in enumerate(ran) if name == layer.module]
+    return places[layer.number]
+
+
+def slopes(modules: ElementwiseModules, h: Tensor) -> Tensor | None:
+    """Derivatives of the activation at the representations before it.
+
+    Parameters
+    ----------
+    modules : (Linear or None, Module or None)
+    h : Tensor of shape (b, n)
+        At the source of the link.
+
+    Returns
+    -------
+    Tensor of shape (b, m), or None without an activation
+    """
+    linear, activation = modules
+    if activation is None:
+        return None
+    with torch.enable_grad():
+        z = (h if linear is None else linear(h)).detach().requires_grad_(True)
+        (found,) = torch.autograd.grad(activation(z * 1).sum(), z)
+    return found
