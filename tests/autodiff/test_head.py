@@ -39,7 +39,7 @@ def test_values_at_every_kind_of_layer(case):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_jacobians_against_differences(case):
-    for _, _, layer, head in heads(case):
+    for *_, head in heads(case):
         x = head.start()
         jacobian = head.jacobian(x)
         direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
@@ -76,8 +76,8 @@ def test_places_that_cannot_be_started_from():
     maps = LayerMaps(layer_replica(case.module()), case.inputs())
     with pytest.raises(SkgeoError, match="behind the embedding"):
         Head(maps.replica, case.inputs(), None)
+    head = Head(maps.replica, case.inputs(), maps["0"], maps["2"])
     with pytest.raises(SkgeoError, match="the source before the layer"):
-        head = Head(maps.replica, case.inputs(), maps["0"], maps["2"])
         head(torch.zeros(5, 3).double())
     mlp = BY_NAME["mlp"]
     with pytest.raises(SkgeoError, match=r"\(5, 3\); this batch starts from \(5, 4\)"):
