@@ -1,6 +1,9 @@
 """Chains of Jacobians: how depth carries lengths, volumes and directions."""
 
 from skgeo.geometry.chain.jacobians import ChainJacobians
+from skgeo.geometry.chain.kinks import KinkDensity, kink_density
+from skgeo.geometry.chain.mean_field import MeanField, mean_field
+from skgeo.geometry.chain.mean_field_theory import MeanFieldTheory, mean_field_theory
 from skgeo.geometry.chain.moments import ElementwiseGram
 from skgeo.geometry.chain.network import ChainNetwork
 from skgeo.geometry.chain.plan import LayerPlan, plan_chain
@@ -18,10 +21,16 @@ __all__ = [
     "ChainNetwork",
     "ChainProfile",
     "ElementwiseGram",
+    "KinkDensity",
     "LayerPlan",
     "LayerStretches",
+    "MeanField",
+    "MeanFieldTheory",
     "chain_profile",
+    "kink_density",
     "leading_singular_values",
+    "mean_field",
+    "mean_field_theory",
     "measure_chain",
     "plan_chain",
     "spectral_quantities",

@@ -126,6 +126,17 @@ class DataHead:
         """The map of the samples that an index tensor lists, with repetitions."""
         return self._all.take(index)
 
+    def same_beside(self, index: Tensor, other: DataHead, there: Tensor) -> bool:
+        """Whether samples agree with others in every tensor but the one that moves."""
+        if self._source is not None:
+            return True
+        moving = next(i for i, t in enumerate(tensors_of(self._inputs)) if t.is_floating_point())
+        pairs = zip(tensors_of(self._inputs), tensors_of(other._inputs), strict=True)
+        return all(
+            i == moving or torch.equal(here[index], then[there])
+            for i, (here, then) in enumerate(pairs)
+        )
+
     def start(self) -> Tensor:
         """Where all samples stand, of shape (N, n_0), in the dtype of the module."""
         return torch.cat([self.at(batch).start() for batch in self.batches(1)])

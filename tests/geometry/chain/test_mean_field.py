@@ -9,9 +9,10 @@ from torch import nn
 from nets import normal
 from oracles import assert_untouched
 from skgeo import SkgeoError
-from skgeo.geometry.chain import mean_field, mean_field_theory
 from skgeo.geometry.chain.activations import as_activation
 from skgeo.geometry.chain.gaussian_integrals import GaussianMoments, correlation
+from skgeo.geometry.chain.mean_field import mean_field
+from skgeo.geometry.chain.mean_field_theory import mean_field_theory
 
 
 def random_net(width, depth, sigma_w, sigma_b, activation=nn.Tanh, n_in=None, seed=0):
