@@ -92,17 +92,23 @@ class ChainMaps:
         self.modules = elementwise_modules(
             replica,
             take(inputs, slice(0, 2)),
-            [(None if source == self.root and name == "input" else source, x) for source, x in pairs],
+            [
+                (None if source == self.root and name == "input" else source, x)
+                for source, x in pairs
+            ],
         )
 
+    @property
+    def cuts(self) -> tuple[Layer, ...]:
+        """The root and the layers that all of the computation passes through, in order."""
+        return (self.root, *(layer for layer in self.layers if layer.is_cut))
+
     def cut_before(self, layer: Layer) -> Layer:
-        """The last cut that runs before a layer, or the root."""
+        """The last cut that runs before a layer or the output."""
         if layer == self.output:
-            before = list(self.layers)
-        else:
-            before = list(self.layers[: self.layers.index(layer)])
-        cuts = [other for other in before if other.is_cut]
-        return cuts[-1] if cuts else self.root
+            return self.cuts[-1]
+        place = self.layers.index(layer)
+        return ([self.root] + [other for other in self.layers[:place] if other.is_cut])[-1]
 
     def record(self, inputs: Inputs) -> ChainRecording:
         """Run one forward pass and keep what is at the root, the layers and the output.
@@ -239,9 +245,7 @@ class ChainRecording:
         """
         return LinkOperator(self._first(target), self.tensor(source), source, self._batched)
 
-    def jacobian(
-        self, target: Layer, source: Layer, max_bytes: int = _CHUNK_BYTES
-    ) -> Tensor:
+    def jacobian(self, target: Layer, source: Layer, max_bytes: int = _CHUNK_BYTES) -> Tensor:
         r"""The Jacobian :math:`\partial h_{target} / \partial h_{source}` of each sample.
 
         Parameters

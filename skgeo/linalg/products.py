@@ -278,9 +278,7 @@ def _graded(logs: Tensor, unit: Tensor) -> Tensor:
         while stop < count and _span(logs[start : stop + 1]) <= _SPAN - 2 * _APART:
             stop += 1
         if stop < count:  # where there is a gap, nothing need be thrown away
-            gaps = [
-                cut for cut in range(stop, start, -1) if above[cut - 1] - below[cut] > _APART
-            ]
+            gaps = [cut for cut in range(stop, start, -1) if above[cut - 1] - below[cut] > _APART]
             stop = gaps[0] if gaps else stop
         high, low = logs[start:stop].max(), logs[start:stop].min()
         first, last = start, stop

@@ -1,0 +1,186 @@
+"""Singular values of all Jacobians of a chain on one batch, each the way its plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from skgeo.autodiff.elementwise import ElementwiseLink
+from skgeo.autodiff.links import ChainRecording
+from skgeo.geometry.chain.moments import ElementwiseGram
+from skgeo.geometry.chain.network import ChainNetwork
+from skgeo.geometry.chain.plan import LayerPlan, path_between
+from skgeo.geometry.chain.summaries import QUANTITIES, spectral_quantities
+from skgeo.geometry.chain.topk import leading_singular_values
+from skgeo.linalg.products import LongProduct, factor_tolerance
+
+__all__ = ["ChainJacobians"]
+
+Measured = tuple[Tensor, dict[str, Tensor]]
+
+
+class ChainJacobians:
+    """The measurements of a chain that are repeated for every batch.
+
+    Parameters
+    ----------
+    network : ChainNetwork
+    kind : {"layer", "input", "output"}
+    plans : sequence of LayerPlan
+    tol : float or None
+        Relative to the largest squared singular value of a link; None for what the dtype resolves.
+    """
+
+    def __init__(
+        self, network: ChainNetwork, kind: str, plans: Sequence[LayerPlan], tol: float | None
+    ) -> None:
+        self._chain, self._kind, self._plans, self._tol = network.chain, kind, plans, tol
+        self._dtype = network.dtype
+        # By the weight itself, which is kept alive here: what its samples share is computed once.
+        self._grams: dict[int, tuple[Tensor, ElementwiseGram]] = {}
+        self._spectra: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def measure(self, seen: ChainRecording) -> tuple[dict[str, Measured], Tensor]:
+        """Measure one batch.
+
+        Parameters
+        ----------
+        seen : ChainRecording
+
+        Returns
+        -------
+        dict of str to (Tensor of shape (b, k), dict of str to Tensor of shape (b,))
+            By layer: logarithms of singular values, and the quantities.
+        exponents : Tensor of shape (b, k)
+            Lyapunov exponents of the whole chain.
+        """
+        products = self._products(seen)
+        found: dict[str, Measured] = {}
+        for plan in self._plans:
+            name = plan.layer.name
+            if plan.way == "none":
+                found[name] = _nothing(seen.size, plan.n_values)
+            elif plan.way == "leading":
+                found[name] = self._leading(seen, plan)
+            else:
+                logs = products[name] if plan.way == "links" else self._single(seen, plan)
+                found[name] = logs, spectral_quantities(logs, plan.source.dim)
+        return found, self._exponents(seen, found)
+
+    def _products(self, seen: ChainRecording) -> dict[str, Tensor]:
+        """Logarithms at all layers whose products go link by link, in one sweep."""
+        wanted = {plan.layer.name: plan for plan in self._plans if plan.way == "links"}
+        if not wanted:
+            return {}
+        found = {}
+        product = LongProduct(self._tol, self._dtype)
+        if self._kind == "output":
+            first = next(iter(wanted.values())).source
+            for source, target in reversed(path_between(self._chain, first, self._chain.output)):
+                product.multiply(seen.jacobian(target, source).mT)
+                if source.name in wanted:
+                    found[source.name] = _padded(product, wanted[source.name].side)
+        else:
+            last = list(wanted.values())[-1].target
+            for source, target in path_between(self._chain, self._chain.root, last):
+                product.multiply(seen.jacobian(target, source))
+                if target.name in wanted:
+                    found[target.name] = _padded(product, wanted[target.name].side)
+        return found
+
+    def _single(self, seen: ChainRecording, plan: LayerPlan) -> Tensor:
+        link = self._link(seen, plan)
+        shape = (plan.target.dim, plan.source.dim)
+        if link is not None and link.weight is None and link.slopes is not None:
+            values = link.slopes.double().abs().sort(dim=1, descending=True).values
+        elif link is not None and link.slopes is None and link.weight is not None:
+            key = link.weight.data_ptr()
+            if key not in self._spectra:
+                values = torch.linalg.svdvals(link.weight.double())
+                self._spectra[key] = (link.weight, values)
+            values = self._spectra[key][1].expand(seen.size, -1)
+        else:
+            values = torch.linalg.svdvals(seen.jacobian(plan.target, plan.source).double())
+        return self._logs(values, shape)
+
+    def _logs(self, values: Tensor, shape: tuple[int, int]) -> Tensor:
+        tol = factor_tolerance(*shape, self._dtype) if self._tol is None else self._tol
+        kept = values > tol**0.5 * values[:, :1]
+        return torch.where(kept, values, 0.0).log()
+
+    def _link(self, seen: ChainRecording, plan: LayerPlan) -> ElementwiseLink | None:
+        return seen.elementwise(plan.target) if self._kind == "layer" else None
+
+    def _leading(self, seen: ChainRecording, plan: LayerPlan) -> Measured:
+        link = self._link(seen, plan)
+        if link is not None and (link.weight is None or link.slopes is None):
+            logs = self._single(seen, plan)  # one decomposition for all samples, or none
+            return logs, spectral_quantities(logs, plan.source.dim)
+        shape = (seen.size, plan.target.dim, plan.source.dim)
+        operator = seen.operator(plan.target, plan.source)
+        push, pull = operator.push, operator.pull
+        if link is not None:
+            pull = link.pull
+            push = lambda v: link.push_columns(v.to(self._dtype).unsqueeze(2)).squeeze(2)  # noqa: E731
+        values, _ = leading_singular_values(
+            push, pull, shape, plan.n_values, device=seen.representation(plan.target).device
+        )
+        logs = values.log()
+        numbers = _nothing(seen.size, 1)[1] | {"sigma_max": values[:, 0]}
+        if link is not None:
+            self._fill(numbers, link, plan, values[:, 0])
+        return logs, numbers
+
+    def _fill(
+        self, numbers: dict[str, Tensor], link: ElementwiseLink, plan: LayerPlan, largest: Tensor
+    ) -> None:
+        """What the structure of the link gives beside its leading singular values."""
+        assert link.weight is not None
+        assert link.slopes is not None
+        key = link.weight.data_ptr()
+        if key not in self._grams:
+            self._grams[key] = (link.weight, ElementwiseGram(link.weight, self._tol))
+        moments = self._grams[key][1].quantities(link.slopes)
+        alive = largest > 0
+        stable = moments.pop("square_sum") / largest.square()
+        numbers.update(moments, stable_rank=torch.where(alive, stable, torch.nan))
+        numbers["sigma_min"] = torch.where(moments["rank"] < plan.side, 0.0, torch.nan)
+        for sample in moments["rank"].isnan().nonzero().flatten().tolist():
+            one = link.slopes[sample].double().unsqueeze(1) * link.weight.double()
+            logs = self._logs(
+                torch.linalg.svdvals(one).unsqueeze(0), (plan.target.dim, plan.source.dim)
+            )
+            for name, value in spectral_quantities(logs, plan.source.dim).items():
+                numbers[name][sample] = value[0]
+
+    def _exponents(self, seen: ChainRecording, found: dict[str, Measured]) -> Tensor:
+        cuts = [plan for plan in self._plans if plan.layer.is_cut]
+        undefined = torch.full((seen.size, 1), float("nan"), dtype=torch.float64)
+        if not cuts:
+            return undefined
+        if self._kind == "layer":
+            links = path_between(self._chain, self._chain.root, cuts[-1].target)
+            if not all(plan.is_complete for plan in cuts):
+                return undefined
+            product = LongProduct(self._tol, self._dtype)
+            for source, target in links:
+                product.multiply(seen.jacobian(target, source))
+            return product.log_singular_values() / len(links)
+        whole = cuts[0] if self._kind == "output" else cuts[-1]
+        links = path_between(self._chain, whole.source, whole.target)
+        depth = len(links) - (self._kind == "output" and links[-1][0].is_output)
+        narrowest = min(layer.dim for link in links for layer in link)
+        return found[whole.layer.name][0][:, :narrowest] / depth
+
+
+def _padded(product: LongProduct, side: int) -> Tensor:
+    """All singular values: those beyond the narrowest width are zero."""
+    logs = product.log_singular_values()
+    return torch.nn.functional.pad(logs, (0, side - logs.shape[1]), value=float("-inf"))
+
+
+def _nothing(size: int, count: int) -> Measured:
+    nan = torch.full((size,), float("nan"), dtype=torch.float64)
+    return nan.unsqueeze(1).repeat(1, count), {name: nan.clone() for name in QUANTITIES}
