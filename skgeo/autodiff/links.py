@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -69,8 +69,9 @@ class ChainMaps:
         self, replica: Replica, inputs: Inputs, layers: Sequence[str] | None = None
     ) -> None:
         self.maps = LayerMaps(replica, inputs, layers)
-        seen = self.maps.record(take(inputs, slice(0, 2)), root=True)
+        seen = self.maps.record(take(inputs, slice(0, 4)), root=True)
         assert seen.root is not None
+        _check_differentiable(seen.output, seen.root)
         known = {layer.name: layer for layer in self.maps.layers}
         name = self.maps.root_name
         if name != "input" and name in known:
@@ -220,7 +221,14 @@ class ChainRecording:
 
         return self._pull(target, source, some, cotangents.shape[1], max_bytes)
 
-    def _pull(self, target, source, cotangents, count: int, max_bytes: int) -> Tensor:  # type: ignore[no-untyped-def]
+    def _pull(
+        self,
+        target: Layer,
+        source: Layer,
+        cotangents: Callable[[slice], Tensor],
+        count: int,
+        max_bytes: int,
+    ) -> Tensor:
         (rows,) = pull_back(
             self._first(target),
             [self.tensor(source)],
@@ -288,20 +296,13 @@ class ChainRecording:
         return found
 
     def _by_columns(self, target: Layer, source: Layer, max_bytes: int) -> Tensor | None:
-        """Columns, unless the graph has no second derivatives or they disagree with the rows."""
+        """Columns, unless the graph has no second derivatives."""
         eye = torch.eye(source.dim, dtype=self._root.dtype, device=self._root.device)
         try:
             operator = self.operator(target, source)
-            found = operator.push_columns(eye.expand(self.size, -1, -1), max_bytes)
-        except (RuntimeError, NotImplementedError):
+            return operator.push_columns(eye.expand(self.size, -1, -1), max_bytes)
+        except SkgeoError:
             return None
-        u = _random(self.size, target.dim).to(found)
-        expected = self.pull(target, source, u.unsqueeze(1))[:, 0]
-        difference = torch.linalg.vector_norm(
-            torch.einsum("bij,bi->bj", found, u) - expected, torch.inf
-        )
-        scale = float(torch.linalg.vector_norm(found)) + float(expected.abs().max())
-        return found if difference <= agreement_tolerance(found.dtype, scale) else None
 
     def root_jacobians(
         self, layers: Sequence[Layer] | None = None, max_bytes: int = _CHUNK_BYTES
@@ -341,7 +342,7 @@ class ChainRecording:
                     carried = link.push_columns(carried)
                 else:
                     carried = self.operator(layer, before).push_columns(carried, max_bytes)
-            except (RuntimeError, NotImplementedError):
+            except SkgeoError:
                 carried = self.jacobian(layer, root, max_bytes)
             found[layer.name] = carried
             before = layer
@@ -364,12 +365,34 @@ class LinkOperator:
         The source.
     batched : bool
         Whether several vectors may go through one pass.
+
+    Raises
+    ------
+    SkgeoError
+        If something between the two has no second derivative, of which products with J are made.
     """
 
     def __init__(self, output: Tensor, tensor: Tensor, layer: Layer, batched: bool) -> None:
         self._output, self._layer, self._batched = output, layer, batched
-        with torch.enable_grad(), math_attention():
-            self._operator = LayerOperator(output, tensor, layer)
+        size = len(output)
+        try:
+            with torch.enable_grad(), math_attention():
+                self._operator = LayerOperator(output, tensor, layer)
+            # A derivative that was not recorded would give zeros: u (J v) must be (J^T u) v.
+            v, u = _random(size, layer.dim).to(tensor), _random(size, output[0].numel()).to(output)
+            pushed, pulled = self.push(v), self.pull(u)
+        except (RuntimeError, NotImplementedError) as error:
+            raise SkgeoError(
+                f"no products with the Jacobian by {layer.name!r} can be formed: {error}"
+            ) from error
+        one, other = (pushed * u).sum(1), (pulled * v).sum(1)
+        scale = float((pushed.norm(dim=1) * u.norm(dim=1)).max())
+        scale = max(scale, float((pulled.norm(dim=1) * v.norm(dim=1)).max()))
+        if not float((one - other).abs().max()) <= agreement_tolerance(output.dtype, scale):
+            raise SkgeoError(
+                f"products with the Jacobian by {layer.name!r} and with its transpose do not "
+                "agree: something behind that layer has no second derivative."
+            )
 
     def push(self, vectors: Tensor) -> Tensor:
         """``J v`` for each sample: (b, n_source) to (b, n_target)."""
@@ -409,6 +432,20 @@ class LinkOperator:
                 parts.append(moved.reshape(len(block), size, -1))
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return whole.permute(1, 2, 0)
+
+
+def _check_differentiable(output: Tensor, root: Tensor) -> None:
+    """Refuse what would otherwise look like a network without cuts: NaN equals nothing."""
+    with math_attention():
+        (gradient,) = torch.autograd.grad(
+            output, root, torch.ones_like(output), retain_graph=True, materialize_grads=True
+        )
+    if not bool(torch.isfinite(gradient).all()):
+        raise SkgeoError(
+            "Derivatives of the output by the input are NaN or infinite although the output is "
+            "finite: the network is not differentiable there (for example a norm or a square root "
+            "at zero). Add a small constant, or leave those samples out."
+        )
 
 
 def _axis(tensor: Tensor, size: int, name: str) -> int:

@@ -164,15 +164,17 @@ class LayerOperator:
     def push_many(self, vectors: Tensor) -> Tensor:
         """Several ``B v`` in one pass: (c, b, n_l) to (c, the shape of the outputs)."""
         moved = vectors.to(self._tensor.dtype).reshape(*vectors.shape[:2], *self._layer.shape)
-        return torch.autograd.grad(
+        (found,) = torch.autograd.grad(
             self._pulled,
             self._dummy,
             moved.movedim(1, self._layer.axis + 1),
             retain_graph=True,
-            materialize_grads=True,
             allow_unused=True,
             is_grads_batched=True,
-        )[0]
+        )
+        return (
+            found if found is not None else self._output.new_zeros(len(vectors), *self._dummy.shape)
+        )
 
     def pull(self, cotangents: Tensor) -> Tensor:
         """``B^T u`` for each sample: from the shape of the outputs to (b, n_l)."""

@@ -127,7 +127,7 @@ class LongProduct:
         size, rows, columns = whole.shape
         tol = self._tol
         if tol is None:
-            tol = factor_tolerance(*factor.shape[1:], self._dtype)
+            tol = factor_tolerance(factor.shape[1], factor.shape[2], self._dtype)
         if rows >= columns:
             q, kept = _triangularise(whole)
             sound = _well_conditioned(kept, tol)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -119,11 +119,7 @@ class ChainJacobians:
             logs = self._single(seen, plan)  # one decomposition for all samples, or none
             return logs, spectral_quantities(logs, plan.source.dim)
         shape = (seen.size, plan.target.dim, plan.source.dim)
-        operator = seen.operator(plan.target, plan.source)
-        push, pull = operator.push, operator.pull
-        if link is not None:
-            pull = link.pull
-            push = lambda v: link.push_columns(v.to(self._dtype).unsqueeze(2)).squeeze(2)  # noqa: E731
+        push, pull = self._products_with(seen, plan, link)
         values, _ = leading_singular_values(
             push, pull, shape, plan.n_values, device=seen.representation(plan.target).device
         )
@@ -132,6 +128,18 @@ class ChainJacobians:
         if link is not None:
             self._fill(numbers, link, plan, values[:, 0])
         return logs, numbers
+
+    def _products_with(
+        self, seen: ChainRecording, plan: LayerPlan, link: ElementwiseLink | None
+    ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """``J v`` and ``J^T u`` of one layer."""
+        if link is None:
+            operator = seen.operator(plan.target, plan.source)
+            return operator.push, operator.pull
+        return (
+            lambda v: link.push_columns(v.to(self._dtype).unsqueeze(2)).squeeze(2),
+            lambda u: link.pull(u.to(self._dtype)),
+        )
 
     def _fill(
         self, numbers: dict[str, Tensor], link: ElementwiseLink, plan: LayerPlan, largest: Tensor

@@ -47,12 +47,12 @@ class ElementwiseGram:
     """
 
     def __init__(self, weight: Tensor, tol: float | None = None) -> None:
-        tol = factor_tolerance(*weight.shape, weight.dtype) if tol is None else tol
+        rows, columns = weight.shape
+        tol = factor_tolerance(rows, columns, weight.dtype) if tol is None else tol
         self.weight = weight.double()
         self._floor = tol**0.5
         self.gram = self.weight @ self.weight.mT
         self._squares = self.gram.square()
-        rows, columns = weight.shape
         self._least, self._most = 0.0, float(torch.linalg.matrix_norm(self.weight))
         self._log_volume = float("nan")
         if rows <= columns:
