@@ -1,5 +1,7 @@
 """Chains of Jacobians: how depth carries lengths, volumes and directions."""
 
+from skgeo.geometry.chain.cauchy_green import CauchyGreen, cauchy_green
+from skgeo.geometry.chain.curvature import CurveCurvature, SectionalCurvature, curvature
 from skgeo.geometry.chain.jacobians import ChainJacobians
 from skgeo.geometry.chain.kinks import KinkDensity, kink_density
 from skgeo.geometry.chain.mean_field import MeanField, mean_field
@@ -17,16 +19,21 @@ from skgeo.geometry.chain.summaries import spectral_quantities
 from skgeo.geometry.chain.topk import leading_singular_values
 
 __all__ = [
+    "CauchyGreen",
     "ChainJacobians",
     "ChainNetwork",
     "ChainProfile",
+    "CurveCurvature",
     "ElementwiseGram",
     "KinkDensity",
     "LayerPlan",
     "LayerStretches",
     "MeanField",
     "MeanFieldTheory",
+    "SectionalCurvature",
+    "cauchy_green",
     "chain_profile",
+    "curvature",
     "kink_density",
     "leading_singular_values",
     "mean_field",
