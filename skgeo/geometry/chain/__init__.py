@@ -15,6 +15,7 @@ from skgeo.geometry.chain.profile import (
     chain_profile,
     measure_chain,
 )
+from skgeo.geometry.chain.stability import Stability, stability
 from skgeo.geometry.chain.summaries import spectral_quantities
 from skgeo.geometry.chain.topk import leading_singular_values
 
@@ -31,6 +32,7 @@ __all__ = [
     "MeanField",
     "MeanFieldTheory",
     "SectionalCurvature",
+    "Stability",
     "cauchy_green",
     "chain_profile",
     "curvature",
@@ -41,4 +43,5 @@ __all__ = [
     "measure_chain",
     "plan_chain",
     "spectral_quantities",
+    "stability",
 ]
