@@ -82,6 +82,14 @@ def test_spans_beyond_the_floating_range_are_split():
     assert found[0] == pytest.approx(growth / 2, rel=1e-9)
 
 
+def test_exponents_of_gaussian_chains_are_newmans():
+    n, depth = 6, 1500
+    found = logs(normal(depth, n, n, seed=1) / n**0.5) / depth
+    place = torch.arange(1, n + 1, dtype=torch.float64)
+    expected = (np.log(2 / n) + torch.digamma((n - place + 1) / 2).numpy()) / 2
+    np.testing.assert_allclose(found, expected, atol=0.06)
+
+
 @pytest.mark.parametrize(
     "widths", [(9, 5, 7, 4, 8), (4, 9, 9, 5), (5, 9, 3, 9, 5), (3, 8), (8, 3), (1, 4, 1)]
 )

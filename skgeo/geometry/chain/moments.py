@@ -101,7 +101,7 @@ class ElementwiseGram:
         scaled = self.gram * torch.outer(d, d) * (n_columns / total)
         scaled.diagonal().sub_(1.0)
         # Zero directions of J^T J that J J^T has not, or the other way round.
-        square = float(scaled.square().sum()) + n_columns - rows
+        square = float(scaled.square().sum()) + (n_columns - rows)
         return (max(square, 0.0) / n_columns) ** 0.5
 
     def _volumes(self, d: Tensor) -> tuple[Tensor, Tensor]:
