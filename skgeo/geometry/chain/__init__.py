@@ -8,6 +8,7 @@ from skgeo.geometry.chain.mean_field import MeanField, mean_field
 from skgeo.geometry.chain.mean_field_theory import MeanFieldTheory, mean_field_theory
 from skgeo.geometry.chain.moments import ElementwiseGram
 from skgeo.geometry.chain.network import ChainNetwork
+from skgeo.geometry.chain.penalties import curvature_penalty, isometry_penalty, jacobian_penalty
 from skgeo.geometry.chain.plan import LayerPlan, plan_chain
 from skgeo.geometry.chain.profile import (
     ChainProfile,
@@ -36,6 +37,9 @@ __all__ = [
     "cauchy_green",
     "chain_profile",
     "curvature",
+    "curvature_penalty",
+    "isometry_penalty",
+    "jacobian_penalty",
     "kink_density",
     "leading_singular_values",
     "mean_field",
