@@ -81,7 +81,7 @@ class plain_normalisation(TorchFunctionMode):
 
     The fused kernels keep mean and variance, which their second derivatives take for constants: a
     third derivative, such as that of a curvature by the weights, is silently wrong. Of this thread
-    only.
+    only. Running statistics are not updated.
     """
 
     def __torch_function__(
@@ -113,10 +113,8 @@ def _instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    if not use_input_stats or running_mean is not None:
-        return F.instance_norm(
-            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
-        )
+    if not use_input_stats:  # running statistics are constants
+        return F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     result = _standardised(input, tuple(range(2, input.dim())), eps)
     shape = (1, -1, *[1] * (input.dim() - 2))
     result = result if weight is None else result * weight.reshape(shape)

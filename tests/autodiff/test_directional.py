@@ -101,3 +101,24 @@ def test_second_derivatives_can_be_differentiated_by_the_weights(case):
     expected = (values[0] - values[1]) / (2 * h)
     directional = sum((g * s).sum() for g, s in zip(found, steps, strict=True)).item()
     assert directional == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (nn.LayerNorm((3, 4)), (5, 3, 4)),
+        (nn.LayerNorm(4, elementwise_affine=False), (5, 4)),
+        (nn.InstanceNorm1d(3, affine=True), (5, 3, 4)),
+        (nn.InstanceNorm2d(2, track_running_stats=True).eval(), (5, 2, 3, 3)),
+        (nn.InstanceNorm2d(2, track_running_stats=True), (5, 2, 3, 3)),
+    ],
+    ids=str,
+)
+def test_plain_normalisation_computes_the_same(norm, shape):
+    norm, x = norm.double(), normal(*shape)
+    for parameter in norm.parameters():
+        nn.init.uniform_(parameter, 0.5, 2.0, generator=torch.Generator().manual_seed(0))
+    expected = norm(x).detach()
+    with plain_normalisation():
+        found = norm(x).detach()
+    torch.testing.assert_close(found, expected)

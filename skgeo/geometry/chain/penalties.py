@@ -6,23 +6,29 @@ parameters: that is what they are for. Buffers and hooks are left as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.directional import plain_normalisation, push
-from skgeo.autodiff.modelcheck import check_kind
+from skgeo.autodiff.directional import push
 from skgeo.autodiff.operators import layer_replica
 from skgeo.autodiff.patterns import activation_pattern
-from skgeo.autodiff.switches import math_attention, no_fast_path
 from skgeo.exceptions import NonSmoothWarning, SkgeoError, collect_warnings, warn
+from skgeo.geometry.chain.live import (
+    Forward,
+    gaussian,
+    orthonormal,
+    outputs,
+    prepared,
+    pulled,
+    pushed,
+    recorded,
+)
 
 __all__ = ["curvature_penalty", "isometry_penalty", "jacobian_penalty"]
 
-Forward = Callable[[Any, Any], Tensor]
 Reduction = Literal["mean", "none"]
 
 
@@ -65,13 +71,13 @@ def jacobian_penalty(
     Raises
     ------
     SkgeoError
-        For integer inputs, outputs without a graph, or projections without a generator.
+        For integer inputs, outputs without a graph, batch normalisation in train mode, or
+        projections without a generator.
 
     Notes
     -----
-    p (or K) backward passes that are themselves differentiated. Batch normalisation in train mode
-    couples samples: then this is a penalty on the Jacobian of the whole batch's sum of projected
-    outputs. Dropout draws one mask for the call.
+    p (or K) backward passes that are themselves differentiated. Active dropout draws its own mask:
+    the penalty is that of the thinned network.
 
     References
     ----------
@@ -90,11 +96,11 @@ def jacobian_penalty(
     >>> penalty.item(), net.weight.grad.tolist()
     (16.0, [[4.0, 4.0], [4.0, 4.0]])
     """
-    with _recorded(module, x, forward) as (x, z):
+    with recorded(module, x, forward) as (x, z):
         size, n_outputs = z.shape
         p = _count("n_projections", n_projections, n_outputs, generator)
-        cotangents = _orthonormal(size, p, n_outputs, n_projections, generator, z)
-        rows = _pulled(z, x, cotangents)
+        cotangents = orthonormal(size, p, n_outputs, n_projections, generator, z)
+        rows = pulled(z, x, cotangents)
         return _reduced(module, n_outputs / p * rows.square().sum((1, 2)), reduction)
 
 
@@ -156,17 +162,17 @@ def isometry_penalty(
     """
     if scale is not None and not scale > 0:
         raise SkgeoError(f"scale={scale!r}: expected a positive number, or None for any.")
-    with _recorded(module, x, forward) as (x, z):
+    with recorded(module, x, forward) as (x, z):
         size, n_outputs = z.shape
         n_inputs = x[0].numel()
         side = min(n_inputs, n_outputs)
         p = _count("n_projections", n_projections, side, generator, 1 if scale or side < 2 else 2)
         if n_outputs <= n_inputs:
-            directions = _orthonormal(size, p, n_outputs, n_projections, generator, z)
-            rows = _pulled(z, x, directions)
+            directions = orthonormal(size, p, n_outputs, n_projections, generator, z)
+            rows = pulled(z, x, directions)
         else:
-            directions = _orthonormal(size, p, n_inputs, n_projections, generator, z)
-            rows = _pushed(z, x, directions)
+            directions = orthonormal(size, p, n_inputs, n_projections, generator, z)
+            rows = pushed(z, x, directions)
         gram = rows @ rows.mT  # (b, p, p)
         mean = gram.diagonal(dim1=1, dim2=2).mean(1)
         if scale is not None:
@@ -221,8 +227,8 @@ def curvature_penalty(
     Notes
     -----
     Three backward passes a second derivative, and the one of the loss through all of them. Layer
-    and instance normalisation are computed from plain operations, as the fused kernels have no
-    correct third derivative.
+    and instance normalisation are computed from plain operations, as torch's kernels for them have
+    no correct third derivative.
 
     Examples
     --------
@@ -239,25 +245,24 @@ def curvature_penalty(
     >>> curvature_penalty(Half(), torch.ones(4, 1)).item()
     1.0
     """
-    with _prepared(module, x):
+    with prepared(module, x):
         size, n_inputs = len(x), x[0].numel()
         p = _count("n_directions", n_directions, n_inputs, generator)
 
         def run(flat: Tensor) -> Tensor:
-            return _outputs(module, flat.reshape(x.shape), forward)
+            return outputs(module, flat.reshape(x.shape), forward)
 
         flat = x.detach().reshape(size, -1)
         total = x.new_zeros(size)
-        with plain_normalisation():
-            if n_directions is None:
-                eye = torch.eye(n_inputs, dtype=x.dtype, device=x.device)
-                for i in range(n_inputs):
-                    for j in range(i, n_inputs):
-                        squared = _second(run, flat, eye[i].expand_as(flat), eye[j].expand_as(flat))
-                        total = total + (1 if i == j else 2) * squared
-            for _ in range(p if n_directions is not None else 0):
-                u, v = _gaussian((2, size, n_inputs), generator, x)
-                total = total + _second(run, flat, u, v) / p
+        if n_directions is None:
+            eye = torch.eye(n_inputs, dtype=x.dtype, device=x.device)
+            for i in range(n_inputs):
+                for j in range(i, n_inputs):
+                    squared = _second(run, flat, eye[i].expand_as(flat), eye[j].expand_as(flat))
+                    total = total + (1 if i == j else 2) * squared
+        for _ in range(p if n_directions is not None else 0):
+            u, v = gaussian((2, size, n_inputs), generator, x)
+            total = total + _second(run, flat, u, v) / p
     if not bool(total.any()):
         _warn_of_kinks(module, x, forward)
     return _reduced(module, total, reduction)
@@ -265,114 +270,6 @@ def curvature_penalty(
 
 def _second(run: Callable[[Tensor], Tensor], x: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return push(run, x, u, v, create_graph=True)[2].square().sum(1)
-
-
-@contextmanager
-def _prepared(module: nn.Module, x: Tensor) -> Iterator[None]:
-    """Switches for second derivatives, and buffers of its own for the length of a penalty."""
-    check_kind(module)
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() == 0 or not x.numel():
-        shown = (
-            f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        )
-        raise SkgeoError(
-            f"x is {shown}; expected a batch of floating inputs. Indices have no derivative: "
-            "penalise the part of the network behind the embedding."
-        )
-    held = [
-        (child._buffers, key, buffer)
-        for child in module.modules()
-        for key, buffer in child._buffers.items()
-        if buffer is not None
-    ]
-    with torch.enable_grad(), math_attention(), no_fast_path():
-        try:
-            # Running statistics of batch normalisation would otherwise count the batch twice.
-            for buffers, key, buffer in held:
-                buffers[key] = buffer.detach().clone()
-            yield
-        finally:
-            for buffers, key, buffer in held:
-                buffers[key] = buffer
-
-
-@contextmanager
-def _recorded(
-    module: nn.Module, x: Tensor, forward: Forward | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs that require a gradient, and the outputs made of them, of shape (b, K)."""
-    with _prepared(module, x):
-        x = x.detach().clone().requires_grad_(True)
-        yield x, _outputs(module, x, forward)
-
-
-def _outputs(module: nn.Module, x: Tensor, forward: Forward | None) -> Tensor:
-    given = x * 1  # the network may write to its input in place
-    z = module(given) if forward is None else forward(module, given)
-    if not isinstance(z, Tensor) or not z.is_floating_point() or z.shape[:1] != x.shape[:1]:
-        shown = (
-            f"{z.dtype} of shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
-        )
-        raise SkgeoError(
-            f"the network returned {shown}; expected floating outputs, one row for each of "
-            f"{len(x)} samples. Say how to read it: forward=lambda module, x: ...."
-        )
-    if not z.requires_grad:
-        raise SkgeoError(
-            "the outputs have no graph, neither to the parameters nor to the inputs: the forward "
-            "pass runs without gradients."
-        )
-    return z.reshape(len(z), -1)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return f"an object of type {type(value).__name__}"
-
-
-def _pulled(z: Tensor, x: Tensor, cotangents: Tensor) -> Tensor:
-    """``J^T v`` for cotangents of shape (b, p, K): (b, p, n)."""
-    rows = [_gradient(z, x, cotangents[:, i]) for i in range(cotangents.shape[1])]
-    return torch.stack(rows, dim=1).flatten(2)
-
-
-def _pushed(z: Tensor, x: Tensor, directions: Tensor) -> Tensor:
-    """``J u`` for directions of shape (b, p, n): (b, p, K)."""
-    dummy = torch.zeros_like(z, requires_grad=True)
-    pulled = _gradient(z, x, dummy)
-    if not pulled.requires_grad:
-        return z.new_zeros((*directions.shape[:2], z.shape[1]))
-    shaped = directions.reshape(*directions.shape[:2], *x.shape[1:])
-    columns = [_gradient(pulled, dummy, shaped[:, i]) for i in range(shaped.shape[1])]
-    return torch.stack(columns, dim=1)
-
-
-def _gradient(value: Tensor, by: Tensor, cotangent: Tensor) -> Tensor:
-    (found,) = torch.autograd.grad(
-        value, by, cotangent, create_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return found
-
-
-def _orthonormal(
-    size: int,
-    count: int,
-    dim: int,
-    asked: int | None,
-    generator: torch.Generator | None,
-    like: Tensor,
-) -> Tensor:
-    """Orthonormal rows for every sample, (b, count, dim): unit vectors unless some are asked for."""
-    if asked is None:
-        return torch.eye(dim, dtype=like.dtype, device=like.device).expand(size, dim, dim)
-    return torch.linalg.qr(_gaussian((size, dim, count), generator, like)).Q.mT
-
-
-def _gaussian(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
-    assert generator is not None
-    drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
-    return drawn.to(like)
 
 
 def _count(

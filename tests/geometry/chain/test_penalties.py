@@ -70,6 +70,24 @@ def test_values_and_gradients_against_brute_force(penalty, widths):
             torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("penalty", PENALTIES, ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    "norm",
+    [nn.LayerNorm(6), nn.RMSNorm(6), nn.GroupNorm(2, 6), nn.BatchNorm1d(6).eval()],
+    ids=lambda norm: type(norm).__name__,
+)
+def test_normalisation_where_outputs_outnumber_inputs(penalty, norm):
+    net = nn.Sequential(mlp(2, 6), copy.deepcopy(norm), mlp(6, 5, 4)).double()
+    X, weight, h = normal(3, 2), net[0][0].weight, 1e-5
+    (found,) = torch.autograd.grad(penalty(net, X), weight)
+    values = []
+    for by in (h, -2 * h):
+        with torch.no_grad():
+            weight[1, 1] += by
+        values.append(penalty(net, X).item())
+    assert found[1, 1].item() == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-5)
+
+
 @pytest.mark.parametrize("case", FLOATING, ids=lambda case: case.name)
 def test_gradients_of_every_kind_of_layer_against_differences(case):
     module, X = case.module(), case.inputs(3)
@@ -145,21 +163,34 @@ def test_zero_for_isometries_and_affine_maps(shape):
 
 
 def test_training_mode_is_left_as_it_is():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)).double()
-    X = normal(8, 4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        linear = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 6))
+        norm = nn.InstanceNorm1d(2, track_running_stats=True)
+        net = nn.Sequential(linear, nn.Unflatten(1, (2, 3)), norm, nn.Flatten(), nn.Linear(6, 2))
+    net, X = net.double(), normal(8, 4)
     for penalty in PENALTIES:
         with assert_untouched(net):
             value = penalty(net, X)
-        assert torch.isfinite(value)
         value.backward()
+        assert net[4].weight.grad.any()
         net.zero_grad(set_to_none=True)
     assert net.training
-    assert net[1].num_batches_tracked == 0
+    assert norm.num_batches_tracked == 0
+
+
+def test_batches_that_are_normalised_together_are_refused():
+    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)).double()
+    for penalty in PENALTIES:
+        with pytest.raises(SkgeoError, match=r"BatchNorm over the batch at hand \(1\)"):
+            penalty(net, normal(8, 4))
+        net[1].eval()
+        assert penalty(net, normal(8, 4)) > 0
+        net[1].train()
 
 
 def test_buffers_come_back_after_an_error():
-    net = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)).double()
+    net = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)).double().eval()
     held = net[0].running_mean
     with pytest.raises(RuntimeError):
         jacobian_penalty(net, normal(4, 5))
