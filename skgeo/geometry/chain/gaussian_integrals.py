@@ -74,7 +74,9 @@ class GaussianMoments:
         self.bend_square, self.product = second**2, phi * second
 
 
-def correlation(activation: Activation, q: float, c: float, *, slopes: bool = False) -> float:
+def correlation(
+    activation: Activation, q: float, c: float, *, slopes: bool = False, check: bool = True
+) -> float:
     r"""Expectation over two preactivations of variance q and correlation c.
 
     Parameters
@@ -86,6 +88,9 @@ def correlation(activation: Activation, q: float, c: float, *, slopes: bool = Fa
         In (-1, 1).
     slopes : bool, default=False
         Take :math:`\phi'` in place of :math:`\phi`.
+    check : bool, default=True
+        Halve the pieces until nothing changes. Without, ten times as fast, and good to some 1e-9
+        for the usual activations.
 
     Returns
     -------
@@ -106,11 +111,11 @@ def correlation(activation: Activation, q: float, c: float, *, slopes: bool = Fa
     def outer(z: np.ndarray) -> np.ndarray:
         shift = c * root * z[:, None]
         smoothed = _integral(
-            lambda w: value(shift + spread * w)[None], _edges(activation, spread, shift)
+            lambda w: value(shift + spread * w)[None], _edges(activation, spread, shift), check
         )
         return value(root * z)[None] * smoothed
 
-    return float(_integral(outer, _edges(activation, root))[0])
+    return float(_integral(outer, _edges(activation, root), check)[0])
 
 
 def _edges(activation: Activation, scale: float, shift: np.ndarray | float = 0.0) -> np.ndarray:
@@ -124,9 +129,13 @@ def _edges(activation: Activation, scale: float, shift: np.ndarray | float = 0.0
     return np.sort(np.concatenate([grid, bends], axis=-1), axis=-1)
 
 
-def _integral(values: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> np.ndarray:
+def _integral(
+    values: Callable[[np.ndarray], np.ndarray], edges: np.ndarray, check: bool = True
+) -> np.ndarray:
     """Gaussian expectations on pieces: edges (..., p), values (k, ..., n), result (k, ...)."""
     before = _rule(values, edges)
+    if not check:
+        return before
     for _ in range(_MOST_HALVINGS):
         edges = _halved(edges)
         result = _rule(values, edges)

@@ -239,21 +239,24 @@ def _fixed_point(phi: Activation, w2: float, b2: float, q0: float) -> float:
 def _correlated_fixed_point(phi: Activation, w2: float, b2: float, q: float) -> tuple[float, float]:
     """Where the correlation ends if 1 repels it, and the slope of its map there."""
 
-    def gain(c: float) -> float:
-        return (w2 * correlation(phi, q, c) + b2) / q - c
+    def gain(c: float, check: bool = False) -> float:
+        return (w2 * correlation(phi, q, c, check=check) + b2) / q - c
 
-    start = gain(0.0)
-    if abs(start) <= _FIXED:
-        c = 0.0
-    else:
-        # Near 1 the gain is (1 - c)(1 - chi_1), negative and soon lost in rounding.
-        last = 1.0 - 1e-4
-        while gain(last) >= 0.0:
-            last = 1.0 - (1.0 - last) / 8.0
-            if last > 1.0 - 1e-8:
-                return 1.0, _rounded_to_one(w2 * GaussianMoments(phi, q).slope_square)
-        c = float(brentq(gain, 0.0, last, xtol=1e-11))
-    return c, w2 * correlation(phi, q, c, slopes=True)
+    def slope(c: float) -> float:
+        return w2 * correlation(phi, q, c, slopes=True)
+
+    if abs(gain(0.0, check=True)) <= _FIXED:
+        return 0.0, slope(0.0)
+    # Near 1 the gain is (1 - c)(1 - chi_1), negative and soon lost in rounding.
+    last = 1.0 - 1e-4
+    while gain(last) >= 0.0:
+        last = 1.0 - (1.0 - last) / 8.0
+        if last > 1.0 - 1e-8:
+            return 1.0, _rounded_to_one(w2 * GaussianMoments(phi, q).slope_square)
+    c = float(brentq(gain, 0.0, last, xtol=1e-9))
+    chi_c = slope(c)
+    c -= gain(c, check=True) / (chi_c - 1.0)  # a step of Newton's method, checked
+    return c, slope(c)
 
 
 def _rounded_to_one(value: float) -> float:
