@@ -20,6 +20,8 @@ __all__ = ["LongProduct", "factor_tolerance", "product_log_singular_values"]
 
 # Within this ratio plain singular values have 12 digits; beyond it, one-sided Jacobi keeps them.
 _BENIGN = 1e-4
+# Up to this condition number the triangles of one sweep give all values to about 1e-11.
+_TRIANGULAR = 1e5
 # In exp(+-300) numbers and their squares are far from the ends of the floating range.
 _SPAN = 600.0
 # Values that differ by exp(40) do not mix: exp(-80) is far below rounding.
@@ -62,8 +64,13 @@ class LongProduct:
     -----
     Each factor is multiplied with an orthonormal basis of the range before it and triangularised,
     :math:`J_l Q_{l-1} = Q_l R_l`; where R is numerically singular, a singular value decomposition
-    takes its place, and the directions that are lost are set to zero. Costs one QR factorisation a
-    factor, and another and a small singular value decomposition a request.
+    takes its place, and the directions that are lost are set to zero. The product of the triangles
+    is kept as a diagonal, in logarithms, times a triangle of moderate size, of which one-sided
+    Jacobi finds the singular values. Where that triangle is ill-conditioned, or spans more than
+    floating point does, the factors are swept back once more, which sorts them.
+
+    Costs one QR factorisation a factor, and a decomposition of the narrowest width a request; with
+    another QR factorisation of every factor so far where they have to be swept back.
 
     The relative error of every singular value, the smallest as well, is about eps times the largest
     condition number of a factor.
@@ -92,8 +99,10 @@ class LongProduct:
         self._factors: list[Tensor] = []
         self._basis: Tensor | None = None
         self._alive: Tensor | None = None
-        self._sorted = True
         self._side = 0
+        # Samples whose factors are all triangles, and the product of these.
+        self._straight: Tensor | None = None
+        self._triangles: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._factors)
@@ -111,7 +120,7 @@ class LongProduct:
             If it does not fit the one before, or is NaN or infinite.
         """
         factor = factor.double()
-        basis, alive = self._basis, self._alive
+        basis, alive, before = self._basis, self._alive, self._triangles
         if alive is not None:
             width = self._side if basis is None else basis.shape[1]
             if factor.shape[0] != len(alive) or factor.shape[2] != width:
@@ -133,23 +142,33 @@ class LongProduct:
             sound = _well_conditioned(kept, tol)
         else:
             q, kept = None, whole
-            sound = _well_conditioned(torch.linalg.qr(whole.mT, mode="r").R, tol)
-            self._sorted = False
+            lower = torch.linalg.qr(whole.mT, mode="r").R
+            sound = _well_conditioned(lower, tol)
+            if not self._factors:
+                # Orthonormal rows on the right change no singular value, and are left out.
+                q, kept = _triangularise(lower.mT)
         if alive is not None:
             sound = sound & alive.all(1)
+        straight = sound if kept.shape[1] == kept.shape[2] else torch.zeros_like(sound)
         after = whole.new_ones((size, min(rows, columns)), dtype=torch.bool)
         bad = (~sound).nonzero().flatten()
         if len(bad):
             p, values, vh = torch.linalg.svd(whole[bad], full_matrices=False)
             after[bad] = values > tol**0.5 * values[:, :1]
+            scaled = (values * after[bad]).unsqueeze(2)
             kept = kept.clone()
-            kept[bad] = (values * after[bad]).unsqueeze(2) * vh
+            kept[bad] = (
+                scaled * vh if kept.shape[2] == columns else torch.diag_embed(scaled[..., 0])
+            )
             if q is None:
                 q = torch.eye(rows).to(whole).repeat(size, 1, 1)
             q[bad] = p
-            self._sorted = False
         self._factors.append(kept)
         self._basis, self._alive, self._side = q, after, rows
+        self._straight = straight if self._straight is None else self._straight & straight
+        self._triangles = None
+        if bool(self._straight.any()):
+            self._triangles = _accumulate(before, kept)
 
     def log_singular_values(self) -> Tensor:
         """Logarithms of the singular values of the product so far.
@@ -160,18 +179,27 @@ class LongProduct:
             Descending, k the narrowest width so far; ``-inf`` beyond the rank. All others are
             exactly zero.
         """
-        assert self._alive is not None, "no factor yet"
-        ranks = self._alive.sum(1)
-        logs = torch.full_like(self._alive, float("-inf"), dtype=torch.float64)
+        alive, straight = self._alive, self._straight
+        if alive is None or straight is None:
+            raise SkgeoError("a product of no factors has no singular values.")
+        found = torch.full_like(alive, float("-inf"), dtype=torch.float64)
+        settled = torch.zeros_like(straight)
+        if self._triangles is not None:
+            logs, unit = self._triangles
+            # Blocks lie apart only once a sweep back has sorted what is above the diagonal too.
+            narrow = logs.amax(1) - logs.amin(1) <= _SPAN
+            settled = straight & narrow & (_triangle_condition(unit) <= _TRIANGULAR)
+            found[settled] = _read(logs[settled], unit[settled])
+        ranks = alive.sum(1)
         for rank in ranks.unique().tolist():
-            if rank:
-                which = (ranks == rank).nonzero().flatten()
-                factors = [factor[which] for factor in self._factors]
-                # What is left is in front: a decomposition sorts, and otherwise it is everything.
-                factors[-1] = factors[-1][:, :rank]
-                sweeps = 1 if self._sorted else 3
-                logs[which, :rank] = _finish(_sorted_factors(factors, sweeps))
-        return logs
+            for sweeps, alike in ((1, straight), (3, ~straight)):
+                which = ((ranks == rank) & alike & ~settled).nonzero().flatten()
+                if rank and len(which):
+                    factors = [factor[which] for factor in self._factors]
+                    # What is left is in front: a decomposition sorts.
+                    factors[-1] = factors[-1][:, :rank]
+                    found[which, :rank] = _read(*_product(_sorted_factors(factors, sweeps)))
+        return found
 
 
 def product_log_singular_values(factors: Iterable[Tensor], tol: float | None = None) -> Tensor:
@@ -203,8 +231,6 @@ def product_log_singular_values(factors: Iterable[Tensor], tol: float | None = N
     product = LongProduct(tol)
     for factor in factors:
         product.multiply(factor)
-    if not len(product):
-        raise SkgeoError("a product of no factors has no singular values.")
     return product.log_singular_values()
 
 
@@ -235,16 +261,35 @@ def _sorted_factors(factors: list[Tensor], sweeps: int) -> list[Tensor]:
     return factors
 
 
-def _finish(factors: list[Tensor]) -> Tensor:
-    """Logarithms of the singular values of a product of sorted triangles: (b, r)."""
-    size, rank = factors[0].shape[:2]
-    logs = factors[0].new_zeros((size, rank))
-    unit = torch.eye(rank).to(factors[0]).expand(size, rank, rank)
+def _accumulate(before: tuple[Tensor, Tensor] | None, r: Tensor) -> tuple[Tensor, Tensor]:
+    """A triangle more: the product as ``diag(exp(logs)) unit``, unit with ones on the diagonal."""
+    diagonal = r.diagonal(dim1=1, dim2=2).abs().log()
+    if before is None:
+        return diagonal, torch.triu(r * torch.exp(-diagonal).unsqueeze(2))
+    logs, unit = before
+    after = logs + diagonal
+    scaled = torch.triu(r * torch.exp(logs.unsqueeze(1) - after.unsqueeze(2)))
+    return after, scaled @ unit
+
+
+def _product(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    found = None
     for r in factors:
-        after = logs + r.diagonal(dim1=1, dim2=2).log()
-        # The product is diag(exp(logs)) unit, with a unit that stays of moderate size.
-        unit = torch.triu(r * torch.exp(logs.unsqueeze(1) - after.unsqueeze(2))) @ unit
-        logs = after
+        found = _accumulate(found, r)
+    assert found is not None
+    return found
+
+
+def _triangle_condition(unit: Tensor) -> Tensor:
+    eye = torch.eye(unit.shape[-1]).to(unit).expand_as(unit)
+    inverse = torch.linalg.solve_triangular(unit, eye, upper=True)
+    found = torch.linalg.matrix_norm(unit) * torch.linalg.matrix_norm(inverse)
+    return torch.where(torch.isfinite(found), found, torch.inf)
+
+
+def _read(logs: Tensor, unit: Tensor) -> Tensor:
+    """Logarithms of the singular values of ``diag(exp(logs)) unit``, descending: (b, r)."""
+    size = len(logs)
     found = torch.empty_like(logs)
     spans = logs.amax(1) - logs.amin(1)
     benign = (spans < -torch.log(torch.tensor(_BENIGN))).nonzero().flatten()
