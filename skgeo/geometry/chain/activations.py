@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ _KINKS: dict[type[nn.Module], Callable[[Any], Sequence[float]]] = {
     nn.Hardtanh: lambda m: (float(m.min_val), float(m.max_val)),
     nn.LeakyReLU: lambda m: (0.0,),
     nn.PReLU: lambda m: (0.0,),
+    nn.RReLU: lambda m: (0.0,),
     nn.ReLU: lambda m: (0.0,),
     nn.ReLU6: lambda m: (0.0, 6.0),
     nn.SELU: lambda m: (0.0,),
@@ -166,7 +168,7 @@ def _frozen(module: nn.Module) -> Callable[[Tensor], Tensor]:
             f"{type(module).__name__} has parameters, and only PReLU is known as an activation "
             "that has."
         )
-    return module
+    return copy.deepcopy(module).eval()
 
 
 def _check_elementwise(name: str, function: Callable[[Tensor], Tensor]) -> None:

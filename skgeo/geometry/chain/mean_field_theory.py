@@ -160,8 +160,8 @@ def mean_field_theory(
     Notes
     -----
     Expectations are taken on pieces between kinks that are halved until they agree to 1e-13. The
-    correlation fixed point of the chaotic phase needs double integrals and takes a second or two;
-    everything else takes milliseconds.
+    correlation fixed point of the chaotic phase needs double integrals and takes some tenths of a
+    second; everything else takes milliseconds.
 
     References
     ----------
