@@ -157,8 +157,8 @@ def slopes(modules: ElementwiseModules, h: Tensor) -> Tensor | None:
     Parameters
     ----------
     modules : (Linear or None, Module or None)
-    h : Tensor of shape (b, n)
-        At the source of the link.
+    h : Tensor of shape (b, ...)
+        At the source of the link, in the shape it has there.
 
     Returns
     -------
@@ -170,4 +170,4 @@ def slopes(modules: ElementwiseModules, h: Tensor) -> Tensor | None:
     with torch.enable_grad():
         z = (h if linear is None else linear(h)).detach().requires_grad_(True)
         (found,) = torch.autograd.grad(activation(z * 1).sum(), z)
-    return found
+    return found.flatten(1)

@@ -10,14 +10,15 @@ from torch import Tensor
 from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, take
 from skgeo.autodiff.cotangents import pull_back, unit_cotangents
 from skgeo.autodiff.elementwise import ElementwiseLink, elementwise_modules, slopes
+from skgeo.autodiff.linkproducts import LinkOperator, seeded_normal
 from skgeo.autodiff.operators import LayerMaps
 from skgeo.autodiff.outputs import agreement_tolerance
-from skgeo.autodiff.recording import Layer, LayerOperator, Recording
+from skgeo.autodiff.recording import Layer, Recording
 from skgeo.autodiff.replica import Replica
-from skgeo.autodiff.switches import math_attention, silent_vmap
+from skgeo.autodiff.switches import math_attention
 from skgeo.exceptions import SkgeoError
 
-__all__ = ["ChainMaps", "ChainRecording", "LinkOperator"]
+__all__ = ["ChainMaps", "ChainRecording"]
 
 # Numbers in flight in one batched pass, beside the result.
 _CHUNK_BYTES = 2**26
@@ -88,7 +89,7 @@ class ChainMaps:
             )
         shape = tuple(seen.output.shape[1:])
         self.output = Layer("output", "", 0, shape, 0, is_cut=True, is_output=True)
-        plain = [x for x in self.layers if len(x.shape) == len(self.cut_before(x).shape) == 1]
+        plain = [x for x in self.layers if _is_plain(x.shape, self.cut_before(x).shape)]
         pairs = [(self.cut_before(x), x) for x in plain]
         self.modules = elementwise_modules(
             replica,
@@ -136,6 +137,7 @@ class ChainRecording:
     ----------
     size : int
         Samples in the batch.
+    device : torch.device
     """
 
     def __init__(self, chain: ChainMaps, seen: Recording, inputs: Inputs) -> None:
@@ -145,6 +147,7 @@ class ChainRecording:
         self._tensors = dict(zip((x.name for x in seen.layers), seen.tensors, strict=True))
         assert seen.root is not None
         self._root, self._output = seen.root, seen.output
+        self.device = seen.output.device
         self._elementwise: dict[str, ElementwiseLink | None] = {}
 
     def tensor(self, layer: Layer) -> Tensor:
@@ -182,12 +185,12 @@ class ChainRecording:
     def _checked_elementwise(self, target: Layer) -> ElementwiseLink | None:
         source = self._chain.cut_before(target)
         modules = self._chain.modules[target.name]
-        linear, h = modules[0], self.representation(source)
-        if linear is not None and h.shape[1] != linear.in_features:
+        linear, h = modules[0], self.tensor(source).detach().movedim(source.axis, 0)
+        if linear is not None and h.shape[1:] != (linear.in_features,):
             return None
         weight = None if linear is None else linear.weight.detach()
         link = ElementwiseLink(weight, slopes(modules, h), self.size)
-        u = _random(self.size, target.dim).to(h)
+        u = seeded_normal(self.size, target.dim).to(h)
         expected = self.pull(target, source, u.unsqueeze(1))[:, 0]
         found = link.pull(u)
         if found.shape != expected.shape:
@@ -349,91 +352,6 @@ class ChainRecording:
         return found
 
 
-class LinkOperator:
-    r"""Products with the Jacobian J between two places of one recorded batch.
-
-    Made by :meth:`ChainRecording.operator`. A product costs about one backward pass of what lies
-    between them.
-
-    Parameters
-    ----------
-    output : Tensor of shape (b, \*out_shape)
-        With its graph.
-    tensor : Tensor
-        At the source.
-    layer : Layer
-        The source.
-    batched : bool
-        Whether several vectors may go through one pass.
-
-    Raises
-    ------
-    SkgeoError
-        If something between the two has no second derivative, of which products with J are made.
-    """
-
-    def __init__(self, output: Tensor, tensor: Tensor, layer: Layer, batched: bool) -> None:
-        self._output, self._layer, self._batched = output, layer, batched
-        size = len(output)
-        try:
-            with torch.enable_grad(), math_attention():
-                self._operator = LayerOperator(output, tensor, layer)
-            # A derivative that was not recorded would give zeros: u (J v) must be (J^T u) v.
-            v, u = _random(size, layer.dim).to(tensor), _random(size, output[0].numel()).to(output)
-            pushed, pulled = self.push(v), self.pull(u)
-        except (RuntimeError, NotImplementedError) as error:
-            raise SkgeoError(
-                f"no products with the Jacobian by {layer.name!r} can be formed: {error}"
-            ) from error
-        one, other = (pushed * u).sum(1), (pulled * v).sum(1)
-        scale = float((pushed.norm(dim=1) * u.norm(dim=1)).max())
-        scale = max(scale, float((pulled.norm(dim=1) * v.norm(dim=1)).max()))
-        if not float((one - other).abs().max()) <= agreement_tolerance(output.dtype, scale):
-            raise SkgeoError(
-                f"products with the Jacobian by {layer.name!r} and with its transpose do not "
-                "agree: something behind that layer has no second derivative."
-            )
-
-    def push(self, vectors: Tensor) -> Tensor:
-        """``J v`` for each sample: (b, n_source) to (b, n_target)."""
-        with math_attention():
-            return self._operator.push(vectors).reshape(len(vectors), -1)
-
-    def pull(self, cotangents: Tensor) -> Tensor:
-        """``J^T u`` for each sample: (b, n_target) to (b, n_source)."""
-        with math_attention():
-            return self._operator.pull(cotangents.reshape(self._output.shape))
-
-    def push_columns(self, matrix: Tensor, max_bytes: int = _CHUNK_BYTES) -> Tensor:
-        """``J A`` for each sample: (b, n_source, c) to (b, n_target, c).
-
-        Parameters
-        ----------
-        matrix : Tensor of shape (b, n_source, c)
-        max_bytes : int, default=2**26
-            Bound on what goes through one pass.
-
-        Returns
-        -------
-        Tensor of shape (b, n_target, c)
-            Not contiguous: the columns come first in memory.
-        """
-        size, _, count = matrix.shape
-        each = (matrix[:, :, :1].numel() + self._output.numel()) * self._output.element_size()
-        step = max(1, min(count, max_bytes // max(each, 1))) if self._batched else 1
-        columns = matrix.permute(2, 0, 1)
-        parts = []
-        with math_attention(), silent_vmap():
-            for start in range(0, count, step):
-                block = columns[start : start + step]
-                moved = self._operator.push_many(block) if step > 1 else None
-                if moved is None:
-                    moved = torch.stack([self._operator.push(one) for one in block])
-                parts.append(moved.reshape(len(block), size, -1))
-        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return whole.permute(1, 2, 0)
-
-
 def _check_differentiable(output: Tensor, root: Tensor) -> None:
     """Refuse what would otherwise look like a network without cuts: NaN equals nothing."""
     with math_attention():
@@ -448,6 +366,11 @@ def _check_differentiable(output: Tensor, root: Tensor) -> None:
         )
 
 
+def _is_plain(shape: tuple[int, ...], before: tuple[int, ...]) -> bool:
+    """Whether a linear layer of vectors, or an activation of anything, may lie between."""
+    return len(shape) == len(before) == 1 or shape == before
+
+
 def _axis(tensor: Tensor, size: int, name: str) -> int:
     fitting = [axis for axis, length in enumerate(tensor.shape) if length == size]
     if not fitting:
@@ -456,8 +379,3 @@ def _axis(tensor: Tensor, size: int, name: str) -> int:
             "no axis of it is that of the samples. Name other layers with layers=[...]."
         )
     return fitting[0]
-
-
-def _random(*shape: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)

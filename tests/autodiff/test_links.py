@@ -175,10 +175,15 @@ class TestElementwise:
             def forward(self, x):
                 return super().forward(x) * x.sum(1, keepdim=True)
 
-        for name in ("positions", "conv2d", "layernorm"):
+        for name, expected in {
+            # An activation is elementwise on whatever shape; other layers on vectors only.
+            "positions": [False, True, False, True],
+            "conv2d": [False, True, False, True],
+            "layernorm": [True, False, True, True],
+        }.items():
             case = BY_NAME[name]
             chain, links = recorded(case.module(), case.inputs())
-            assert links.elementwise(chain.layers[1]) is None or name == "conv2d"
+            assert [links.elementwise(x) is not None for x in chain.layers] == expected
         chain, links = recorded(nn.Sequential(nn.Linear(4, 3), Squash()).double(), normal(2, 4))
         assert [links.elementwise(x) is not None for x in chain.layers] == [True, False]
 

@@ -18,6 +18,10 @@ from skgeo.linalg.products import LongProduct, factor_tolerance
 
 __all__ = ["ChainJacobians"]
 
+# Eigenvalues of a Gram matrix above this share of the largest give roots to about 1e-10.
+_SQUARED_SPREAD = 1e-6
+
+Product = Callable[[Tensor], Tensor]
 Measured = tuple[Tensor, dict[str, Tensor]]
 
 
@@ -31,6 +35,11 @@ class ChainJacobians:
     plans : sequence of LayerPlan
     tol : float or None
         Relative to the largest squared singular value of a link; None for what the dtype resolves.
+
+    Attributes
+    ----------
+    worst : float
+        Largest estimated error of a leading singular value so far, relative to the largest.
     """
 
     def __init__(
@@ -38,6 +47,7 @@ class ChainJacobians:
     ) -> None:
         self._chain, self._kind, self._plans, self._tol = network.chain, kind, plans, tol
         self._dtype = network.dtype
+        self.worst = 0.0
         # By the weight itself, which is kept alive here: what its samples share is computed once.
         self._grams: dict[int, tuple[Tensor, ElementwiseGram]] = {}
         self._spectra: dict[int, tuple[Tensor, Tensor]] = {}
@@ -57,13 +67,15 @@ class ChainJacobians:
             Lyapunov exponents of the whole chain.
         """
         products = self._products(seen)
+        together = [plan.layer for plan in self._plans if plan.way == "formed"]
+        formed = seen.root_jacobians(together) if self._kind == "input" and together else {}
         found: dict[str, Measured] = {}
         for plan in self._plans:
             name = plan.layer.name
             if plan.way == "none":
                 found[name] = _nothing(seen.size, plan.n_values)
-            elif plan.way == "leading":
-                found[name] = self._leading(seen, plan)
+            elif plan.way in ("formed", "leading"):
+                found[name] = self._leading(seen, plan, formed)
             else:
                 logs = products[name] if plan.way == "links" else self._single(seen, plan)
                 found[name] = logs, spectral_quantities(logs, plan.source.dim)
@@ -113,37 +125,70 @@ class ChainJacobians:
     def _link(self, seen: ChainRecording, plan: LayerPlan) -> ElementwiseLink | None:
         return seen.elementwise(plan.target) if self._kind == "layer" else None
 
-    def _leading(self, seen: ChainRecording, plan: LayerPlan) -> Measured:
+    def _leading(
+        self, seen: ChainRecording, plan: LayerPlan, formed: dict[str, Tensor]
+    ) -> Measured:
         link = self._link(seen, plan)
         if link is not None and (link.weight is None or link.slopes is None):
             logs = self._single(seen, plan)  # one decomposition for all samples, or none
             return logs, spectral_quantities(logs, plan.source.dim)
-        shape = (seen.size, plan.target.dim, plan.source.dim)
-        push, pull = self._products_with(seen, plan, link)
-        values, _ = leading_singular_values(
-            push, pull, shape, plan.n_values, device=seen.representation(plan.target).device
-        )
-        logs = values.log()
-        numbers = _nothing(seen.size, 1)[1] | {"sigma_max": values[:, 0]}
+        if plan.way == "formed" and link is None:
+            jacobian = formed.pop(plan.layer.name, None)
+            jacobian = seen.jacobian(plan.target, plan.source) if jacobian is None else jacobian
+            values, numbers = self._by_moments(jacobian, plan.n_values)
+        else:
+            if link is not None:
+                push, pull = self._by_structure(link)
+            else:
+                operator = seen.operator(plan.target, plan.source)
+                push, pull = operator.push, operator.pull
+            shape = (seen.size, plan.target.dim, plan.source.dim)
+            values, errors = leading_singular_values(
+                push, pull, shape, plan.n_values, device=seen.device
+            )
+            relative = (errors / values[:, :1]).nan_to_num(0.0)
+            self.worst = max(self.worst, float(relative.max()))
+            numbers = _nothing(seen.size, 1)[1]
+        largest = values[:, 0]
+        numbers["sigma_max"] = largest
         if link is not None:
-            self._fill(numbers, link, plan, values[:, 0])
-        return logs, numbers
+            self._fill(numbers, link, plan)
+        total = numbers.pop("square_sum", None)
+        if total is not None:
+            numbers["stable_rank"] = torch.where(largest > 0, total / largest.square(), torch.nan)
+        return values.log(), numbers
 
-    def _products_with(
-        self, seen: ChainRecording, plan: LayerPlan, link: ElementwiseLink | None
-    ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        """``J v`` and ``J^T u`` of one layer."""
-        if link is None:
-            operator = seen.operator(plan.target, plan.source)
-            return operator.push, operator.pull
+    def _by_structure(self, link: ElementwiseLink) -> tuple[Product, Product]:
         return (
             lambda v: link.push_columns(v.to(self._dtype).unsqueeze(2)).squeeze(2),
             lambda u: link.pull(u.to(self._dtype)),
         )
 
-    def _fill(
-        self, numbers: dict[str, Tensor], link: ElementwiseLink, plan: LayerPlan, largest: Tensor
-    ) -> None:
+    def _by_moments(self, jacobian: Tensor, n_values: int) -> Measured:
+        """Leading values and moments from the smaller Gram matrix of each sample."""
+        size, rows, columns = jacobian.shape
+        values = torch.zeros((size, n_values), dtype=torch.float64, device=jacobian.device)
+        numbers = _nothing(size, 1)[1]
+        numbers["square_sum"] = values.new_zeros(size)
+        for sample, one in enumerate(jacobian):
+            one = one.double()
+            gram = one @ one.mT if rows <= columns else one.mT @ one
+            total = float(gram.trace())
+            numbers["square_sum"][sample] = total
+            if total == 0.0:
+                continue
+            squares = torch.linalg.eigvalsh(gram).flip(0)[:n_values]
+            if float(squares[-1]) > _SQUARED_SPREAD * float(squares[0]):
+                values[sample] = squares.sqrt()
+            else:  # too small beside the largest to survive being squared
+                values[sample] = torch.linalg.svdvals(one)[:n_values]
+            gram.mul_(columns / total).diagonal().sub_(1.0)
+            # J^T J has as many more zero directions than J J^T as it is larger.
+            square = float(gram.square().sum()) + max(columns - rows, 0)
+            numbers["isometry_deviation"][sample] = (square / columns) ** 0.5
+        return values, numbers
+
+    def _fill(self, numbers: dict[str, Tensor], link: ElementwiseLink, plan: LayerPlan) -> None:
         """What the structure of the link gives beside its leading singular values."""
         assert link.weight is not None
         assert link.slopes is not None
@@ -151,9 +196,7 @@ class ChainJacobians:
         if key not in self._grams:
             self._grams[key] = (link.weight, ElementwiseGram(link.weight, self._tol))
         moments = self._grams[key][1].quantities(link.slopes)
-        alive = largest > 0
-        stable = moments.pop("square_sum") / largest.square()
-        numbers.update(moments, stable_rank=torch.where(alive, stable, torch.nan))
+        numbers.update(moments)
         numbers["sigma_min"] = torch.where(moments["rank"] < plan.side, 0.0, torch.nan)
         for sample in moments["rank"].isnan().nonzero().flatten().tolist():
             one = link.slopes[sample].double().unsqueeze(1) * link.weight.double()

@@ -98,11 +98,14 @@ class ElementwiseGram:
 
     def _near_isometry(self, d: Tensor, total: float) -> float:
         rows, n_columns = self.weight.shape
-        scaled = self.gram * torch.outer(d, d) * (n_columns / total)
+        if rows > n_columns:
+            scaled = (self.weight.mT * d.square()) @ self.weight * (n_columns / total)
+        else:
+            scaled = self.gram * torch.outer(d, d) * (n_columns / total)
         scaled.diagonal().sub_(1.0)
-        # Zero directions of J^T J that J J^T has not, or the other way round.
-        square = float(scaled.square().sum()) + (n_columns - rows)
-        return (max(square, 0.0) / n_columns) ** 0.5
+        # J^T J has as many more zero directions than J J^T as it is larger.
+        square = float(scaled.square().sum()) + max(n_columns - rows, 0)
+        return (square / n_columns) ** 0.5
 
     def _volumes(self, d: Tensor) -> tuple[Tensor, Tensor]:
         rank = torch.full_like(d[:, 0], float("nan"))

@@ -19,7 +19,10 @@ _LEADING = 10
 _SMALL_SIDE = 256
 _SMALL_SIZE = 2**19
 
-Way = Literal["links", "single", "leading", "none"]
+# Up to here a Jacobian is formed for its moments, though not decomposed.
+_FORMED_SIZE = 2**22
+
+Way = Literal["links", "single", "formed", "leading", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +34,9 @@ class LayerPlan:
     layer : Layer
     source, target : Layer
         The ends of the Jacobian.
-    way : {"links", "single", "leading", "none"}
-        A long product of links; the one Jacobian itself; leading values from products with it;
-        nothing, because the layer is not a cut.
+    way : {"links", "single", "formed", "leading", "none"}
+        A long product of links; the one Jacobian itself; its moments and leading values; leading
+        values alone, from products with it; nothing, because the layer is not a cut.
     n_values : int
         Singular values kept.
     """
@@ -111,10 +114,10 @@ def plan_chain(chain: ChainMaps, kind: str, n_singular_values: Any) -> tuple[Lay
             full: Way = "single" if kind == "layer" or (single and not small) else "links"
             if asked == "all" or (asked == "auto" and (small or single)):
                 way, count = full, side
-            elif asked == "auto":
-                way, count = "leading", min(_LEADING, side)
             else:
-                way, count = "leading", int(asked)
+                formed = source.dim * target.dim <= _FORMED_SIZE
+                way = "formed" if formed else "leading"
+                count = min(_LEADING, side) if asked == "auto" else int(asked)
                 if count >= side or small or single:
                     way = full  # all of them cost no more, and say more
         if count > side:

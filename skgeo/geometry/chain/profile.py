@@ -19,10 +19,14 @@ from skgeo.geometry.chain.jacobians import ChainJacobians
 from skgeo.geometry.chain.network import ChainNetwork
 from skgeo.geometry.chain.plan import LayerPlan, path_between, plan_chain
 from skgeo.geometry.chain.summaries import QUANTITIES
+from skgeo.geometry.chain.topk import default_steps
 from skgeo.linalg.memory import require_memory
 from skgeo.linalg.threads import single_blas_thread
 
 __all__ = ["ChainProfile", "LayerStretches", "chain_profile", "measure_chain"]
+
+# Estimated errors above this share of the largest singular value are spoken of.
+_UNSETTLED = 1e-3
 
 Chain = Literal["layer", "input", "output"]
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
@@ -208,7 +212,9 @@ def measure_chain(
     relative = _tolerance(tol)
     plans = plan_chain(network.chain, chain, n_singular_values)
     _report_partial([plan.layer for plan in plans if plan.way == "none"], strict)
+    together = [plan for plan in plans if plan.way == "formed" and chain == "input"]
     needed = max(_bytes(network, plan) for plan in plans)
+    needed += sum(plan.source.dim * plan.target.dim * 8 for plan in together)
     batches = network.batches(needed)
     require_memory(
         needed * max(len(batch) for batch in batches),
@@ -235,6 +241,11 @@ def measure_chain(
         values = torch.cat(logs[name])[:, : plan.n_values]
         stretches.append(LayerStretches(plan.layer, plan.side, values, **numbers))
     _report_undefined(plans, stretches)
+    if jacobians.worst > _UNSETTLED:
+        warn(
+            f"leading singular values have settled to {jacobians.worst:.0e} of the largest only: "
+            "they lie too close together. n_singular_values='all' decomposes the Jacobians instead."
+        )
     return ChainProfile(chain, tuple(stretches), torch.cat(exponents))
 
 
@@ -254,9 +265,12 @@ def _bytes(network: ChainNetwork, plan: LayerPlan) -> int:
     if plan.way == "none":
         return 0
     if plan.way == "leading":
-        # Krylov vectors of both sides, at most four rounds of the default number.
-        steps = min(plan.side, 4 * (4 * plan.n_values + 5))
+        # Krylov vectors of both sides, at most twice the default number.
+        steps = min(plan.side, 2 * default_steps(plan.n_values, plan.side))
         return 8 * steps * (plan.source.dim + plan.target.dim)
+    if plan.way == "formed":
+        # In the network's dtype, in float64, and its smaller Gram matrix.
+        return 8 * (2 * plan.source.dim * plan.target.dim + 2 * plan.side**2)
     path = [(plan.source, plan.target)]
     if plan.way == "links":
         path = path_between(network.chain, plan.source, plan.target)
@@ -289,20 +303,21 @@ def _report_partial(layers: list[Layer], strict: bool) -> None:
 
 
 def _report_undefined(plans: Sequence[LayerPlan], stretches: Sequence[LayerStretches]) -> None:
-    leading = [plan.layer for plan in plans if plan.way == "leading"]
-    if leading:
+    partial = [
+        (plan.layer, found)
+        for plan, found in zip(plans, stretches, strict=True)
+        if plan.way in ("formed", "leading")
+    ]
+    if partial:
         missing = [
-            key
-            for key in QUANTITIES
-            if any(
-                bool(getattr(found, key).isnan().any())
-                for plan, found in zip(plans, stretches, strict=True)
-                if plan.way == "leading"
-            )
+            name
+            for name in QUANTITIES
+            if any(bool(getattr(found, name).isnan().any()) for _, found in partial)
         ]
         if missing:
+            where = _listed([layer for layer, _ in partial])
             warn(
-                f"only leading singular values were computed at {_listed(leading)}, so that "
+                f"only leading singular values were computed at {where}, so that "
                 f"{', '.join(missing)} are undefined (NaN) there. n_singular_values='all' computes "
                 "all of them."
             )

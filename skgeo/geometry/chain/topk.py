@@ -9,9 +9,10 @@ from torch import Tensor
 
 from skgeo.linalg.golub_kahan import golub_kahan
 
-__all__ = ["default_steps", "leading_singular_values"]
+__all__ = ["RELATIVE", "default_steps", "leading_singular_values"]
 
-_RELATIVE = 1e-5
+# Of the largest value; most spectra settle well below it.
+RELATIVE = 1e-5
 
 
 def default_steps(n_values: int, side: int) -> int:
@@ -46,8 +47,8 @@ def leading_singular_values(
     n_values : int
     n_steps : int, optional
         Pairs of products. By default :func:`default_steps`; a batch in which a value has not
-        settled to a relative 1e-5 then takes twice and four times as many, of which the values of
-        those samples are kept.
+        settled to 1e-5 of the largest then takes twice as many, of which the values of those
+        samples are kept.
     device : torch.device or str, default="cpu"
 
     Returns
@@ -89,14 +90,12 @@ def leading_singular_values(
 
     first = default_steps(n_values, side) if n_steps is None else min(n_steps, side)
     values, errors = run(first)
-    for factor in (2, 4) if n_steps is None else ():
-        loose = (errors[:, :n_values] > _RELATIVE * values[:, :1]).any(1)
-        steps = min(side, factor * first)
-        if not bool(loose.any()) or steps <= first:
-            break
+    steps = min(side, 2 * first)
+    loose = (errors[:, :n_values] > RELATIVE * values[:, :1]).any(1, keepdim=True)
+    if n_steps is None and steps > first and bool(loose.any()):
         again, left = run(steps)
-        values = torch.where(loose.unsqueeze(1), again[:, : values.shape[1]], values)
-        errors = torch.where(loose.unsqueeze(1), left[:, : errors.shape[1]], errors)
+        values = torch.where(loose, again[:, : values.shape[1]], values)
+        errors = torch.where(loose, left[:, : errors.shape[1]], errors)
     return values[:, :n_values], errors[:, :n_values]
 
 

@@ -106,15 +106,26 @@ def test_ways_agree(name, chain, monkeypatch):
         single = chain_profile(module, inputs, chain=chain)
         assert_close(single, links)
     monkeypatch.setattr("skgeo.geometry.chain.plan._SMALL_SIDE", 0)
-    with pytest.warns(GeometryWarning, match="only leading singular values"):
-        leading = chain_profile(module, inputs, chain=chain, n_singular_values=2)
-    for one, other in zip(leading.layers, links.layers, strict=True):
-        assert one.log_singular_values.shape == (2, 2)
-        torch.testing.assert_close(
-            one.singular_values, other.singular_values[:, :2], rtol=1e-5, atol=0.0
-        )
-        torch.testing.assert_close(one.sigma_max, other.sigma_max, rtol=1e-5, atol=0.0)
-        assert one.rank.isnan().all()
+    known = {
+        "formed": ("sigma_max", "stable_rank", "isometry_deviation"),
+        "leading": ("sigma_max",),
+    }
+    for way, names in known.items():
+        with pytest.warns(GeometryWarning, match="only leading singular values"):
+            some = chain_profile(module, inputs, chain=chain, n_singular_values=2)
+        for one, other in zip(some.layers, links.layers, strict=True):
+            assert one.log_singular_values.shape == (2, 2)
+            torch.testing.assert_close(
+                one.singular_values, other.singular_values[:, :2], rtol=1e-5, atol=0.0
+            )
+            for quantity in names:
+                torch.testing.assert_close(
+                    getattr(one, quantity), getattr(other, quantity), rtol=2e-5, atol=0.0
+                )
+            # An activation's own values are known anyhow.
+            assert one.rank.isnan().all() or (chain == "layer" and one.layer.name == "relu")
+            assert one.stable_rank.isnan().all() == (way == "leading" and one.rank.isnan().all())
+        monkeypatch.setattr("skgeo.geometry.chain.plan._FORMED_SIZE", 0)
 
 
 class _Huge(tuple):
