@@ -16,7 +16,7 @@ from skgeo.geometry.chain.profile import (
     chain_profile,
     measure_chain,
 )
-from skgeo.geometry.chain.stability import Stability, stability
+from skgeo.geometry.chain.stability import StabilityEstimate, stability
 from skgeo.geometry.chain.summaries import spectral_quantities
 from skgeo.geometry.chain.topk import leading_singular_values
 
@@ -33,7 +33,7 @@ __all__ = [
     "MeanField",
     "MeanFieldTheory",
     "SectionalCurvature",
-    "Stability",
+    "StabilityEstimate",
     "cauchy_green",
     "chain_profile",
     "curvature",

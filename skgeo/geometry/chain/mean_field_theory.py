@@ -74,7 +74,7 @@ class MeanFieldTheory:
 
         The curve starts as a circle of squared radius :math:`n q^*`, and a layer turns
         :math:`g' = \chi_1 g` and
-        :math:`\kappa'^2 = 3 \chi_2 / \chi_1^2 + \kappa^2 / \chi_1` ([2]_).
+        :math:`\kappa'^2 = 3 \chi_2 / \chi_1^2 + \kappa^2 / \chi_1`.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class MeanFieldTheory:
 
         With :math:`\mu_k = E \phi'^{2k}` and :math:`s_1 = -1` for Gaussian, 0 for orthogonal
         weights, :math:`m_1 = (\sigma_w^2 \mu_1)^L` and the variance is
-        :math:`m_1^2 L (\mu_2/\mu_1^2 - 1 - s_1)` ([4]_).
+        :math:`m_1^2 L (\mu_2/\mu_1^2 - 1 - s_1)`.
 
         Parameters
         ----------
@@ -162,6 +162,9 @@ def mean_field_theory(
     Expectations are taken on pieces between kinks that are halved until they agree to 1e-13. The
     correlation fixed point of the chaotic phase needs double integrals and takes some tenths of a
     second; everything else takes milliseconds.
+
+    Fixed points and depth scales are those of [1]_, the recursion of curves that of [2]_, the
+    integrals of rectifiers in closed form in [3]_, the spectrum of products in [4]_.
 
     References
     ----------

@@ -15,13 +15,13 @@ from skgeo.exceptions import SkgeoError
 from skgeo.geometry.chain.heads import DataHead
 from skgeo.linalg.threads import single_blas_thread
 
-__all__ = ["Stability", "log_euclidean_distance", "stability", "subspace_angle"]
+__all__ = ["StabilityEstimate", "log_euclidean_distance", "stability", "subspace_angle"]
 
 Noise = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
-class Stability:
+class StabilityEstimate:
     r"""Changes under noise, each with the standard error of its mean over draws.
 
     Attributes
@@ -65,7 +65,7 @@ def stability(
     forward: Callable[..., Any] | None = None,
     device: str | torch.device | None = None,
     random_state: int = 0,
-) -> Stability:
+) -> StabilityEstimate:
     r"""Change of outputs, metric and leading directions under noise.
 
     Parameters
@@ -99,7 +99,7 @@ def stability(
 
     Returns
     -------
-    Stability
+    StabilityEstimate
 
     Raises
     ------
@@ -166,7 +166,7 @@ def stability(
                 for name, value in zip(names, found, strict=True):
                     values[name][repeat, rows] = value.cpu().numpy()
         values["output_change"] /= size
-    return Stability(
+    return StabilityEstimate(
         layer=data.name,
         noise=noise if isinstance(noise, str) else getattr(noise, "__name__", "function"),
         **{name: float(value.mean()) for name, value in values.items()},
