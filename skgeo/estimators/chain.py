@@ -53,8 +53,10 @@ class JacobianChainProfiler(GeometryEstimator):
     n_singular_values : "auto", "all" or int, default="auto"
         How many to keep. "auto" computes all where every matrix on the way is small (a side up to
         256, up to 2^19 entries), and the leading ten elsewhere. Where only leading values are
-        computed, all quantities but ``sigma_max`` are NaN, with a warning, except for those that
-        the structure of the layer gives: see Notes.
+        computed, ``log_volume``, ``rank``, ``sigma_min``, ``condition`` and ``effective_rank`` are
+        NaN, with a warning, and so are ``stable_rank`` and ``isometry_deviation`` for a Jacobian
+        that is too large to be formed; except where the structure of the layer gives them: see
+        Notes.
     tol : float or "auto", default="auto"
         A direction is lost where one link of the chain, restricted to what is left, has a squared
         singular value of at most `tol` times its largest. "auto" is what the arithmetic resolves.
@@ -127,10 +129,12 @@ class JacobianChainProfiler(GeometryEstimator):
     largest condition number of a link, at any depth. Networks in float32 have their links in
     float32 and all products in float64.
 
-    Where only leading values are computed and a layer's own Jacobian is :math:`\mathrm{diag}(d) W`
-    (``chain="layer"``, with ``layers`` naming the activations), ``stable_rank`` and
-    ``isometry_deviation`` come from :math:`W W^T`, exactly, and ``rank`` and ``log_volume`` where W
-    has full row rank.
+    Where only leading values are computed, a Jacobian of up to 2^22 entries is formed all the same,
+    and they and its moments come from its smaller Gram matrix; a larger one is known by its
+    products with vectors, two for each of 45 to 90 steps of Golub-Kahan bidiagonalisation. Where a
+    layer's own Jacobian is :math:`\mathrm{diag}(d) W` (``chain="layer"``, with ``layers`` naming
+    the activations), moments come from :math:`W W^T`, the same for all samples, and so do
+    ``rank`` and ``log_volume`` where W has full row rank.
 
     The log-volume is over as many directions as the rank: compare it between layers of one rank.
 

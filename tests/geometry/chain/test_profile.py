@@ -183,3 +183,13 @@ def test_a_final_activation_that_is_idle_on_the_probe_is_not_taken_for_nothing()
     X[15, 0] = -1.0
     found = chain_profile(Late().double(), X, chain="output")["a"]
     assert found.rank.tolist() == [2.0] * 15 + [1.0] + [2.0] * 4
+
+
+def test_values_that_have_not_settled_are_said_so(monkeypatch):
+    monkeypatch.setattr("skgeo.geometry.chain.plan._SMALL_SIDE", 0)
+    monkeypatch.setattr("skgeo.geometry.chain.plan._FORMED_SIZE", 0)
+    monkeypatch.setattr("skgeo.geometry.chain.topk.default_steps", lambda n, side: n + 1)
+    net = linear_chain(normal(2, 60, 60))
+    with pytest.warns(GeometryWarning) as caught:
+        chain_profile(net, normal(2, 60), n_singular_values=4)
+    assert "have settled to" in str(caught[-1].message)
