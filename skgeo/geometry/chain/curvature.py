@@ -226,7 +226,8 @@ def _of_curve(data: DataHead, given: Curve, radius: float | None) -> CurveCurvat
     if not bool((speed > 0).all()):
         warn(
             f"the image of the curve stands still at {data.name!r} for {int((speed == 0).sum())} "
-            f"of {data.n_samples} samples, so that it has no curvature there (NaN)."
+            f"of {data.n_samples} samples, so that it has no curvature there (NaN).",
+            stacklevel=4,
         )
     still = torch.zeros_like(velocity) if acceleration is None else acceleration
     return CurveCurvature(

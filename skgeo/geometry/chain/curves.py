@@ -72,7 +72,7 @@ def read_curve(X: Any, t: Any, velocity: Any, acceleration: Any, *, needed: bool
     SkgeoError
         If what is given does not make a curve.
     """
-    if callable(X) and not isinstance(X, Tensor) and not hasattr(X, "__getitem__"):
+    if callable(X):
         if velocity is not None or acceleration is not None:
             raise SkgeoError(
                 "X is a function of time, which has its own velocity and acceleration: leave them "

@@ -308,4 +308,5 @@ def _warn_of_kinks(module: nn.Module, x: Tensor, forward: Forward | None) -> Non
             "the network is piecewise linear: its second derivative is zero between its kinks, so "
             "that the curvature penalty and its gradient are zero. Use a smooth activation.",
             NonSmoothWarning,
+            stacklevel=4,
         )

@@ -172,6 +172,14 @@ def test_a_circle_keeps_its_curvature_under_a_turn():
     np.testing.assert_array_equal(found.kink_density, 0.0)
 
 
+def test_a_curve_may_be_a_module():
+    net, curve, times = mlp(3, 6, 4), mlp(1, 5, 3, seed=2), torch.linspace(0, 1, 4).double()
+    found = curvature(net, nn.Sequential(nn.Unflatten(0, (-1, 1)), curve), t=times)
+    whole = curvature(nn.Sequential(curve, net), times.unsqueeze(1), velocity=torch.ones(4, 1))
+    np.testing.assert_allclose(found.curvature, whole.curvature, rtol=1e-9)
+    np.testing.assert_allclose(found.speed, whole.speed, rtol=1e-9)
+
+
 def test_curves_on_a_sphere():
     # A line of constant latitude v is a circle of radius r cos v, a meridian a great circle.
     r, X = 2.0, angles()
