@@ -26,7 +26,7 @@ sigma_b = 0.1
 edge = brentq(lambda s: mean_field_theory("tanh", s, sigma_b).chi_1 - 1.0, 0.9, 1.3, xtol=1e-6)
 print(f"edge of chaos at sigma_w = {edge:.4f}")
 
-grid = np.linspace(0.7, 2.0, 27)
+grid = np.linspace(0.7, 2.0, 19)
 theories = [mean_field_theory("tanh", sigma_w, sigma_b) for sigma_w in grid]
 
 # %%
@@ -64,7 +64,7 @@ def inputs(sigma_w, n, seed=0):
 
 measured = {}
 for sigma_w in (0.8, edge, 1.3, 1.6, 1.9):
-    found = [mean_field(network(sigma_w, seed), inputs(sigma_w, 20)) for seed in range(4)]
+    found = [mean_field(network(sigma_w, seed), inputs(sigma_w, 20)) for seed in range(3)]
     measured[sigma_w] = [each.chi_measured[1:].mean() for each in found]
 
 # %%
@@ -78,7 +78,7 @@ linears = [str(2 * layer) for layer in range(DEPTH)]
 chains = {}
 for sigma_w in (0.8, edge, 1.9):
     squares = []
-    for seed in range(4):
+    for seed in range(3):
         profiler = JacobianChainProfiler(
             network(sigma_w, seed), layers=linears, n_singular_values="all"
         ).fit(inputs(sigma_w, 3))
