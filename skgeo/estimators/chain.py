@@ -61,7 +61,8 @@ class JacobianChainProfiler(GeometryEstimator):
         A direction is lost where one link of the chain, restricted to what is left, has a squared
         singular value of at most `tol` times its largest. "auto" is what the arithmetic resolves.
         Ranks are decided link by link, never relative to the product: a chain that shrinks
-        everything without losing a direction keeps its rank.
+        everything without losing a direction keeps its rank. With "auto", a direction of which
+        only rounding may be left is tried by moving the links by a hundred units of it.
     strict : bool, default=False
         Whether to refuse layers that are not cuts when ``chain`` is "input" or "output", for which
         a product over them is not the network's. Otherwise they are NaN, with a warning.

@@ -22,6 +22,10 @@ __all__ = ["LongProduct", "factor_tolerance", "product_log_singular_values"]
 _BENIGN = 1e-4
 # Up to this condition number the triangles of one sweep give all values to about 1e-11.
 _TRIANGULAR = 1e5
+# How much a rank is tried: factors are moved by this many units of rounding.
+_TRIAL = 100.0
+# A value that moves by a factor of two was rounding.
+_MOVED = 0.69
 # In exp(+-300) numbers and their squares are far from the ends of the floating range.
 _SPAN = 600.0
 # Values that differ by exp(40) do not mix: exp(-80) is far below rounding.
@@ -69,6 +73,10 @@ class LongProduct:
     Jacobi finds the singular values. Where that triangle is ill-conditioned, or spans more than
     floating point does, the factors are swept back once more, which sorts them.
 
+    Where a factor has a null space and the range before it is not the whole space, rounding in the
+    weak directions of that range looks like a small singular value. Then all factors are moved by
+    a hundred units of rounding, entry by entry, and what changes by a factor of two is lost too.
+
     Costs one QR factorisation a factor, and a decomposition of the narrowest width a request; with
     another QR factorisation of every factor so far where they have to be swept back.
 
@@ -96,6 +104,11 @@ class LongProduct:
 
     def __init__(self, tol: float | None = None, dtype: torch.dtype = torch.float64) -> None:
         self._tol, self._dtype = tol, dtype
+        # Samples whose rank hangs on how well the range is known, and the trial that decides it;
+        # until one is needed, what it would start from.
+        self._doubtful: Tensor | None = None
+        self._trial: LongProduct | None = None
+        self._given: list[Tensor] = []
         self._factors: list[Tensor] = []
         self._basis: Tensor | None = None
         self._alive: Tensor | None = None
@@ -120,6 +133,7 @@ class LongProduct:
             If it does not fit the one before, or is NaN or infinite.
         """
         factor = factor.double()
+        given = factor
         basis, alive, before = self._basis, self._alive, self._triangles
         if alive is not None:
             width = self._side if basis is None else basis.shape[1]
@@ -163,12 +177,44 @@ class LongProduct:
             if q is None:
                 q = torch.eye(rows).to(whole).repeat(size, 1, 1)
             q[bad] = p
+        if self._tol is None:
+            self._doubt(given, whole.shape[2], sound, tol)
         self._factors.append(kept)
         self._basis, self._alive, self._side = q, after, rows
         self._straight = straight if self._straight is None else self._straight & straight
         self._triangles = None
         if bool(self._straight.any()):
             self._triangles = _accumulate(before, kept)
+
+    def _doubt(self, factor: Tensor, width: int, sound: Tensor, tol: float) -> None:
+        """Note whose rank may have changed by what is not known well enough, and keep the trial.
+
+        Weak directions of the range are known less well, relative to their size. That matters
+        where the range is not the whole space and the factor has a null space that it may meet.
+        """
+        if self._doubtful is None:
+            self._doubtful = torch.zeros_like(sound)
+        elif factor.shape[1] < factor.shape[2] or not bool(sound.all()):
+            proper = torch.ones_like(sound)
+            if width == factor.shape[2] and self._alive is not None:
+                proper = ~self._alive.all(1)
+            if factor.shape[1] >= factor.shape[2] and bool(proper.any()):
+                singular = ~_well_conditioned(torch.linalg.qr(factor, mode="r").R, tol)
+                proper = proper & singular
+            self._doubtful = self._doubtful | proper
+        elif width < factor.shape[2]:
+            singular = ~_well_conditioned(torch.linalg.qr(factor, mode="r").R, tol)
+            self._doubtful = self._doubtful | singular
+        self._given.append(factor)
+        if bool(self._doubtful.any()):
+            if self._trial is None:
+                self._trial = LongProduct(_TRIAL**2 * tol, self._dtype)
+            for one in self._given:
+                generator = torch.Generator().manual_seed(len(self._trial))
+                noise = torch.randn(one.shape[1:], generator=generator, dtype=torch.float64)
+                size = _TRIAL * float(torch.finfo(self._dtype).eps)
+                self._trial.multiply(one * (1.0 + size * noise.to(one)))
+            self._given = []
 
     def log_singular_values(self) -> Tensor:
         """Logarithms of the singular values of the product so far.
@@ -199,6 +245,11 @@ class LongProduct:
                     # What is left is in front: a decomposition sorts.
                     factors[-1] = factors[-1][:, :rank]
                     found[which, :rank] = _read(*_product(_sorted_factors(factors, sweeps)))
+        if self._trial is not None and self._doubtful is not None:
+            moved = (found - self._trial.log_singular_values()).abs()
+            # The difference of two infinities is NaN, which is kept: it is lost already.
+            noise = self._doubtful.unsqueeze(1) & (moved > _MOVED)
+            found = torch.where(noise, -torch.inf, found).sort(dim=1, descending=True).values
         return found
 
 

@@ -132,6 +132,42 @@ def test_low_rank_that_shows_in_no_pivot_is_found():
     np.testing.assert_allclose(found[:2], expected[:2], rtol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_rounding_in_weak_directions_is_no_rank(seed, dtype):
+    """Two blocks whose ranges avoid one vector, averaged: no factor alone shows the loss."""
+    weak = 1e-9 if dtype == torch.float64 else 1e-4
+    c = torch.nn.functional.normalize(normal(4, seed=seed), dim=0)
+    project = torch.eye(4, dtype=torch.float64) - torch.outer(c, c)
+    scales = torch.diag(torch.tensor([1.0, 1.0, 1.0, weak], dtype=torch.float64))
+    blocks = [project @ normal(4, 4, seed=10 * seed + i) @ scales for i in range(2)]
+    first = torch.block_diag(*blocks).to(dtype)
+    average = torch.eye(4, dtype=dtype).repeat(1, 2) / 2
+    for factors in ([first, average], [first, average, normal(4, 4, seed=seed).to(dtype)]):
+        product = LongProduct(dtype=dtype)
+        for factor in factors:
+            product.multiply(factor.unsqueeze(0))
+        found = product.log_singular_values()[0]
+        whole = torch.linalg.multi_dot([f.double() for f in reversed(factors)])
+        assert torch.isneginf(found).tolist() == [False, False, False, True]
+        expected = torch.linalg.svdvals(whole).log()
+        tolerance = 1e-9 if dtype == torch.float64 else 1e-6
+        torch.testing.assert_close(found[:3], expected[:3], rtol=tolerance, atol=tolerance)
+
+
+def test_weak_directions_that_are_real_survive_the_trial():
+    factors = []
+    for index in range(60):  # a bottleneck, then layers with units that are off
+        mask = torch.logspace(0, -2, 9, dtype=torch.float64)
+        mask[index % 9] = 0.0
+        factors.append(mask.unsqueeze(1) * normal(9, 9, seed=50 + index))
+    factors.insert(0, normal(9, 3, seed=7))
+    factors.append(normal(5, 9, seed=8))
+    found, expected = logs(factors), exact_log_singular_values(factors)[:3]
+    assert expected[0] - expected[2] > 20
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+
+
 def test_the_product_may_be_read_while_it_grows():
     factors = normal(9, 2, 5, 5, seed=4)
     product = LongProduct()

@@ -130,7 +130,8 @@ def chain_profile(
     tol : float or "auto", default="auto"
         A direction is lost where one link of the chain, restricted to what is left, has a squared
         singular value of at most `tol` times its largest. "auto" is ``16 d eps^2`` with d the
-        larger side and eps that of the network's dtype.
+        larger side and eps that of the network's dtype, and a direction of which only rounding may
+        be left is tried by moving the links by a hundred units of it.
     strict : bool, default=False
         Whether to refuse layers that are not cuts where a product is asked over them; otherwise
         they are NaN, with a warning.
