@@ -11,25 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from scipy.linalg.lapack import dgejsv
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
+from skgeo.linalg.graded import SPAN, graded_log_singular_values
 
 __all__ = ["LongProduct", "factor_tolerance", "product_log_singular_values"]
 
-# Within this ratio plain singular values have 12 digits; beyond it, one-sided Jacobi keeps them.
-_BENIGN = 1e-4
 # Up to this condition number the triangles of one sweep give all values to about 1e-11.
 _TRIANGULAR = 1e5
 # How much a rank is tried: factors are moved by this many units of rounding.
 _TRIAL = 100.0
 # A value that moves by a factor of two was rounding.
 _MOVED = 0.69
-# In exp(+-300) numbers and their squares are far from the ends of the floating range.
-_SPAN = 600.0
-# Values that differ by exp(40) do not mix: exp(-80) is far below rounding.
-_APART = 40.0
 
 
 def factor_tolerance(n_rows: int, n_columns: int, dtype: torch.dtype = torch.float64) -> float:
@@ -233,9 +227,9 @@ class LongProduct:
         if self._triangles is not None:
             logs, unit = self._triangles
             # Blocks lie apart only once a sweep back has sorted what is above the diagonal too.
-            narrow = logs.amax(1) - logs.amin(1) <= _SPAN
+            narrow = logs.amax(1) - logs.amin(1) <= SPAN
             settled = straight & narrow & (_triangle_condition(unit) <= _TRIANGULAR)
-            found[settled] = _read(logs[settled], unit[settled])
+            found[settled] = graded_log_singular_values(logs[settled], unit[settled])
         ranks = alive.sum(1)
         for rank in ranks.unique().tolist():
             for sweeps, alike in ((1, straight), (3, ~straight)):
@@ -244,7 +238,9 @@ class LongProduct:
                     factors = [factor[which] for factor in self._factors]
                     # What is left is in front: a decomposition sorts.
                     factors[-1] = factors[-1][:, :rank]
-                    found[which, :rank] = _read(*_product(_sorted_factors(factors, sweeps)))
+                    found[which, :rank] = graded_log_singular_values(
+                        *_product(_sorted_factors(factors, sweeps))
+                    )
         if self._trial is not None and self._doubtful is not None:
             moved = (found - self._trial.log_singular_values()).abs()
             # The difference of two infinities is NaN, which is kept: it is lost already.
@@ -336,74 +332,3 @@ def _triangle_condition(unit: Tensor) -> Tensor:
     inverse = torch.linalg.solve_triangular(unit, eye, upper=True)
     found = torch.linalg.matrix_norm(unit) * torch.linalg.matrix_norm(inverse)
     return torch.where(torch.isfinite(found), found, torch.inf)
-
-
-def _read(logs: Tensor, unit: Tensor) -> Tensor:
-    """Logarithms of the singular values of ``diag(exp(logs)) unit``, descending: (b, r)."""
-    size = len(logs)
-    found = torch.empty_like(logs)
-    spans = logs.amax(1) - logs.amin(1)
-    benign = (spans < -torch.log(torch.tensor(_BENIGN))).nonzero().flatten()
-    rest = torch.ones(size, dtype=torch.bool, device=logs.device)
-    if len(benign):
-        middle = _middle(logs[benign])
-        values = torch.linalg.svdvals(torch.exp(logs[benign] - middle).unsqueeze(2) * unit[benign])
-        good = values[:, -1] > _BENIGN * values[:, 0]
-        found[benign[good]] = (values.log() + middle)[good]
-        rest[benign[good]] = False
-    for sample in rest.nonzero().flatten().tolist():
-        one = _graded(logs[sample].cpu(), unit[sample].cpu())
-        found[sample] = one.to(found)
-    return found.sort(dim=1, descending=True).values
-
-
-def _graded(logs: Tensor, unit: Tensor) -> Tensor:
-    """Logarithms of the singular values of ``diag(exp(logs)) unit`` for one sample.
-
-    Blocks on the diagonal that lie apart are finished alone. Where a span beyond the floating
-    range has no gap to split at, a window around a stretch of it is finished, and what is near
-    the ends of the window thrown away.
-    """
-    count = len(logs)
-    above = torch.cummin(logs, 0).values
-    below = torch.cummax(logs.flip(0), 0).values.flip(0)
-    found = torch.empty_like(logs)
-    start = 0
-    while start < count:
-        stop = start + 1
-        while stop < count and _span(logs[start : stop + 1]) <= _SPAN - 2 * _APART:
-            stop += 1
-        if stop < count:  # where there is a gap, nothing need be thrown away
-            gaps = [cut for cut in range(stop, start, -1) if above[cut - 1] - below[cut] > _APART]
-            stop = gaps[0] if gaps else stop
-        high, low = logs[start:stop].max(), logs[start:stop].min()
-        first, last = start, stop
-        while first > 0 and not above[first - 1] - high > _APART:
-            first -= 1
-        while last < count and not low - below[last] > _APART:
-            last += 1
-        window = logs[first:last]
-        middle = _middle(window)
-        scaled = torch.exp(window - middle).unsqueeze(1) * unit[first:last, first:last]
-        values = _jacobi(scaled).log() + middle
-        found[start:stop] = values[start - first : stop - first]
-        start = stop
-    return found
-
-
-def _span(logs: Tensor) -> float:
-    return float(logs.max() - logs.min())
-
-
-def _middle(logs: Tensor) -> Tensor:
-    return (logs.amax(-1, keepdim=True) + logs.amin(-1, keepdim=True)) / 2
-
-
-def _jacobi(rows: Tensor) -> Tensor:
-    """Singular values, descending, of a matrix whose rows differ in scale, by one-sided Jacobi."""
-    if len(rows) == 1:
-        return rows.abs().flatten()
-    values, _, _, work, _, info = dgejsv(rows.T.numpy(), joba=0, jobu=3, jobv=3, jobr=0)
-    if info != 0:  # no convergence within LAPACK's limit of sweeps; not met so far
-        return torch.linalg.svdvals(rows)
-    return torch.from_numpy(values * (work[0] / work[1])).sort(descending=True).values
