@@ -13,7 +13,13 @@ from torch import Tensor, fx, nn
 from skgeo.autodiff.copytree import TreeCopy, unwrap
 from skgeo.autodiff.modelcheck import check_kind
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.vocabulary import Step, describe_call, describe_module, is_leaf
+from skgeo.geometry.symmetry.vocabulary import (
+    Step,
+    describe_call,
+    describe_module,
+    is_leaf,
+    rewritten,
+)
 
 __all__ = ["Flow", "FlowNode", "read_flow"]
 
@@ -30,8 +36,8 @@ class FlowNode:
         Unique in its flow.
     kind : str
         ``"input"``, ``"output"``, ``"parameter"`` (one that belongs to no known layer),
-        ``"constant"`` (any other tensor of the module), ``"unread"`` (a
-        module that could not be looked into), or what :class:`~skgeo.geometry.symmetry.vocabulary.Step` lists.
+        ``"constant"`` (any other tensor of the module), ``"unread"`` (a module that could not be
+        looked into), or a kind of :class:`~skgeo.geometry.symmetry.vocabulary.Step`.
     what : str
         Name of an activation; of anything else its class or function.
     module : str or None
@@ -265,7 +271,7 @@ def _record_calls(
             return tracer.create_proxy("call_module", name, args, kwargs)
 
     else:
-        compute = _encode(module) if isinstance(module, nn.TransformerEncoder) else module.forward
+        compute = rewritten(module)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             inside.append(name)
@@ -274,17 +280,6 @@ def _record_calls(
             return result
 
     vars(module)["forward"] = call
-
-
-def _encode(encoder: nn.TransformerEncoder) -> Callable[..., Any]:
-    """The layers in a row; torch's own loop asks for shapes and masks that a placeholder lacks."""
-
-    def run(src: Any) -> Any:
-        for layer in encoder.layers:
-            src = layer(src)
-        return src if encoder.norm is None else encoder.norm(src)
-
-    return run
 
 
 def _as_nodes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-__all__ = ["Step", "describe_call", "describe_module", "is_leaf"]
+__all__ = ["Step", "describe_call", "describe_module", "is_leaf", "rewritten"]
 
 _NAN = float("nan")
 
@@ -24,7 +24,7 @@ class Step:
     Attributes
     ----------
     kind : str
-        ``"linear"``, ``"conv"``, ``"embedding"``, ``"attention"``, ``"encoder_layer"``,
+        ``"linear"``, ``"conv"``, ``"embedding"``, ``"attention"``,
         ``"layernorm"``, ``"rmsnorm"``, ``"batchnorm"``, ``"activation"``, ``"flatten"``,
         ``"pool"``, ``"mean"``, ``"identity"``, ``"add"``, ``"select"`` (one item of several),
         ``"shape"``, or ``"other"``.
@@ -69,7 +69,6 @@ _KINDS: dict[type[nn.Module], str] = {
     nn.Linear: "linear",
     nn.Embedding: "embedding",
     nn.MultiheadAttention: "attention",
-    nn.TransformerEncoderLayer: "encoder_layer",
     nn.LayerNorm: "layernorm",
     nn.RMSNorm: "rmsnorm",
     nn.BatchNorm1d: "batchnorm",
@@ -109,6 +108,7 @@ _CONTAINERS = (
     nn.ParameterList,
     nn.ParameterDict,
     nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
 )
 
 
@@ -216,6 +216,47 @@ def describe_call(
     if plain in ("contiguous", "clone"):
         return Step("identity", name)
     return Step("other", name)
+
+
+def rewritten(module: nn.Module) -> Callable[..., Any]:
+    """Forward pass of a composition in terms of its parts, for a placeholder to go through.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    callable
+        The module's own, but for the encoders of torch: those ask for shapes, masks and fused
+        kernels on the way to the plain formula that is returned here, without masks.
+    """
+    if isinstance(module, nn.TransformerEncoder):
+        return lambda src: _encode(module, src)
+    if isinstance(module, nn.TransformerEncoderLayer):
+        return lambda src: _encode_layer(module, src)
+    return module.forward
+
+
+def _encode(encoder: nn.TransformerEncoder, x: Any) -> Any:
+    for layer in encoder.layers:
+        x = layer(x)
+    return x if encoder.norm is None else encoder.norm(x)
+
+
+def _encode_layer(layer: nn.TransformerEncoderLayer, x: Any) -> Any:
+    def attend(h: Any) -> Any:
+        return layer.dropout1(layer.self_attn(h, h, h)[0])
+
+    def feed(h: Any) -> Any:
+        activate: Any = layer.activation
+        return layer.dropout2(layer.linear2(layer.dropout(activate(layer.linear1(h)))))
+
+    if layer.norm_first:
+        x = x + attend(layer.norm1(x))
+        return x + feed(layer.norm2(x))
+    x = layer.norm1(x + attend(x))
+    return layer.norm2(x + feed(x))
 
 
 _POOL_NAMES = {

@@ -125,12 +125,23 @@ def test_a_network_that_cannot_be_followed_at_all():
     assert attention == [f"blocks.{i}.attention" for i in range(3)]
 
 
-def test_encoders_of_torch():
-    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
-    flow = read_flow(nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)))
-    assert [node.module for node in flow if node.kind == "encoder_layer"] == [
-        "0.layers.0", "0.layers.1",
-    ]  # fmt: skip
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_encoders_of_torch_are_looked_into(norm_first):
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, norm_first=norm_first)
+    encoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(4), enable_nested_tensor=False)
+    flow = read_flow(nn.Sequential(encoder, nn.Linear(4, 2)))
+    assert flow.unread == ()
+    attention = [node.module for node in flow if node.kind == "attention"]
+    assert attention == ["0.layers.0.self_attn", "0.layers.1.self_attn"]
+    hidden = [node for node in flow if node.what == "relu"]
+    assert [flow.parents(node)[0].module for node in hidden] == [
+        "0.layers.0.linear1",
+        "0.layers.1.linear1",
+    ]
+    first = next(node for node in flow if node.kind == "attention")
+    assert {parent.kind for parent in flow.parents(first)} == {
+        "layernorm" if norm_first else "input"
+    }
 
 
 def test_forward_functions_are_followed():
