@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.grouping import group_rows
 
-__all__ = ["LAYER_GROUPS", "LayerForm", "canonical_layers", "layer_blocks"]
+__all__ = ["LAYER_GROUPS", "LayerForm", "canonical_layers", "layer_blocks", "random_keys"]
 
 # Which scales an activation lets through: any a > 0, the signs, any invertible matrix, or none.
 LAYER_GROUPS = {
@@ -241,16 +241,18 @@ class _Work:
         self.foldable = (
             list(foldable) if foldable is not None else [w.dim() == 2 for w in weights[1:]]
         )
+        self.dense = [weight.dim() == 2 for weight in weights]
         self.layers = list(range(depth))
         self.units = [torch.arange(len(bias)) for bias in self.biases[:-1]]
         self.groups = [units.clone() for units in self.units]
         self.scales = [torch.ones_like(bias) for bias in self.biases[:-1]]
 
     def multiply_linear(self) -> None:
-        """Multiply together the layers with no activation between them."""
+        """Multiply together the linear layers with no activation between them."""
         for index in reversed(range(len(self.activations))):
             after, before = self.weights[index + 1], self.weights[index]
-            if self.activations[index] != "identity" or after.shape[2] > 1:
+            dense = self.dense[index] and self.dense[index + 1] and after.shape[2] == 1
+            if self.activations[index] != "identity" or not dense:
                 continue
             matrix = after[:, :, 0]
             shape = (matrix.shape[0], *before.shape[1:])
@@ -258,7 +260,7 @@ class _Work:
             self.weights[index + 1] = (matrix @ before.reshape(before.shape[0], -1)).reshape(shape)
             for field in (
                 *(self.weights, self.biases, self.activations, self.slopes, self.foldable),
-                *(self.layers, self.units, self.groups, self.scales),
+                *(self.layers, self.units, self.groups, self.scales, self.dense),
             ):
                 del field[index]
 
@@ -331,7 +333,7 @@ class _Work:
             scale = torch.linalg.vector_norm(rows, dim=1)
         else:
             # A random projection has no sign that many units share by being zero.
-            scale = torch.where(_keys(rows, 2) < 0, -1.0, 1.0).double()
+            scale = torch.where(random_keys(rows, 2) < 0, -1.0, 1.0).double()
         self.weights[index] = self.weights[index] / scale[:, None, None]
         self.biases[index] = self.biases[index] / scale
         self.weights[index + 1] = self.weights[index + 1] * scale[None, :, None]
@@ -366,12 +368,22 @@ class _Work:
         self.scales[index] = self.scales[index][first]
 
     def _sort(self, index: int) -> None:
-        order = torch.argsort(_keys(self._rows(index), 0), stable=True)
+        order = torch.argsort(random_keys(self._rows(index), 0), stable=True)
         if not torch.equal(order, torch.arange(len(order))):
             self._keep(index, order)
 
 
-def _keys(rows: Tensor, seed: int) -> Tensor:
-    """One random projection of each row, the same for all networks of this width."""
+def random_keys(rows: Tensor, seed: int) -> Tensor:
+    """One random projection of each row, the same for all networks of this width.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, m)
+    seed : int
+
+    Returns
+    -------
+    Tensor of shape (n,)
+    """
     generator = np.random.default_rng((seed, rows.shape[1]))
     return rows @ torch.from_numpy(generator.normal(size=rows.shape[1])).to(rows)
