@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 
 from skgeo.autodiff.modelcheck import check_finite, check_kind
 from skgeo.exceptions import NotAModelError, SkgeoError, warn
-from skgeo.geometry.symmetry.apply import transform_layers
-from skgeo.geometry.symmetry.canonical import check_interface, one_hidden_of, stack_form
-from skgeo.geometry.symmetry.correspondence import match_forms, relative_distance
-from skgeo.geometry.symmetry.hinge_equivalence import compare_hinges
-from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS, LayerForm
+from skgeo.geometry.symmetry.canonical import check_interface
+from skgeo.geometry.symmetry.comparison import compare_stacks
+from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS
 from skgeo.geometry.symmetry.one_hidden import resolve_tolerance
 from skgeo.geometry.symmetry.report import EquivalenceReport
 from skgeo.geometry.symmetry.stack import Stack, read_stack
@@ -112,7 +109,7 @@ def equivalent(
         found = EquivalenceReport("undecided", outside, float("nan"), tol)
     else:
         check_interface(stacks[0], stacks[1])
-        found = _compare_stacks(stacks[0], stacks[1], tol)
+        found = compare_stacks(stacks[0], stacks[1], tol)
         if found.verdict == "different" or (found.verdict == "equivalent" and _is_exact(stacks)):
             return found
     # What is only equal up to tol may differ by that much.
@@ -275,9 +272,11 @@ def _read(*nets: nn.Module) -> tuple[list[Stack], str]:
 def _same_network(a: nn.Module, b: nn.Module) -> bool:
     """Whether b is a plain copy of a: modules, settings, weights and buffers."""
     ours, theirs = dict(a.named_modules()), dict(b.named_modules())
-    weights, others = a.state_dict(), b.state_dict()
+    weights, others = (dict([*net.named_parameters(), *net.named_buffers()]) for net in (a, b))
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (*a.modules(), *b.modules()))
     return (
-        ours.keys() == theirs.keys()
+        not hooked
+        and ours.keys() == theirs.keys()
         and weights.keys() == others.keys()
         and all(torch.equal(weights[key], others[key]) for key in weights)
         and all(_settings(ours[key]) == _settings(theirs[key]) for key in ours)
@@ -298,112 +297,3 @@ def _is_exact(stacks: Sequence[Stack]) -> bool:
     """Whether activations are known in full: some have parameters that the chain leaves out."""
     names = {name for stack in stacks for name in stack.activations}
     return all(LAYER_GROUPS[name] != "none" for name in names)
-
-
-def _compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
-    networks = one_hidden_of(a), one_hidden_of(b)
-    if networks[0] is not None and networks[1] is not None:
-        found = compare_hinges(networks[0], networks[1], tol=tol)
-        if found.verdict != "equivalent":
-            return found
-        if a.activations == b.activations and a.slopes == b.slopes and len(a.activations) == 1:
-            return replace(found, bias_shift=_last_bias(b) - _last_bias(a))
-        # Layers without an activation, or other slopes: units are not those of the chain.
-        return replace(
-            found,
-            reason=(
-                "equal jumps on all activation boundaries, linear parts and constants"
-                if networks[0].n_units
-                else "equal products of the matrices"
-            ),
-            matched="boundaries" if networks[0].n_units else "layers",
-            permutation=None,
-            scales=None,
-            flips=None,
-            bias_shift=None,
-        )
-    return _compare_layers(a, b, tol)
-
-
-def _compare_layers(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
-    ours, theirs = stack_form(a, tol), stack_form(b, tol)
-    match = match_forms(ours, theirs, tol=tol)
-    if match.layer is not None:
-        return EquivalenceReport("undecided", match.reason, match.residual, tol)
-    found = EquivalenceReport(
-        "equivalent",
-        "normal forms agree layer by layer",
-        match.residual,
-        tol,
-        "layers",
-    )
-    whole = ours.is_whole and theirs.is_whole
-    if not whole or len(ours.layers) < len(a.activations) or a.widths != b.widths:
-        return found
-    permutation, scales, flips = _unit_maps(ours, theirs, match.partners, match.signs)
-    residual = _residual(a, b, permutation, scales, flips)
-    if residual > tol:
-        reason = f"what the matched units of a become differs from b by {residual:.1e}"
-        return replace(found, verdict="undecided", reason=reason, residual=residual, matched=None)
-    return replace(
-        found,
-        reason="permutations, scales and signs take the units of one to those of the other",
-        residual=residual,
-        permutation=permutation,
-        scales=scales,
-        flips=flips,
-        bias_shift=_last_bias(b) - _last_bias(a),
-    )
-
-
-def _unit_maps(
-    a: LayerForm, b: LayerForm, partners: Sequence[Tensor], signs: Sequence[Tensor]
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Maps of the units of the stacks, from those of their forms."""
-    permutation, scales, flips = [], [], []
-    for index, (partner, sign) in enumerate(zip(partners, signs, strict=True)):
-        ours, theirs = a.units[index][partner], b.units[index]
-        ratio = sign * b.scales[index] / a.scales[index][partner]
-        order = torch.empty_like(ours)
-        order[theirs] = ours
-        factor = torch.empty_like(ratio)
-        factor[theirs] = ratio
-        permutation.append(order)
-        scales.append(factor.abs())
-        flips.append(factor.sign().to(torch.int64))
-    return tuple(permutation), tuple(scales), tuple(flips)
-
-
-def _residual(
-    a: Stack,
-    b: Stack,
-    permutation: Sequence[Tensor],
-    scales: Sequence[Tensor],
-    flips: Sequence[Tensor],
-) -> float:
-    """Largest relative difference of a row of b from what a is turned into."""
-    weights, biases = transform_layers(
-        a.weights,
-        a.biases,
-        a.activations,
-        permutation=permutation,
-        scales=scales,
-        flips=flips,
-        slopes=a.slopes,
-    )
-    return max(
-        relative_distance(_with_bias(*ours), _with_bias(*theirs))
-        for ours, theirs in zip(
-            zip(weights, biases, strict=True), zip(b.weights, b.biases, strict=True), strict=True
-        )
-    )
-
-
-def _with_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
-    column = weight.new_zeros(len(weight)) if bias is None else bias
-    return torch.cat([weight.flatten(1), column[:, None]], dim=1)
-
-
-def _last_bias(stack: Stack) -> Tensor:
-    bias = stack.biases[-1]
-    return stack.weights[-1].new_zeros(stack.widths[-1]) if bias is None else bias
