@@ -8,13 +8,16 @@ trained networks come to each other under these moves (:func:`match_networks`).
 from skgeo.geometry.symmetry.apply import apply_symmetry
 from skgeo.geometry.symmetry.canonical import CanonicalForm, canonical_form
 from skgeo.geometry.symmetry.equivalence import equivalence_classes, equivalent
+from skgeo.geometry.symmetry.matching import NetworkMatch, match_networks
 from skgeo.geometry.symmetry.report import EquivalenceReport
 
 __all__ = [
     "CanonicalForm",
     "EquivalenceReport",
+    "NetworkMatch",
     "apply_symmetry",
     "canonical_form",
     "equivalence_classes",
     "equivalent",
+    "match_networks",
 ]
