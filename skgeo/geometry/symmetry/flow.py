@@ -43,7 +43,7 @@ class FlowNode:
     module : str or None
         Dotted name of the module, None for calls of functions and methods.
     parents, users : tuple of str
-        Names of the steps that it reads, and that read it, in order.
+        Names of the steps that it reads, as often as they are given, and that read it, in order.
     slope : float
         Of a rectifier for negative arguments, NaN for everything else.
     known : bool
@@ -303,13 +303,25 @@ def _as_nodes(
             described[node][0],
             described[node][1],
             node.target if node.op == "call_module" else None,
-            tuple(mark + p.name for p in node.all_input_nodes if p not in dropped),
+            tuple(mark + p.name for p in _arguments(node) if p not in dropped),
             tuple(mark + u.name for u in node.users if u not in dropped),
             described[node][2],
         )
         for node in graph.nodes
         if node not in dropped
     ]
+
+
+def _arguments(node: fx.Node) -> list[fx.Node]:
+    """Steps among the arguments of a call, in order and as often as they are given."""
+    found: list[fx.Node] = []
+
+    def note(argument: fx.Node) -> fx.Node:
+        found.append(argument)
+        return argument
+
+    fx.node.map_arg((node.args, node.kwargs), note)
+    return found
 
 
 def _describe(

@@ -1,0 +1,127 @@
+"""Units that are never read, never respond, or respond to everything alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
+from skgeo.geometry.symmetry.generators.hidden import HiddenLayer, hidden_layers
+from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
+
+__all__ = ["constant_unit", "dead", "no_output"]
+
+
+def no_output(network: SymmetryNetwork) -> Iterator[Candidate]:
+    """Every incoming weight and bias of a unit whose outgoing weights are all zero.
+
+    Parameters
+    ----------
+    network : SymmetryNetwork
+
+    Yields
+    ------
+    Candidate
+    """
+    for hidden in hidden_layers(network):
+        for unit in range(hidden.width):
+            if not bool(hidden.outgoing(unit).any()):
+                yield from _incoming(network, hidden, unit, "no_output", "all")
+
+
+def dead(network: SymmetryNetwork) -> Iterator[Candidate]:
+    """Every parameter of a rectifier unit that responds to no sample.
+
+    Parameters
+    ----------
+    network : SymmetryNetwork
+
+    Yields
+    ------
+    Candidate
+        Of domain "data", or "all" where the unit has no incoming weights.
+    """
+    for hidden in hidden_layers(network):
+        if hidden.activation != "relu":
+            continue
+        high = network.seen[hidden.name].outputs.high
+        for unit in (high <= 0).nonzero().reshape(-1).tolist():
+            constant = not bool(hidden.layer.weight[unit].any())
+            domain: Literal["all", "data"] = "all" if constant else "data"
+            yield from _incoming(network, hidden, unit, "dead", domain)
+            for consumer in hidden.consumers:
+                if consumer.node.kind == "batchnorm":
+                    continue
+                weight, columns = consumer.layer.weight, consumer.columns(unit)
+                shape = weight[:, columns].shape
+                for place in torch.arange(shape.numel()).tolist():
+                    values = torch.zeros(shape.numel(), dtype=torch.float64)
+                    values[place] = 1.0
+                    change = Change(network).add(weight, (slice(None), columns), values.view(shape))
+                    yield from change.candidate("dead", hidden.name, [unit], domain=domain)
+
+
+def constant_unit(network: SymmetryNetwork) -> Iterator[Candidate]:
+    """The bias of a unit without incoming weights against the biases of what reads it.
+
+    Parameters
+    ----------
+    network : SymmetryNetwork
+
+    Yields
+    ------
+    Candidate
+        That its outgoing weights can be exchanged for those biases is told by ``constant_input``.
+    """
+    for hidden in hidden_layers(network):
+        bias = hidden.layer.bias
+        if bias is None or hidden.activation == "identity":
+            continue
+        norms = hidden.layer.weight.detach().flatten(1).abs().amax(1)
+        for unit in (norms == 0).nonzero().reshape(-1).tolist():
+            slope = derivative(hidden, bias[unit].detach())
+            if slope is None:
+                continue
+            change = Change(network).add(bias, unit, 1.0)
+            for consumer in hidden.consumers:
+                sums = consumer.outgoing(unit).flatten(1).sum(1)
+                change.add(consumer.layer.bias, slice(None), -slope * sums)
+            yield from change.candidate("constant_unit", hidden.name, [unit])
+
+
+def derivative(hidden: HiddenLayer, value: Tensor) -> float | None:
+    """Derivative of a layer's activation at a number; None where the function is not known."""
+    function = getattr(F, hidden.activation, None) or getattr(torch, hidden.activation, None)
+    if hidden.activation == "prelu" or function is None:
+        return None
+    argument = value.double().clone().requires_grad_(True)
+    with torch.enable_grad():
+        if hidden.activation == "leaky_relu":
+            result = F.leaky_relu(argument, hidden.slope)
+        else:
+            result = function(argument)
+        (found,) = torch.autograd.grad(result, argument)
+    return float(found)
+
+
+def _incoming(
+    network: SymmetryNetwork,
+    hidden: HiddenLayer,
+    unit: int,
+    symmetry: str,
+    domain: Literal["all", "data"],
+) -> Iterator[Candidate]:
+    """Every entry of what makes a unit."""
+    for parameter in (hidden.layer.weight, hidden.layer.bias):
+        if parameter is None:
+            continue
+        shape = parameter[unit].shape
+        for place in range(shape.numel()):
+            values = torch.zeros(shape.numel(), dtype=torch.float64)
+            values[place] = 1.0
+            change = Change(network).add(parameter, unit, values.view(shape))
+            yield from change.candidate(symmetry, hidden.name, [unit], domain=domain)

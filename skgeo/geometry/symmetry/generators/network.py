@@ -1,0 +1,240 @@
+"""A network on data in float64, with what closed-form null vectors are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.autodiff.copytree import TreeCopy, unwrap
+from skgeo.autodiff.modelcheck import check_kind
+from skgeo.autodiff.pushforward import OutputOperator
+from skgeo.autodiff.replica import Replica, replica
+from skgeo.data import Inputs, as_samples, cast_inputs
+from skgeo.geometry.likelihood import Likelihood
+from skgeo.geometry.pullback import Pullback
+from skgeo.geometry.symmetry.flow import Flow, FlowNode, read_flow
+
+__all__ = ["Ranges", "Seen", "SymmetryNetwork"]
+
+_WATCHED = ("linear", "conv", "batchnorm", "layernorm", "rmsnorm", "embedding")
+
+
+class Ranges(NamedTuple):
+    """Smallest and largest value on the data, by unit."""
+
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one layer met on the data.
+
+    Attributes
+    ----------
+    inputs : Ranges or None
+        Of each input column; None where the layer has none.
+    outputs : Ranges
+        Of each unit.
+    rows : Tensor or None
+        For embeddings, which rows of the table were read.
+    """
+
+    inputs: Ranges | None
+    outputs: Ranges
+    rows: Tensor | None
+
+
+class SymmetryNetwork:
+    """A network on data, in float64, whose flat directions are to be named.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Never touched.
+    X : any kind of data
+    forward : callable, optional
+    likelihood, said, targets
+        As in :class:`~skgeo.geometry.pullback.Pullback`.
+    keep_integers : bool, default=False
+    batch_size : int, optional
+    device : str or torch.device, optional
+
+    Attributes
+    ----------
+    flow : Flow
+        Of the copy in float64.
+    pullback : Pullback
+        Of the same copy.
+    n_parameters : int
+        P, trainable parameters only.
+    skipped : list of str
+        What a rule left out, with the reason.
+
+    Notes
+    -----
+    Weights and data are converted without loss, so that this is the same function evaluated with
+    smaller rounding errors.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        X: Any,
+        *,
+        forward: Callable[..., Any] | None = None,
+        likelihood: str | Likelihood = "gaussian",
+        said: str | Likelihood | None = None,
+        targets: Any = None,
+        keep_integers: bool = False,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self._module, self._forward = as_double(module, forward)
+        samples = as_samples(X, targets)
+        self.pullback = Pullback(
+            self._module,
+            samples,
+            forward=self._forward,
+            likelihood=likelihood,
+            said=said,
+            keep_integers=keep_integers,
+            batch_size=batch_size,
+            device=device,
+        )
+        self._samples = samples
+        self._keep_integers = keep_integers
+        self._device = device
+        self.flow: Flow = read_flow(self._module, forward=self._forward)
+        self.n_parameters = self.pullback.n_parameters
+        self.skipped: list[str] = []
+        self._places: dict[int, Tensor] = {}
+        self._offsets: dict[int, int] = {}
+        start = 0
+        for parameter in self._module.parameters():
+            if parameter.requires_grad:
+                self._offsets[id(parameter)] = start
+                start += parameter.numel()
+
+    def places(self, parameter: Tensor) -> Tensor:
+        """Place of each entry of a trained parameter among all P, in its shape."""
+        if id(parameter) not in self._places:
+            start = self._offsets[id(parameter)]
+            index = torch.arange(start, start + parameter.numel()).view(parameter.shape)
+            self._places[id(parameter)] = index
+        return self._places[id(parameter)]
+
+    def trains(self, parameter: Tensor) -> bool:
+        """Whether a parameter is among the P."""
+        return id(parameter) in self._offsets
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The output family."""
+        return self.pullback.likelihood
+
+    def layers(self, *kinds: str) -> list[tuple[FlowNode, Any]]:
+        """Steps of some kinds whose module is called once, and the modules.
+
+        Parameters
+        ----------
+        *kinds : str
+
+        Returns
+        -------
+        list of (FlowNode, Module)
+        """
+        return [
+            (node, self.flow.layer(node))
+            for node in self.flow
+            if node.kind in kinds and node.module is not None and self.calls(node) == 1
+        ]
+
+    def calls(self, node: FlowNode) -> int:
+        """How often the module of a step is called."""
+        return self.flow.calls(str(node.module))
+
+    def operators(self) -> Iterator[OutputOperator]:
+        """Products with J and its transpose, one batch after the other."""
+        copy = replica(self._module, forward=self._forward, device=self._device)
+        for batch in self._batches(copy):
+            yield OutputOperator(copy, batch)
+
+    def _batches(self, copy: Replica) -> Iterator[Inputs]:
+        samples = self._samples.to(
+            dtype=torch.float64, keep_integers=self._keep_integers or copy.takes_integers
+        )
+        for batch in self.pullback.batches():
+            yield cast_inputs(samples.take(batch.start, batch.stop), device=copy.device)
+
+    @cached_property
+    def seen(self) -> dict[str, Seen]:
+        """What each layer met on the data, by the name of its module."""
+        copy = replica(self._module, forward=self._forward, device=self._device)
+        watched = {str(node.module): node.kind for node in self.flow if node.kind in _WATCHED}
+        found: dict[str, Seen] = {}
+        handles = []
+        for name, kind in watched.items():
+            layer = copy.module.get_submodule(name) if name else copy.module
+
+            def note(
+                layer: nn.Module, args: Any, output: Any, name: str = name, kind: str = kind
+            ) -> None:
+                new = _observe(layer, kind, args[0], output)
+                found[name] = _merge(found[name], new) if name in found else new
+
+            handles.append(layer.register_forward_hook(note))
+        with torch.no_grad():
+            for batch in self._batches(copy):
+                copy(batch)
+        for handle in handles:
+            handle.remove()
+        return found
+
+
+def as_double(
+    module: nn.Module, forward: Callable[..., Any] | None
+) -> tuple[nn.Module, Callable[..., Any] | None]:
+    """Copy of a module in float64, and its forward function with the copy in place of it."""
+    source = unwrap(check_kind(module))
+    copy = TreeCopy(source)
+    for parameter in copy.root.parameters():
+        parameter.requires_grad_(copy.sources[id(parameter)].requires_grad)
+    modes = {name: m.training for name, m in source.named_modules()}
+    for name, part in copy.root.named_modules():
+        part.training = modes.get(name, False)
+    if any(p.dtype != torch.float64 for p in copy.root.parameters() if p.is_floating_point()):
+        copy.root.double()
+    return copy.root, copy.visit(forward)
+
+
+def _observe(layer: nn.Module, kind: str, inputs: Tensor, outputs: Tensor) -> Seen:
+    axis = 1 if kind in ("conv", "batchnorm") else -1
+    rows = None
+    if isinstance(layer, nn.Embedding):
+        used = torch.bincount(inputs.reshape(-1), minlength=layer.num_embeddings)
+        rows = (used > 0).cpu()
+    return Seen(
+        None if kind == "embedding" else _ranges(inputs, axis), _ranges(outputs, axis), rows
+    )
+
+
+def _ranges(values: Tensor, axis: int) -> Ranges:
+    columns = values.detach().movedim(axis, -1).reshape(-1, values.shape[axis])
+    return Ranges(columns.amin(0).cpu(), columns.amax(0).cpu())
+
+
+def _merge(old: Seen, new: Seen) -> Seen:
+    def join(a: Ranges, b: Ranges) -> Ranges:
+        return Ranges(torch.minimum(a.low, b.low), torch.maximum(a.high, b.high))
+
+    inputs = None
+    if old.inputs is not None and new.inputs is not None:
+        inputs = join(old.inputs, new.inputs)
+    rows = None if old.rows is None or new.rows is None else old.rows | new.rows
+    return Seen(inputs, join(old.outputs, new.outputs), rows)
