@@ -20,6 +20,8 @@ __all__ = ["AnnihilatingSets", "annihilating_sets"]
 # Pairs of units that a search for sets of four holds.
 _PAIRS = 2**20
 _FOUND = 4096
+# Units whose null space is looked at.
+_COLUMNS = 2048
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def annihilating_sets(
     -----
     All sets are found where the null space of the :math:`kn \times d` matrix of the
     :math:`q_i w_i^T` falls into blocks of few dimensions (:mod:`skgeo.geometry.symmetry.binary`),
-    as it does for up to some 500 units in general position, or several thousand with
+    as it does for up to some 500 units in general position, or 2000 with
     :math:`k n \ge d` where there is none. Otherwise pairs of units, or of pairs, are matched by
     sorting, up to `max_size` (sets of two only, for more than some 1400 units).
 
@@ -124,7 +126,7 @@ def annihilating_sets(
 
     few = k * n <= d + 16
     vectors = (q[:, None] * w.T[None]).reshape(k * n, d) if few else functionals(d + 16)
-    blocks = binary_blocks(vectors, None, max(tol, 1e-14)) if d <= 4096 else None
+    blocks = binary_blocks(vectors, None, max(tol, 1e-14)) if d <= _COLUMNS else None
     found: list[Tensor] = []
     complete = blocks is not None
     for block in blocks or ():

@@ -118,7 +118,7 @@ def binary_blocks(vectors: Tensor, target: Tensor | None, tol: float) -> list[Bl
 
 def _independent(scaled: Tensor) -> list[Block] | None:
     d = scaled.shape[1]
-    if scaled.shape[0] < d or d > 8 * _DENSE:
+    if scaled.shape[0] < d or d > 4 * _DENSE:
         return None
     gram = scaled.T @ scaled
     gram.diagonal().sub_(1e-9)
