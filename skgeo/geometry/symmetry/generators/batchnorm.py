@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
@@ -31,20 +32,20 @@ def batchnorm(network: SymmetryNetwork) -> Iterator[Candidate]:
             continue
         if len(before.users) != 1 or norm.weight is None:
             continue
-        layer = network.flow.layer(before)
+        layer: Any = network.flow.layer(before)
         roots = (norm.running_var + norm.eps).sqrt()
         for unit in range(norm.num_features):
             gamma, mean, root = norm.weight.detach()[unit], norm.running_mean[unit], roots[unit]
             weight, bias = layer.weight, layer.bias
             change = Change(network)
-            change.add(weight, unit, weight[unit].detach())  # type: ignore[index,arg-type]
+            change.add(weight, unit, weight[unit].detach())
             change.add(norm.weight, unit, -gamma)
             if bias is None:
                 change.add(norm.bias, unit, -gamma * mean / root)
             else:
-                change.add(bias, unit, bias[unit].detach() - mean)  # type: ignore[index,arg-type]
+                change.add(bias, unit, bias[unit].detach() - mean)
             yield from change.candidate("batchnorm", before.module, [unit])
             if bias is not None:
-                change = Change(network).add(bias, unit, 1.0)  # type: ignore[arg-type]
+                change = Change(network).add(bias, unit, 1.0)
                 change.add(norm.bias, unit, -gamma / root)
                 yield from change.candidate("batchnorm", before.module, [unit])

@@ -81,13 +81,15 @@ def constant_unit(network: SymmetryNetwork) -> Iterator[Candidate]:
         bias = hidden.layer.bias
         if bias is None or hidden.activation == "identity":
             continue
-        norms = hidden.layer.weight.detach().flatten(1).abs().amax(1)
+        norms = hidden.layer.weight.detach().reshape(hidden.width, -1).abs().amax(1)
         for unit in (norms == 0).nonzero().reshape(-1).tolist():
             slope = derivative(hidden, bias[unit].detach())
             if slope is None:
                 continue
             change = Change(network).add(bias, unit, 1.0)
             for consumer in hidden.consumers:
+                if consumer.node.kind == "batchnorm":
+                    continue
                 sums = consumer.outgoing(unit).flatten(1).sum(1)
                 change.add(consumer.layer.bias, slice(None), -slope * sums)
             yield from change.candidate("constant_unit", hidden.name, [unit])

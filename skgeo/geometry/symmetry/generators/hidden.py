@@ -103,7 +103,7 @@ class HiddenLayer:
     @property
     def width(self) -> int:
         """Number of units."""
-        return int(self.layer.weight.shape[0])
+        return int(self.layer.weight.shape[self.node.kind == "embedding"])
 
     @property
     def is_homogeneous(self) -> bool:
@@ -161,7 +161,8 @@ def _follow(
 ) -> tuple[str, float, tuple[Consumer, ...]] | None:
     """Activation and readers of the units that a step makes."""
     first = node.kind in ("conv", "batchnorm")
-    width = network.flow.layer(node).weight.shape[0]  # type: ignore[union-attr]
+    maker: Any = network.flow.layer(node)
+    width = maker.weight.shape[0]
     start, activation, slope = node, "identity", 1.0
     current = node
     while True:

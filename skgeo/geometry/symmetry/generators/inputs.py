@@ -1,14 +1,13 @@
-"""Inputs of a layer that are constant on the data, and rows of a table that are never read."""
+"""Inputs of a layer that are constant on the data, and entries that never meet any."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
 
-__all__ = ["constant_input", "unused_row"]
+__all__ = ["constant_input", "unused_entry"]
 
 
 def constant_input(network: SymmetryNetwork) -> Iterator[Candidate]:
@@ -24,39 +23,27 @@ def constant_input(network: SymmetryNetwork) -> Iterator[Candidate]:
         One for each row of the layer and constant input, zero or not. Without a bias those on
         constants that are not zero are traded for one another.
     """
-    for node, layer in network.layers("linear", "conv"):
+    for node, layer in network.layers("linear"):
         inputs = network.seen[str(node.module)].inputs
-        if inputs is None or (node.kind == "conv" and layer.groups > 1):
+        if inputs is None:
             continue
-        constant = inputs.low == inputs.high
         first: int | None = None
-        for column in constant.nonzero().reshape(-1).tolist():
+        for column in (inputs.low == inputs.high).nonzero().reshape(-1).tolist():
             value = float(inputs.low[column])
             if value != 0.0 and layer.bias is None and first is None:
                 first = column  # the others are measured against it
                 continue
             for row in range(layer.weight.shape[0]):
-                for place in _kernel(layer):
-                    where = (row, column, *place)
-                    change = Change(network).add(layer.weight, where, 1.0)
-                    if layer.bias is not None:
-                        change.add(layer.bias, row, -value)
-                    elif value != 0.0 and first is not None:
-                        ratio = value / float(inputs.low[first])
-                        change.add(layer.weight, (row, first, *place), -ratio)
-                    yield from change.candidate("constant_input", node.module, [row], domain="data")
+                change = Change(network).add(layer.weight, (row, column), 1.0)
+                if layer.bias is not None:
+                    change.add(layer.bias, row, -value)
+                elif value != 0.0 and first is not None:
+                    change.add(layer.weight, (row, first), -value / float(inputs.low[first]))
+                yield from change.candidate("constant_input", node.module, [row], domain="data")
 
 
-def _kernel(layer: Any) -> list[tuple[int, ...]]:
-    shape = tuple(layer.weight.shape[2:])
-    places: list[tuple[int, ...]] = [()]
-    for length in shape:
-        places = [(*place, step) for place in places for step in range(length)]
-    return places
-
-
-def unused_row(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """Rows of an embedding that no sample asks for.
+def unused_entry(network: SymmetryNetwork) -> Iterator[Candidate]:
+    """Rows of an embedding that no sample asks for, and entries of a kernel that only meet zeros.
 
     Parameters
     ----------
@@ -67,11 +54,12 @@ def unused_row(network: SymmetryNetwork) -> Iterator[Candidate]:
     Candidate
         One an entry.
     """
-    for node, layer in network.layers("embedding"):
-        rows = network.seen[str(node.module)].rows
-        if rows is None:
+    for node, layer in network.layers("embedding", "conv"):
+        reached = network.seen[str(node.module)].reached
+        if reached is None:
             continue
-        for row in (~rows).nonzero().reshape(-1).tolist():
-            for column in range(layer.weight.shape[1]):
-                change = Change(network).add(layer.weight, (row, column), 1.0)
-                yield from change.candidate("unused_row", node.module, [row], domain="data")
+        if node.kind == "embedding":
+            reached = reached[:, None].expand(layer.weight.shape)
+        for where in (~reached).nonzero().tolist():
+            change = Change(network).add(layer.weight, tuple(where), 1.0)
+            yield from change.candidate("unused_entry", node.module, where[:1], domain="data")

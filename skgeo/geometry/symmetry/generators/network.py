@@ -41,13 +41,14 @@ class Seen:
         Of each input column; None where the layer has none.
     outputs : Ranges
         Of each unit.
-    rows : Tensor or None
-        For embeddings, which rows of the table were read.
+    reached : Tensor or None
+        For embeddings, which rows of the table were read; for convolutions, which entries of the
+        weight ever met an input other than zero.
     """
 
     inputs: Ranges | None
     outputs: Ranges
-    rows: Tensor | None
+    reached: Tensor | None
 
 
 class SymmetryNetwork:
@@ -215,13 +216,24 @@ def as_double(
 
 def _observe(layer: nn.Module, kind: str, inputs: Tensor, outputs: Tensor) -> Seen:
     axis = 1 if kind in ("conv", "batchnorm") else -1
-    rows = None
+    reached = None
     if isinstance(layer, nn.Embedding):
         used = torch.bincount(inputs.reshape(-1), minlength=layer.num_embeddings)
-        rows = (used > 0).cpu()
+        reached = (used > 0).cpu()
+    elif kind == "conv":
+        reached = _reached(layer, inputs)
     return Seen(
-        None if kind == "embedding" else _ranges(inputs, axis), _ranges(outputs, axis), rows
+        None if kind == "embedding" else _ranges(inputs, axis), _ranges(outputs, axis), reached
     )
+
+
+def _reached(layer: Any, inputs: Tensor) -> Tensor:
+    """Entries of a kernel whose gradient is not zero for want of inputs."""
+    kernel = torch.ones_like(layer.weight, requires_grad=True)
+    with torch.enable_grad():
+        total = layer._conv_forward(inputs.detach().abs(), kernel, None).sum()
+        (sums,) = torch.autograd.grad(total, kernel)
+    return (sums != 0).cpu()
 
 
 def _ranges(values: Tensor, axis: int) -> Ranges:
@@ -236,5 +248,7 @@ def _merge(old: Seen, new: Seen) -> Seen:
     inputs = None
     if old.inputs is not None and new.inputs is not None:
         inputs = join(old.inputs, new.inputs)
-    rows = None if old.rows is None or new.rows is None else old.rows | new.rows
-    return Seen(inputs, join(old.outputs, new.outputs), rows)
+    reached = None
+    if old.reached is not None and new.reached is not None:
+        reached = old.reached | new.reached
+    return Seen(inputs, join(old.outputs, new.outputs), reached)

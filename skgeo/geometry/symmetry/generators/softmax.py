@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from skgeo.geometry.likelihood import Categorical
 from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
@@ -32,11 +33,11 @@ def softmax_shift(network: SymmetryNetwork) -> Iterator[Candidate]:
         (node,) = network.flow.parents(node)
     if node.kind != "linear" or network.calls(node) != 1:
         return
-    layer = network.flow.layer(node)
+    layer: Any = network.flow.layer(node)
     weight, bias = layer.weight, layer.bias
-    for column in range(weight.shape[1]):  # type: ignore[union-attr]
-        change = Change(network).add(weight, (slice(None), column), 1.0)  # type: ignore[arg-type]
+    for column in range(weight.shape[1]):
+        change = Change(network).add(weight, (slice(None), column), 1.0)
         yield from change.candidate("softmax_shift", node.module, weighted=True)
     if bias is not None:
-        change = Change(network).add(bias, slice(None), 1.0)  # type: ignore[arg-type]
+        change = Change(network).add(bias, slice(None), 1.0)
         yield from change.candidate("softmax_shift", node.module, weighted=True)

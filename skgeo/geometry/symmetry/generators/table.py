@@ -11,7 +11,7 @@ from skgeo.geometry.symmetry.generators.batchnorm import batchnorm
 from skgeo.geometry.symmetry.generators.candidate import Candidate
 from skgeo.geometry.symmetry.generators.degenerate import constant_unit, dead, no_output
 from skgeo.geometry.symmetry.generators.duplicates import duplicate
-from skgeo.geometry.symmetry.generators.inputs import constant_input, unused_row
+from skgeo.geometry.symmetry.generators.inputs import constant_input, unused_entry
 from skgeo.geometry.symmetry.generators.linear import linear
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
 from skgeo.geometry.symmetry.generators.normalisation import (
@@ -42,7 +42,7 @@ _RULES: dict[str, Rule] = {
     "constant_unit": constant_unit,
     "dead": dead,
     "constant_input": constant_input,
-    "unused_row": unused_row,
+    "unused_entry": unused_entry,
     "affine": affine,
 }
 
