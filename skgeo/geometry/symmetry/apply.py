@@ -213,7 +213,7 @@ def per_layer(value: Any, depth: int, name: str) -> list[Any]:
         return [value.get(index) for index in range(depth)]
     entries = list(value)
     nested = any(entry is None or _axes(entry) > 0 for entry in entries)
-    if depth == 1 and (not nested or (_axes(value) == 2 and len(entries) > 1)):
+    if depth == 1 and (not nested or (hasattr(value, "shape") and len(entries) > 1)):
         return [value]
     if not nested or len(entries) != depth:
         raise SkgeoError(
