@@ -1,4 +1,4 @@
-r"""One hidden layer with its superfluous units taken out, as a function of the layer before."""
+"""One hidden layer with its superfluous units taken out, as a function of the layer before."""
 
 from __future__ import annotations
 
