@@ -135,14 +135,14 @@ def transform_layers(
         width = len(shifts[index])
         if permutation[index] is None and scales[index] is None and flips[index] is None:
             continue
-        if group in (None, "none") and (scales[index] is not None or flips[index] is not None):
+        order = _order(permutation[index], width, index)
+        turn = _signs(flips[index], width, index)
+        scale = _scale(scales[index], group, width, index)
+        if group in (None, "none") and not bool((scale == 1).all() and (turn == 1).all()):
             raise SkgeoError(
                 f"Hidden layer {index} has the activation {activation!r}, whose units can be "
                 "permuted; no scale or sign of theirs is known to leave the function as it is."
             )
-        order = _order(permutation[index], width, index)
-        turn = _signs(flips[index], width, index)
-        scale = _scale(scales[index], group, width, index)
         flipped = turn < 0
         if group == "positive" and bool(flipped.any()):
             units = order[flipped]

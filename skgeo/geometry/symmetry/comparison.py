@@ -12,7 +12,7 @@ from skgeo.geometry.symmetry.apply import transform_layers
 from skgeo.geometry.symmetry.canonical import one_hidden_of, stack_form
 from skgeo.geometry.symmetry.correspondence import match_forms, relative_distance
 from skgeo.geometry.symmetry.hinge_equivalence import compare_hinges
-from skgeo.geometry.symmetry.layerwise import LayerForm
+from skgeo.geometry.symmetry.layerwise import LayerForm, layer_blocks
 from skgeo.geometry.symmetry.report import EquivalenceReport
 from skgeo.geometry.symmetry.stack import Stack
 
@@ -75,7 +75,7 @@ def _compare_layers(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
     if not whole or len(ours.layers) < len(a.activations) or a.widths != b.widths:
         return found
     permutation, scales, flips = _unit_maps(ours, theirs, match.partners, match.signs)
-    residual = _residual(a, b, permutation, scales, flips)
+    residual = _residual(a, b, theirs, (permutation, scales, flips))
     if residual > tol:
         reason = f"what the matched units of a become differs from b by {residual:.1e}"
         return replace(found, verdict="undecided", reason=reason, residual=residual, matched=None)
@@ -108,14 +108,13 @@ def _unit_maps(
     return tuple(permutation), tuple(scales), tuple(flips)
 
 
-def _residual(
-    a: Stack,
-    b: Stack,
-    permutation: Sequence[Tensor],
-    scales: Sequence[Tensor],
-    flips: Sequence[Tensor],
-) -> float:
-    """Largest relative difference of a row of b from what a is turned into."""
+def _residual(a: Stack, b: Stack, form: LayerForm, maps: tuple[tuple[Tensor, ...], ...]) -> float:
+    """Largest relative difference of a row of b from what a is turned into.
+
+    Columns are weighed by the sizes of the units that they read: the scales of units are free, and
+    with other scales of the layer before another column would dominate each row.
+    """
+    permutation, scales, flips = maps
     weights, biases = transform_layers(
         a.weights,
         a.biases,
@@ -125,17 +124,25 @@ def _residual(
         flips=flips,
         slopes=a.slopes,
     )
-    return max(
-        relative_distance(_with_bias(*ours), _with_bias(*theirs))
-        for ours, theirs in zip(
-            zip(weights, biases, strict=True), zip(b.weights, b.biases, strict=True), strict=True
+    found = []
+    for index, (ours, theirs) in enumerate(
+        zip(layer_blocks(weights), layer_blocks(b.weights), strict=True)
+    ):
+        size = theirs.new_ones(theirs.shape[1])
+        if index:
+            size[form.units[index - 1]] = form.scales[index - 1].abs()
+        found.append(
+            relative_distance(
+                _rows(ours * size[None, :, None], biases[index]),
+                _rows(theirs * size[None, :, None], b.biases[index]),
+            )
         )
-    )
+    return max(found)
 
 
-def _with_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
-    column = weight.new_zeros(len(weight)) if bias is None else bias
-    return torch.cat([weight.flatten(1), column[:, None]], dim=1)
+def _rows(block: Tensor, bias: Tensor | None) -> Tensor:
+    column = block.new_zeros(len(block)) if bias is None else bias
+    return torch.cat([block.flatten(1), column[:, None]], dim=1)
 
 
 def _last_bias(stack: Stack) -> Tensor:

@@ -186,7 +186,7 @@ def _run(copy: Replica, parameters: Mapping[str, Tensor], group: Inputs) -> Tens
             outputs = copy.call(parameters, inputs)
     except SkgeoError:
         raise
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:  # whatever a forward pass makes of inputs that are not its own
         raise SkgeoError(
             f"{type(copy.module).__name__} cannot be run on the inputs: {error}"
         ) from error

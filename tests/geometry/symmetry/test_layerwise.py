@@ -168,12 +168,12 @@ def test_other_activations_only_permute():
 
 def test_rounding_may_swap_units_with_close_keys():
     weights, biases = layers(6, 400, 3)
-    noisy = [w * (1 + 1e-5 * normal(*w.shape, seed=5)) for w in weights]
+    noisy = [w * (1 + 1e-4 * normal(*w.shape, seed=5)) for w in weights]
     forms = [canonical_layers(w, biases, ["tanh"], tol=1e-9) for w in (weights, noisy)]
     assert not torch.equal(forms[0].units[0], forms[1].units[0])
-    match = match_forms(*forms, tol=1e-3)
+    match = match_forms(*forms, tol=1e-2)
     assert match.layer is None
-    assert 1e-6 < match.residual < 1e-4
+    assert 1e-5 < match.residual < 1e-3
     close = match_forms(*forms, tol=1e-9)
     assert close.layer == 0
     assert "rows of layer 0 differ" in close.reason
