@@ -22,6 +22,8 @@ _DRAWS = 4
 # How far beyond what was seen of rounding a difference must be.
 ROUNDING_FACTOR = 8.0
 _MOST_ROWS = 1024
+_POOL, _POOL_COST = 2048, 10**9
+_POOL_SCALES = (1.0, 10.0, 100.0)
 _MOST_PIXELS = 64
 
 
@@ -76,7 +78,8 @@ def probe_inputs(a: nn.Module, stacks: Sequence[Stack], X: Any = None) -> list[I
     -------
     list of inputs
         Random ones of several sizes, points on and beside activation boundaries of the first
-        layers, and X. Empty if nothing is known of the inputs.
+        layers, points where each hidden unit is as active as was seen anywhere, and X. Empty if
+        nothing is known of the inputs.
     """
     generator = torch.Generator().manual_seed(0)
     shape: tuple[int, ...] | None = None
@@ -95,6 +98,7 @@ def probe_inputs(a: nn.Module, stacks: Sequence[Stack], X: Any = None) -> list[I
         groups.append(drawn)
     if len(shape) == 1 and all(stack.kinds[0] == "linear" for stack in stacks):
         groups += [_beside(stack, generator) for stack in stacks]
+        groups += _activating(stacks[0], generator)
     return groups
 
 
@@ -112,6 +116,29 @@ def _beside(stack: Stack, generator: torch.Generator) -> Tensor:
     # A row of tiny weights has its boundary where nothing can be computed.
     near = torch.isfinite(points).all(dim=1) & (points.abs().amax(dim=1) < 1e6)
     return torch.cat([cloud, points[near]])
+
+
+def _activating(stack: Stack, generator: torch.Generator) -> list[Tensor]:
+    """For each hidden unit the most active of many points: some units are hardly ever active."""
+    if any(kind != "linear" for kind in stack.kinds) or not stack.activations:
+        return []
+    size = sum(weight.numel() for weight in stack.weights)
+    count = max(_SAMPLES, min(_POOL, _POOL_COST // size))
+    groups = []
+    for scale in _POOL_SCALES:
+        x = torch.randn(count, stack.widths[0], generator=generator, dtype=torch.float64)
+        x = h = scale * x / x.norm(dim=1, keepdim=True).clamp(min=1e-300)
+        chosen = []
+        for index, (weight, bias) in enumerate(
+            zip(stack.weights[:-1], stack.biases[:-1], strict=True)
+        ):
+            z = h @ weight.T if bias is None else h @ weight.T + bias
+            chosen.append(z.argmax(dim=0))
+            h = z.tanh() if stack.activations[index] == "tanh" else z.clamp(min=0)
+        best = torch.unique(torch.cat(chosen))
+        kept = torch.randperm(len(best), generator=generator)[:_MOST_ROWS]
+        groups.append(x[best[kept]])
+    return groups
 
 
 def _input_shape(module: nn.Module, stack: Stack) -> tuple[int, ...] | None:
@@ -158,7 +185,7 @@ def probe_outputs(
     eps = torch.finfo(copy.dtype).eps
     level = max(eps, level or 0.0)
     generator = torch.Generator().manual_seed(1)
-    values = [_run(copy, {}, group) for group in groups]
+    values = _run_all(copy, {}, groups)
     noise = [eps * float(value.abs().nan_to_num(0, 0, 0).max()) for value in values]
     for _ in range(_DRAWS if groups else 0):
         rounded = {
@@ -166,15 +193,27 @@ def probe_outputs(
             for name, tensor in copy.parameters.items()
             if tensor.is_floating_point()
         }
-        for index, group in enumerate(groups):
-            moved = (_run(copy, rounded, group) - values[index]).abs()
-            noise[index] = max(noise[index], float(moved.nan_to_num(0, 0, 0).max()))
+        for index, moved in enumerate(_run_all(copy, rounded, groups)):
+            apart = (moved - values[index]).abs().nan_to_num(0, 0, 0)
+            noise[index] = max(noise[index], float(apart.max()))
     return Outputs(values, noise)
 
 
 def _uniform(tensor: Tensor, generator: torch.Generator) -> Tensor:
     drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float32)
     return (2 * drawn - 1).to(tensor)
+
+
+def _run_all(
+    copy: Replica, parameters: Mapping[str, Tensor], groups: Sequence[Inputs]
+) -> list[Tensor]:
+    """Outputs on each group; groups of one shape are run together."""
+    tensors = [group for group in groups if isinstance(group, Tensor)]
+    alike = {(group.shape[1:], group.is_floating_point()) for group in tensors}
+    if len(tensors) < len(groups) or len(alike) != 1:
+        return [_run(copy, parameters, group) for group in groups]
+    joined = torch.cat([group.double() for group in tensors]) if len(groups) > 1 else tensors[0]
+    return list(_run(copy, parameters, joined).split([len(group) for group in tensors]))
 
 
 def _run(copy: Replica, parameters: Mapping[str, Tensor], group: Inputs) -> Tensor:
