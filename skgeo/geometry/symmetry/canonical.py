@@ -72,7 +72,9 @@ class CanonicalForm:
         Returns
         -------
         float
-            inf if units, layers or kinds have no partner. Symmetric, no metric.
+            inf if units, layers or kinds have no partner. Of kind "hinges" boundaries that are
+            not one up to the larger `tol` are compared with nothing, so that their jumps count in
+            full.
 
         Raises
         ------
@@ -81,7 +83,8 @@ class CanonicalForm:
         """
         check_interface(self.stack, other.stack)
         if self.network is not None and other.network is not None:
-            return compare_hinges(self.network, other.network, tol=self.tol).residual
+            tol = max(self.tol, other.tol)
+            return compare_hinges(self.network, other.network, tol=tol).residual
         if self.layers is None or other.layers is None:
             return float("inf")
         return match_forms(self.layers, other.layers, tol=float("inf")).residual
