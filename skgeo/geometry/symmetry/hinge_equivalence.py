@@ -292,7 +292,8 @@ def _measured(
         annihilated = annihilated + a.skip
     shift = turned @ a.biases + _constants(a, form.norms[:d]) - _constants(b, form.norms[d:])
     masses = b.outputs.abs() * norms_b
-    own = torch.maximum(masses, masses.mean(1, keepdim=True))
+    mean = masses.mean(1, keepdim=True)
+    own = torch.where(masses > form.tol * mean, masses, mean)
     errors.append(relative(outputs.abs() * norms_b, own)[:, live].flatten())
     skips = [t for t in (a.skip, b.skip) if t is not None]
     spans = torch.linalg.vector_norm(torch.cat([masses, *skips], dim=1), dim=1)

@@ -39,8 +39,8 @@ class HingeForm:
         Whether the jump is more than rounding. The others belong to units without effect or that
         cancel.
     jump_size : Tensor of shape (n_boundaries,)
-        Largest entry of the jump relative to what was summed in it, or to the mean over
-        boundaries where that is more. `live` is ``jump_size > tol``.
+        Largest entry of the jump relative to what was summed in it, or to the mean of that over
+        boundaries where it is less than `tol` of the mean. `live` is ``jump_size > tol``.
     linear : Tensor of shape (k, n)
         A.
     constant : Tensor of shape (k,)
@@ -109,7 +109,7 @@ def hinge_form(
     tol : "auto" or float, default="auto"
         Boundaries :math:`(u, t)` closer than this, :math:`t` relative to
         :math:`\sqrt{1 + t^2}`, are one. A jump is dropped when it is below `tol` times what was
-        summed in it, or times the mean of that over all boundaries.
+        summed in it, or when that is below `tol` times its mean over all boundaries.
     seed : int, default=0
         Of the projection that fixes signs. Forms are comparable for equal seeds.
     summed : tuple of two Tensors of shape (k,), optional
@@ -174,7 +174,8 @@ def hinge_form(
     jumps = by_boundary(q * norms)
     gross = by_boundary(q.abs() * norms)
     mean = gross.sum(0) / max(len(first), 1)
-    jump_size = relative(jumps.abs(), torch.maximum(gross, mean)).amax(1)
+    # A sum is held against its own terms, unless these are nothing beside those of the others.
+    jump_size = relative(jumps.abs(), torch.where(gross > tol * mean, gross, mean)).amax(1)
 
     turned = q * ((sign < 0) & bent)  # units that stand on the other side
     linear = turned @ w

@@ -142,16 +142,16 @@ def one_hidden(
     """
     if activation not in _ACTIVATIONS:
         raise SkgeoError(f"activation={activation!r}: expected one of {sorted(_ACTIVATIONS)}.")
-    w, q = torch.as_tensor(weights).detach(), torch.as_tensor(outputs).detach()
+    w, q = _tensor(weights), _tensor(outputs)
     if w.dim() != 2 or q.dim() != 2 or q.shape[1] != len(w):
         raise SkgeoError(
             f"weights of shape {tuple(w.shape)} and outputs of shape {tuple(q.shape)}: expected "
             "(d, n) and (k, d) for d hidden units."
         )
     (d, n), k = w.shape, len(q)
-    b = torch.zeros(d, dtype=w.dtype) if biases is None else torch.as_tensor(biases).detach()
-    c = torch.zeros(k, dtype=q.dtype) if shift is None else torch.as_tensor(shift).detach()
-    a = None if skip is None else torch.as_tensor(skip).detach()
+    b = torch.zeros(d, dtype=w.dtype) if biases is None else _tensor(biases)
+    c = torch.zeros(k, dtype=q.dtype) if shift is None else _tensor(shift)
+    a = None if skip is None else _tensor(skip)
     for name, tensor, shape in (("biases", b, (d,)), ("shift", c, (k,)), ("skip", a, (k, n))):
         if tensor is not None and tuple(tensor.shape) != shape:
             raise SkgeoError(f"{name} of shape {tuple(tensor.shape)}: expected {shape}.")
@@ -166,6 +166,13 @@ def one_hidden(
     w, b, q, c = (t.to("cpu", torch.float64) for t in (w, b, q, c))
     a = None if a is None else a.to("cpu", torch.float64)
     return OneHidden(w, b, q, c, a, activation, coarse)
+
+
+def _tensor(values: Any) -> Tensor:
+    """Lists become float64, where torch would make float32 of them."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    return torch.from_numpy(np.asarray(values))
 
 
 def resolve_tolerance(tol: Any, precision: float) -> float:
