@@ -164,7 +164,7 @@ class _Search:
             return among[:0], True
         if linear.numel() * len(among) > _ENTRIES:
             return None, False
-        vectors = (self.jumps[among].T[:, None] * u.T[None]).reshape(-1, len(among))
+        vectors = (self.jumps[among].T[:, None] * u.T[None]).reshape(linear.numel(), len(among))
         sizes = torch.linalg.vector_norm(vectors, dim=0)
         some = sizes > self.tol * self.span
         blocks = binary_blocks(vectors[:, some], -linear.flatten(), self.tol)
