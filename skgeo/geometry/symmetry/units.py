@@ -133,6 +133,7 @@ def classify_units(
             f"weights of shape {tuple(weights.shape)}, biases of {tuple(biases.shape)} and outputs "
             f"of {tuple(outputs.shape)}: expected (d, n), (d,) and (k, d)."
         )
+    weights, biases, outputs = (t.double() for t in (weights, biases, outputs))
     rectifier = activation in _RECTIFIERS
     code = torch.zeros(d, dtype=torch.int64)
     residual = torch.full((d,), torch.nan, dtype=torch.float64)
