@@ -22,6 +22,8 @@ from skgeo.linalg.threads import single_blas_thread
 __all__ = ["NULLITY_LIMIT", "NullityAccount", "measure_nullity", "nullity_account"]
 
 NULLITY_LIMIT = 4000
+# Each generator is checked against the Jacobian, which is read row by row.
+_GENERATOR_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +32,15 @@ class NullityAccount:
 
     Attributes
     ----------
-    generators : Generators
+    generators : Generators or None
+        None where there are too many parameters to check them.
     decision : NumericalRank or None
         The Fisher rank with its tolerance, gap and path; None where it was not taken.
     n_parameters : int
         P, trainable parameters only.
     """
 
-    generators: Generators
+    generators: Generators | None
     decision: NumericalRank | None
     n_parameters: int
 
@@ -52,8 +55,10 @@ class NullityAccount:
         return self.n_parameters - self.fisher_rank
 
     @property
-    def explained(self) -> int:
-        """Dimension of the span of all generators."""
+    def explained(self) -> int | float:
+        """Dimension of the span of all generators; NaN where they were not made."""
+        if self.generators is None:
+            return float("nan")
         return self.generators.n_generators
 
     @property
@@ -159,14 +164,23 @@ def measure_nullity(
     -------
     NullityAccount
     """
-    generators = measure_generators(network)
+    generators = None
     side = min(network.pullback.n_rows, network.n_parameters)
-    if side > limit:
+    if network.n_parameters <= _GENERATOR_LIMIT:
+        generators = measure_generators(network)
+    else:
         warn(
-            f"the Fisher matrix has {side} rows on its smaller side, above the limit of {limit}: "
-            "its rank is not taken, and the unexplained nullity is NaN. Raise the limit, or "
-            "measure fewer samples."
+            f"the network has {network.n_parameters} parameters, above the {_GENERATOR_LIMIT} for "
+            "which flat directions are checked one by one: explained and unexplained nullity are "
+            "NaN."
         )
+    if side > limit:
+        if generators is not None:
+            warn(
+                f"the Fisher matrix has {side} rows on its smaller side, above the limit of "
+                f"{limit}: its rank is not taken, and the unexplained nullity is NaN. Raise the "
+                "limit, or measure fewer samples."
+            )
         return NullityAccount(generators, None, network.n_parameters)
     spectrum = measure_fisher(
         network.pullback, tol=tol, n_components=0, tangent=False, progress=progress

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
+from skgeo.geometry.symmetry.activations import derivative
 from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
 from skgeo.geometry.symmetry.generators.hidden import HiddenLayer, hidden_layers
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
@@ -28,9 +27,9 @@ def no_output(network: SymmetryNetwork) -> Iterator[Candidate]:
     Candidate
     """
     for hidden in hidden_layers(network):
-        for unit in range(hidden.width):
-            if not bool(hidden.outgoing(unit).any()):
-                yield from _incoming(network, hidden, unit, "no_output", "all")
+        silent = ~(hidden.all_outgoing() != 0).any(0)
+        for unit in silent.nonzero().reshape(-1).tolist():
+            yield from _incoming(network, hidden, unit, "no_output", "all")
 
 
 def dead(network: SymmetryNetwork) -> Iterator[Candidate]:
@@ -83,9 +82,10 @@ def constant_unit(network: SymmetryNetwork) -> Iterator[Candidate]:
             continue
         norms = hidden.layer.weight.detach().reshape(hidden.width, -1).abs().amax(1)
         for unit in (norms == 0).nonzero().reshape(-1).tolist():
-            slope = derivative(hidden, bias[unit].detach())
-            if slope is None:
+            slopes = derivative(hidden.activation, hidden.slope, bias[unit].detach())
+            if slopes is None:
                 continue
+            slope = float(slopes)
             change = Change(network).add(bias, unit, 1.0)
             for consumer in hidden.consumers:
                 if consumer.node.kind == "batchnorm":
@@ -93,21 +93,6 @@ def constant_unit(network: SymmetryNetwork) -> Iterator[Candidate]:
                 sums = consumer.outgoing(unit).flatten(1).sum(1)
                 change.add(consumer.layer.bias, slice(None), -slope * sums)
             yield from change.candidate("constant_unit", hidden.name, [unit])
-
-
-def derivative(hidden: HiddenLayer, value: Tensor) -> float | None:
-    """Derivative of a layer's activation at a number; None where the function is not known."""
-    function = getattr(F, hidden.activation, None) or getattr(torch, hidden.activation, None)
-    if hidden.activation == "prelu" or function is None:
-        return None
-    argument = value.double().clone().requires_grad_(True)
-    with torch.enable_grad():
-        if hidden.activation == "leaky_relu":
-            result = F.leaky_relu(argument, hidden.slope)
-        else:
-            result = function(argument)
-        (found,) = torch.autograd.grad(result, argument)
-    return float(found)
 
 
 def _incoming(

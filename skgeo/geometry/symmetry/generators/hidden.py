@@ -86,6 +86,8 @@ class HiddenLayer:
     slope : float
         Of a rectifier for negative arguments.
     consumers : tuple of Consumer
+    is_pooled : bool
+        Whether maxima are taken over positions on the way to a consumer.
     """
 
     network: SymmetryNetwork
@@ -94,6 +96,7 @@ class HiddenLayer:
     activation: str
     slope: float
     consumers: tuple[Consumer, ...]
+    is_pooled: bool = False
 
     @property
     def name(self) -> str:
@@ -124,6 +127,12 @@ class HiddenLayer:
         if self.layer.bias is not None:
             change.add(self.layer.bias, unit, amount * self.layer.bias[unit].detach())
 
+    def all_outgoing(self) -> Tensor:
+        """All weights by which units are read, one column a unit."""
+        if self.is_dense:
+            return torch.cat([consumer.layer.weight.detach() for consumer in self.consumers])
+        return torch.stack([self.outgoing(unit) for unit in range(self.width)], dim=1)
+
     def outgoing(self, unit: int) -> Tensor:
         """All weights by which a unit is read, in one row."""
         return torch.cat([consumer.outgoing(unit).reshape(-1) for consumer in self.consumers])
@@ -152,14 +161,13 @@ def hidden_layers(network: SymmetryNetwork) -> Iterator[HiddenLayer]:
         found = _follow(network, node)
         if found is None:
             continue
-        activation, slope, consumers = found
-        yield HiddenLayer(network, node, layer, activation, slope, consumers)
+        yield HiddenLayer(network, node, layer, *found)
 
 
 def _follow(
     network: SymmetryNetwork, node: FlowNode
-) -> tuple[str, float, tuple[Consumer, ...]] | None:
-    """Activation and readers of the units that a step makes."""
+) -> tuple[str, float, tuple[Consumer, ...], bool] | None:
+    """Activation and readers of the units that a step makes, and whether maxima are taken."""
     first = node.kind in ("conv", "batchnorm")
     maker: Any = network.flow.layer(node)
     width = maker.weight.shape[0]
@@ -173,7 +181,8 @@ def _follow(
         if current.kind == "activation":
             start, activation, slope = current, current.what, current.slope
             break
-    ends = readers(network, start, PASSING)
+    passed: list[FlowNode] = []
+    ends = readers(network, start, PASSING, passed)
     if ends is None or not ends:
         return None
     consumers = []
@@ -188,11 +197,15 @@ def _follow(
         if end.kind != "batchnorm" and layer.weight.shape[1] % width:
             return None
         consumers.append(Consumer(end, layer, int(width), first))
-    return activation, slope, tuple(consumers)
+    pooled = any(step.kind == "pool" and "max" in step.what.lower() for step in passed)
+    return activation, slope, tuple(consumers), pooled
 
 
 def readers(
-    network: SymmetryNetwork, node: FlowNode, passing: tuple[str, ...]
+    network: SymmetryNetwork,
+    node: FlowNode,
+    passing: tuple[str, ...],
+    passed: list[FlowNode] | None = None,
 ) -> list[FlowNode] | None:
     """Steps that read a result, looking through those that pass it on.
 
@@ -202,6 +215,8 @@ def readers(
     node : FlowNode
     passing : tuple of str
         Kinds of steps to look through.
+    passed : list, optional
+        Filled with the steps that were looked through.
 
     Returns
     -------
@@ -216,6 +231,8 @@ def readers(
             if user.kind in passing:
                 if user.name not in entered:
                     entered.add(user.name)
+                    if passed is not None:
+                        passed.append(user)
                     walk(user)
             else:
                 ends[user.name] = user

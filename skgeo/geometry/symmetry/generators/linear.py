@@ -113,7 +113,7 @@ def _shifts(network: SymmetryNetwork, hidden: HiddenLayer) -> Iterator[Candidate
 
 
 def _kernels(network: SymmetryNetwork, hidden: HiddenLayer) -> Iterator[Candidate]:
-    outgoing = torch.stack([hidden.outgoing(unit) for unit in range(hidden.width)], dim=1)
+    outgoing = hidden.all_outgoing()
     weight, bias = hidden.layer.weight, _bias(hidden)
     matrix = weight.detach()
     matrix = matrix.T if hidden.node.kind == "embedding" else matrix.flatten(1)

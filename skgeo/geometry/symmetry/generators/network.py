@@ -160,10 +160,25 @@ class SymmetryNetwork:
         """How often the module of a step is called."""
         return self.flow.calls(str(node.module))
 
-    def operators(self) -> Iterator[OutputOperator]:
-        """Products with J and its transpose, one batch after the other."""
+    @property
+    def forward(self) -> Callable[..., Any] | None:
+        """How the copy is called."""
+        return self._forward
+
+    @property
+    def inputs(self) -> Inputs:
+        """The samples, in their own dtype."""
+        return self._samples.inputs
+
+    def replicas(self) -> Iterator[tuple[Replica, Inputs]]:
+        """A replica of the copy in float64, and the samples batch by batch."""
         copy = replica(self._module, forward=self._forward, device=self._device)
         for batch in self._batches(copy):
+            yield copy, batch
+
+    def operators(self) -> Iterator[OutputOperator]:
+        """Products with J and its transpose, one batch after the other."""
+        for copy, batch in self.replicas():
             yield OutputOperator(copy, batch)
 
     def _batches(self, copy: Replica) -> Iterator[Inputs]:
