@@ -167,7 +167,8 @@ def fold_affine(
         return layer, zero, torch.zeros(0, dtype=torch.int64)
     positive, negative = interval[0] >= 0, interval[1] <= 0
     affine = positive | negative
-    factor = torch.where(positive, 1.0, layer.slope)[affine]
+    # Not torch.where on two numbers: that rounds the slope to float32.
+    factor = torch.full_like(layer.biases, layer.slope).masked_fill(positive, 1.0)[affine]
     outputs = layer.outputs[:, affine] * factor
     shift = layer.shift + outputs @ layer.biases[affine]
     linear = outputs @ layer.weights[affine]
