@@ -54,7 +54,8 @@ class BoundaryDisplay:
     model : torch.nn.Module
         A chain of linear layers and activations with two inputs.
     labels : sequence of str, default=None
-        A class for each hidden unit, in the order of the layers; by default all are "generic".
+        A class for each hidden unit with an activation, in the order of the layers; by default all
+        are "generic".
     forward : callable, default=None
         ``forward(model, inputs)``; by default ``model(inputs)``.
 
@@ -91,7 +92,11 @@ class BoundaryDisplay:
         self, *, model: nn.Module, labels: Sequence[str] | None = None, forward: Any = None
     ) -> None:
         stack = read_stack(model, forward=forward)
-        hidden = stack.widths[1:-1]
+        hidden = [
+            width
+            for width, name in zip(stack.widths[1:-1], stack.activations, strict=True)
+            if name != "identity"
+        ]
         if stack.widths[0] != 2:
             raise SkgeoError(
                 f"The network has {stack.widths[0]} inputs; boundaries are drawn in the plane of "
@@ -101,8 +106,7 @@ class BoundaryDisplay:
             labels = ["generic"] * sum(hidden)
         if len(labels) != sum(hidden):
             raise SkgeoError(
-                f"Got {len(labels)} labels for hidden layers of {list(hidden)} units; expected one "
-                "a unit."
+                f"Got {len(labels)} labels for hidden layers of {hidden} units; expected one each."
             )
         self.model = model
         self.forward = forward
@@ -181,9 +185,10 @@ class BoundaryDisplay:
         self.lines_: dict[int, Any] = {}
         unit = 0
         for depth, values in enumerate(layers):
+            if self._stack.activations[depth] == "identity":
+                continue
             for z in values.T:
-                if self._stack.activations[depth] != "identity":
-                    self._boundary(ax, unit, depth, (across, up), z.numpy(), kwargs)
+                self._boundary(ax, unit, depth, (across, up), z.numpy(), kwargs)
                 unit += 1
         if points is not None:
             ax.scatter(points[:, 0], points[:, 1], s=6, color="0.2", alpha=0.5, lw=0, zorder=3)

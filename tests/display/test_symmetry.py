@@ -11,6 +11,7 @@ from torch import nn
 from nets import mlp, normal
 from skgeo import SkgeoError
 from skgeo.display.symmetry import BoundaryDisplay, NullityDisplay
+from skgeo.estimators.symmetry import SymmetryClassifier
 
 mpl.use("agg")
 
@@ -81,7 +82,7 @@ def test_smooth_units_have_zero_sets_and_no_regions(ax):
 def test_layers_without_activation_have_no_boundary(ax):
     net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)).double()
     display = BoundaryDisplay(model=net).plot(ax=ax, extent=(-20, 20, -20, 20))
-    assert set(display.lines_) <= {3, 4}
+    assert set(display.lines_) <= {0, 1}
     linear = BoundaryDisplay(model=nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))).plot()
     assert (linear.n_regions_, linear.lines_) == (1, {})
 
@@ -140,13 +141,27 @@ def test_a_rank_that_was_not_taken_is_said(ax):
         NullityDisplay.from_estimator(missing, ax=ax)
 
 
-def test_estimators_that_are_not_fitted_are_refused():
-    def check():
-        raise NotFittedError
+def test_a_fitted_classifier(ax):
+    net = mlp(2, 6, 5, 2, activation=nn.ReLU)
+    with torch.no_grad():
+        net[0].weight[1], net[0].bias[1] = 2 * net[0].weight[0], 2 * net[0].bias[0]
+        net[4].weight[:, 3] = 0
+    symmetry = SymmetryClassifier(net, likelihood="gaussian").fit(normal(60, 2))
+    display = BoundaryDisplay.from_estimator(symmetry, normal(60, 2), ax=ax)
+    assert display.labels[:2] == ["duplicate", "duplicate"]
+    assert display.labels[9] == "q_degenerate"
+    bar = NullityDisplay.from_estimator(symmetry, ax=Figure().subplots())
+    total = sum(container[0].get_width() for container in bar.bars_.values())
+    assert total == symmetry.n_parameters_ - symmetry.fisher_rank_
+    assert {"scaling", "duplicate", "no_output"} <= set(bar.bars_)
 
+
+def test_estimators_that_are_not_fitted_are_refused():
     for display in (BoundaryDisplay, NullityDisplay):
         with pytest.raises(NotFittedError):
-            display.from_estimator(SimpleNamespace(_check_measured=check))
+            display.from_estimator(SymmetryClassifier(mlp(2, 3, 1)))
+        with pytest.raises(SkgeoError, match="bind it"):
+            display.from_estimator(SymmetryClassifier())
 
 
 def test_a_new_figure_is_made_without_axes():
