@@ -10,7 +10,7 @@ from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
 
 __all__ = ["relative_changes"]
 
-_POWER_STEPS = 20
+_POWER_STEPS = 10
 
 
 def relative_changes(

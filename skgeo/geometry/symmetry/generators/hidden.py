@@ -138,30 +138,36 @@ class HiddenLayer:
         return torch.cat([consumer.outgoing(unit).reshape(-1) for consumer in self.consumers])
 
 
-def hidden_layers(network: SymmetryNetwork) -> Iterator[HiddenLayer]:
+def hidden_layers(network: SymmetryNetwork) -> tuple[HiddenLayer, ...]:
     """Find the hidden layers whose units can be changed one at a time.
 
     Parameters
     ----------
     network : SymmetryNetwork
 
-    Yields
-    ------
-    HiddenLayer
+    Returns
+    -------
+    tuple of HiddenLayer
         In the order in which they run. Left out are units that reach something other than affine
-        layers, such as a residual sum, and layers that are called twice.
+        layers, such as a residual sum, and layers that are called twice. Found once a network.
     """
+    known = network.cache.get("hidden")
+    if known is None:
+        known = network.cache["hidden"] = tuple(_find(network))
+    return known
+
+
+def _find(network: SymmetryNetwork) -> Iterator[HiddenLayer]:
     for node, layer in network.layers(*_MAKERS):
-        if getattr(layer, "weight", None) is None or (
-            node.kind == "layernorm" and layer.weight.dim() > 1
-        ):
+        if getattr(layer, "weight", None) is None:
+            continue
+        if node.kind == "layernorm" and layer.weight.dim() > 1:
             continue
         if node.kind == "conv" and layer.groups > 1:
             continue
         found = _follow(network, node)
-        if found is None:
-            continue
-        yield HiddenLayer(network, node, layer, *found)
+        if found is not None:
+            yield HiddenLayer(network, node, layer, *found)
 
 
 def _follow(

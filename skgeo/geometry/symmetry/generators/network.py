@@ -76,6 +76,8 @@ class SymmetryNetwork:
         P, trainable parameters only.
     skipped : list of str
         What a rule left out, with the reason.
+    cache : dict
+        What rules share.
 
     Notes
     -----
@@ -114,6 +116,7 @@ class SymmetryNetwork:
         self.flow: Flow = read_flow(self._module, forward=self._forward)
         self.n_parameters = self.pullback.n_parameters
         self.skipped: list[str] = []
+        self.cache: dict[str, Any] = {}
         self._places: dict[int, Tensor] = {}
         self._offsets: dict[int, int] = {}
         start = 0
