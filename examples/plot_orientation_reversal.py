@@ -167,7 +167,7 @@ for column, m in zip(axes.T, (3, 5, 6), strict=True):
         with torch.no_grad():
             values = module(plane).reshape(len(side), len(side)).T
         axis.contourf(
-            side, side, values, levels=np.linspace(-0.4, 6, 17), cmap="Blues", extend="max"
+            side, side, values, levels=np.arange(-0.2, 6.3, 0.4), cmap="Blues", extend="max"
         )
         for direction in weights:
             along = np.array([-direction[1], direction[0]])

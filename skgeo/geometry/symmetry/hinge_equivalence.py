@@ -19,9 +19,6 @@ from skgeo.geometry.symmetry.report import EquivalenceReport
 
 __all__ = ["UnitMap", "compare_hinges", "difference_network", "unit_map"]
 
-# Another projection is tried when some direction is within this many tolerances of having no sign.
-_MARGIN = 8.0
-_SEEDS = 6
 # Points searched beside a boundary.
 _POINTS = 16
 
@@ -133,7 +130,7 @@ def compare_hinges(a: OneHidden, b: OneHidden, *, tol: Any = "auto") -> Equivale
     """
     difference = difference_network(a, b)
     tol = resolve_tolerance(tol, difference.precision)
-    form = _signed_form(a, b, difference, tol)
+    form = hinge_form(difference, tol=tol, summed=_summed(a, b))
     jumps = float(form.jump_size.amax()) if len(form.jump_size) else 0.0
     # Jumps within tol still stand on boundaries that are as far apart as `spread`.
     residual = max(jumps, form.linear_size, form.constant_size, form.spread)
@@ -183,19 +180,10 @@ def compare_hinges(a: OneHidden, b: OneHidden, *, tol: Any = "auto") -> Equivale
     )
 
 
-def _signed_form(a: OneHidden, b: OneHidden, difference: OneHidden, tol: float) -> HingeForm:
-    """Form of the difference whose signs would come out equal in both networks."""
+def _summed(a: OneHidden, b: OneHidden) -> tuple[Tensor, Tensor]:
+    """Sizes of the linear parts and output biases that a difference was taken of."""
     skips = [torch.linalg.vector_norm(net.skip, dim=1) for net in (a, b) if net.skip is not None]
-    zero = torch.zeros_like(a.shift)
-    summed = (sum(skips, start=zero), a.shift.abs() + b.shift.abs())
-    best = hinge_form(difference, tol=tol, summed=summed)
-    for seed in range(1, _SEEDS):
-        if best.sign_margin > _MARGIN * tol:
-            break
-        other = hinge_form(difference, tol=tol, seed=seed, summed=summed)
-        if other.sign_margin > best.sign_margin:
-            best = other
-    return best
+    return sum(skips, start=torch.zeros_like(a.shift)), a.shift.abs() + b.shift.abs()
 
 
 def _largest_part(form: HingeForm, jumps: float) -> str:

@@ -20,6 +20,10 @@ from skgeo.geometry.symmetry.one_hidden import OneHidden, resolve_tolerance
 
 __all__ = ["HingeForm", "hinge_form", "relative"]
 
+# Directions within so many tolerances of having no sign, and how many are compared in pairs.
+_MARGIN = 8.0
+_EDGE = 1024
+
 
 @dataclass(frozen=True, eq=False)
 class HingeForm:
@@ -58,9 +62,6 @@ class HingeForm:
         Norms of the incoming weights.
     spread : float
         Largest distance of a unit's boundary from the one that stands for it.
-    sign_margin : float
-        Smallest modulus of the projections that decided signs; of directions with a small one
-        the sign could come out differently in a rounded copy.
     """
 
     directions: Tensor
@@ -77,7 +78,6 @@ class HingeForm:
     side: Tensor
     norms: Tensor
     spread: float
-    sign_margin: float
 
     @property
     def n_live(self) -> int:
@@ -122,7 +122,7 @@ def hinge_form(
     Raises
     ------
     SkgeoError
-        If the activation is not ReLU.
+        If the activation is not ReLU, or products of weights overflow.
 
     Notes
     -----
@@ -146,12 +146,16 @@ def hinge_form(
     w, b, q = network.weights, network.biases, network.outputs
     d, n = w.shape
     norms = torch.linalg.vector_norm(w, dim=1)
+    if not bool(torch.isfinite((norms + b.abs()) @ q.abs().amax(0))):
+        raise SkgeoError("weights so large that their products overflow in float64: scale them.")
     bent = norms > 0
     safe = torch.where(bent, norms, 1.0)
     generator = torch.Generator().manual_seed(seed)
     probe = torch.randn(n, generator=generator, dtype=torch.float64)
     cosines = w @ probe / safe
     sign = torch.where(cosines >= 0, 1.0, -1.0).double()
+    edge = _MARGIN * tol * float(torch.linalg.vector_norm(probe))
+    _settle_signs(w, norms, sign, (bent & (cosines.abs() <= edge)).nonzero()[:, 0], tol)
     factor = sign / safe
     points = torch.empty((d, n + 1), dtype=torch.float64)
     torch.mul(w, factor[:, None], out=points[:, :n])
@@ -164,7 +168,10 @@ def hinge_form(
     labels, first = group_rows(points, tol)
     boundary = torch.full((d,), -1, dtype=torch.int64)
     boundary[units] = labels
-    spread = torch.linalg.vector_norm(points - points[first][labels], dim=1)
+    spread = 0.0
+    if len(first) < len(units):
+        apart = torch.linalg.vector_norm(points - points[first][labels], dim=1)
+        spread = float(apart.amax())
 
     def by_boundary(values: Tensor) -> Tensor:
         """Sums over the units of each boundary of a (k, d) tensor, as (n_boundaries, k)."""
@@ -204,9 +211,22 @@ def hinge_form(
         boundary=boundary,
         side=torch.where(bent, sign, 0.0).to(torch.int64),
         norms=norms,
-        spread=float(spread.amax()) if len(spread) else 0.0,
-        sign_margin=float(cosines[units].abs().amin()) if len(units) else float("inf"),
+        spread=spread,
     )
+
+
+def _settle_signs(w: Tensor, norms: Tensor, sign: Tensor, edge: Tensor, tol: float) -> None:
+    """Give one sign to parallel directions that are perpendicular to the probe, up to rounding."""
+    if not 1 < len(edge) <= _EDGE:
+        return
+    u = w[edge] / norms[edge, None]
+    cosines = u @ u.T
+    facing = torch.where(cosines >= 0, 1.0, -1.0).double()
+    near = cosines.abs() > 1 - 1e-9 - 16 * tol**2
+    i, j = near.nonzero().T
+    near[i, j] = torch.linalg.vector_norm(u[i] - facing[i, j, None] * u[j], dim=1) <= 4 * tol
+    first = near.to(torch.int8).argmax(1)  # a unit is near itself, and no later one comes first
+    sign[edge] = sign[edge[first]] * facing[torch.arange(len(edge)), first]
 
 
 def relative(values: Tensor, scale: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "tanh": torch.tanh,
 }
+# A tolerance that joins units which are apart by design.
+_COARSE = 1e-3
 # Entries of the hidden layer evaluated at a time.
 _BLOCK = 2**22
 
@@ -197,7 +199,7 @@ def resolve_tolerance(tol: Any, precision: float) -> float:
     Warns
     -----
     GeometryWarning
-        If `tol` is below the weights' own precision.
+        If `tol` is below the weights' own precision, or "auto" for weights of half precision.
 
     Examples
     --------
@@ -205,7 +207,13 @@ def resolve_tolerance(tol: Any, precision: float) -> float:
     1e-10
     """
     if isinstance(tol, str) and tol == "auto":
-        return max(1e-10, 16 * precision)
+        found = max(1e-10, 16 * precision)
+        if found > _COARSE:
+            warn(
+                f"weights of half precision: units closer than {found:.1g} are taken for one. Set "
+                "tol for another answer."
+            )
+        return found
     if (
         isinstance(tol, bool)
         or not isinstance(tol, (int, float, np.floating))

@@ -212,16 +212,19 @@ def test_seed_case_1_flips(units):
     torch.testing.assert_close(evaluate(transform(a, report), x), evaluate(a, x))
 
 
-def test_a_boundary_that_lies_on_the_edge_of_the_sign_rule():
-    # The projection that decides signs is perpendicular to the unit, up to rounding.
+def test_boundaries_on_the_edge_of_the_sign_rule():
+    # The projection that decides signs is perpendicular to these units, up to rounding.
     n = 3
     probe = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    w = torch.tensor([[probe[1], -probe[0], 0.0]])
-    for seed in range(20):
+    w = torch.tensor([[probe[1], -probe[0], 0.0], [probe[2], 0.0, -probe[0]], [0.0, 0.0, 1.0]])
+    for seed in range(N_PLANTED):
         plant = Planter(seed)
-        other = w * (1 + 1e-15 * plant.normal(1, n))
-        a = (w, torch.ones(1).double(), torch.ones(1, 1).double(), torch.zeros(1).double())
-        assert compare(a, (other, *a[1:])).verdict == "equivalent"
+        _, b, q, c = plant.network(3, n, 2)
+        rounded = w * (1 + 1e-15 * plant.normal(3, n))
+        assert compare((w, b, q, c), plant.disguise(rounded, b, q, c)).verdict == "equivalent"
+        q[:, 1] = -q[:, 0]
+        double = (torch.cat([w[:1], -w[:1] * (1 + 1e-15)]), b[:1].repeat(2) * q.new([1, -1]))
+        assert compare((*double, q[:, :2], c), (*double, q[:, :2], c)).verdict == "equivalent"
 
 
 def test_differences_within_rounding_are_undecided():

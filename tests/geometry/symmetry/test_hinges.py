@@ -161,3 +161,7 @@ def test_bad_input():
             resolve_tolerance(tol, 1e-16)
     with pytest.warns(GeometryWarning, match="below the precision"):
         resolve_tolerance(1e-9, 1.2e-7)
+    with pytest.warns(GeometryWarning, match="half precision"):
+        resolve_tolerance("auto", torch.finfo(torch.float16).eps)
+    with pytest.raises(SkgeoError, match="overflow"):
+        hinge_form(one_hidden([[1e200]], [0.0], [[1e200]]))
