@@ -113,6 +113,7 @@ class CanonicalForm:
             every dimension of the linear part that is left: as a rule it is wider than the
             network that it was made from (the narrowest one is that of ``compress``). Where no
             activation stands between two layers, all but the last of them have orthonormal rows.
+            A hidden layer of which nothing is left keeps one unit of zeros.
         """
         if self.hinges is not None:
             weights, biases = _hinge_layers(self.hinges, self.stack)
@@ -121,6 +122,7 @@ class CanonicalForm:
             assert self.layers is not None
             weights, biases = list(self.layers.weights), list(self.layers.biases)
             kept = list(self.layers.layers)
+        _fill_empty(weights, biases)
         return self.stack.rebuild(*_spread_out(self.stack, weights, biases, kept))
 
 
@@ -220,13 +222,15 @@ def check_interface(a: Stack, b: Stack) -> None:
         )
 
 
-def stack_form(stack: Stack, tol: float) -> LayerForm:
+def stack_form(stack: Stack, tol: float, *, drop_off: bool = True) -> LayerForm:
     """Normal form of a chain, layer by layer.
 
     Parameters
     ----------
     stack : Stack
     tol : float
+    drop_off : bool, default=True
+        Whether to drop units that can never turn on.
 
     Returns
     -------
@@ -244,6 +248,7 @@ def stack_form(stack: Stack, tol: float) -> LayerForm:
         tol=tol,
         slopes=stack.slopes,
         foldable=[kind == "linear" for kind in stack.kinds[1:]],
+        drop_off=drop_off,
     )
 
 
@@ -325,6 +330,16 @@ def _hinge_layers(form: HingeForm, stack: Stack) -> tuple[list[Tensor], list[Ten
         [torch.cat([rows, right, -right]), torch.cat([outputs, left, -left], dim=1)],
         [torch.cat([offsets, offsets.new_zeros(2 * len(right))]), constant],
     )
+
+
+def _fill_empty(weights: list[Tensor], biases: list[Tensor]) -> None:
+    """Give one unit of zeros to layers without any: torch has no layers of width 0."""
+    for index, bias in enumerate(biases[:-1]):
+        if len(bias) == 0:
+            after, before = weights[index + 1], weights[index]
+            weights[index] = before.new_zeros((1, *before.shape[1:]))
+            biases[index] = bias.new_zeros(1)
+            weights[index + 1] = after.new_zeros((after.shape[0], 1, *after.shape[2:]))
 
 
 def _spread_out(

@@ -60,8 +60,12 @@ def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
 
 
 def _compare_layers(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
-    ours, theirs = stack_form(a, tol), stack_form(b, tol)
-    match = match_forms(ours, theirs, tol=tol)
+    # With all units first: only then can a certificate name the partner of each.
+    for drop_off in (False, True):
+        ours, theirs = (stack_form(stack, tol, drop_off=drop_off) for stack in (a, b))
+        match = match_forms(ours, theirs, tol=tol)
+        if match.layer is None:
+            break
     if match.layer is not None:
         return EquivalenceReport("undecided", match.reason, match.residual, tol)
     found = EquivalenceReport(

@@ -124,6 +124,7 @@ def canonical_layers(
     tol: float = 1e-13,
     slopes: Sequence[float] | None = None,
     foldable: Sequence[bool] | None = None,
+    drop_off: bool = True,
 ) -> LayerForm:
     r"""Normal form of a stack under permutations, scales and signs of its hidden units.
 
@@ -144,6 +145,9 @@ def canonical_layers(
         For each hidden layer whether a unit that is constant adds a constant to the next layer:
         not so before a convolution that pads with zeros. By default true where the next layer's
         weights have two axes.
+    drop_off : bool, default=True
+        Whether to drop ReLU units that can never turn on, because they read rectified values with
+        no positive weight or bias.
 
     Returns
     -------
@@ -179,7 +183,7 @@ def canonical_layers(
     ((1,), 5.0)
     """
     _check(weights, biases, activations)
-    work = _Work(weights, biases, activations, tol, slopes, foldable)
+    work = _Work(weights, biases, activations, tol, slopes, foldable, drop_off)
     work.multiply_linear()
     # What cancels in one layer may leave units of the layers before without a reader.
     while work.drop_unread() | work.normalise():
@@ -223,6 +227,7 @@ class _Work:
         tol: float,
         slopes: Sequence[float] | None,
         foldable: Sequence[bool] | None,
+        drop_off: bool,
     ) -> None:
         # Layers are replaced by new tensors, never written to.
         self.weights = layer_blocks(weights)
@@ -231,7 +236,7 @@ class _Work:
             for weight, bias in zip(self.weights, biases, strict=True)
         ]
         self.activations = list(activations)
-        self.tol = tol
+        self.tol, self.drop_off = tol, drop_off
         depth = len(activations)
         given = [0.01] * depth if slopes is None else slopes
         self.slopes = [
@@ -306,10 +311,13 @@ class _Work:
         self.scales[index] = self.scales[index][kept]
 
     def _fold_constant(self, index: int) -> None:
-        """Put units without incoming weights into the next bias."""
+        """Put units that are constant into the next bias."""
         weight, bias = self.weights[index], self.biases[index]
         size = torch.linalg.vector_norm(weight.flatten(1), dim=1)
         constant = size <= self.tol * bias.abs()
+        if self.drop_off and self.activations[max(index - 1, 0) : index + 1] == ["relu"] * 2:
+            # What a rectifier gives is not negative, and this unit never turns on.
+            constant |= (weight.flatten(1) <= 0).all(dim=1) & (bias <= 0)
         if not constant.any():
             return
         value = self._activate(index, bias)

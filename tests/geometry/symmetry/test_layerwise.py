@@ -49,8 +49,8 @@ def moved(weights, biases, activations, seed=1):
 def test_moved_stacks_have_one_form_with_the_same_function(name):
     weights, biases = layers(4, 9, 7, 8, 3)
     names = [name] * 3
-    form = canonical_layers(weights, biases, names)
-    other = canonical_layers(*moved(weights, biases, names), names)
+    form = canonical_layers(weights, biases, names, drop_off=False)
+    other = canonical_layers(*moved(weights, biases, names), names, drop_off=False)
     for ours, theirs in zip(
         (*form.weights, *form.biases), (*other.weights, *other.biases), strict=True
     ):
@@ -129,6 +129,21 @@ def test_constant_units_go_into_the_bias(name, expected):
     assert form.widths == (0,)
     expected = expected or [torch.tanh(b).item() for b in biases[0]]
     assert form.biases[-1].tolist() == pytest.approx(expected)
+
+
+def test_units_that_rectified_inputs_never_turn_on_go():
+    weights, biases = layers(3, 5, 4, 2)
+    off = [w.clone() for w in weights]
+    off[1][2], shifts = -off[1][2].abs(), [biases[0], biases[1].clone(), biases[2]]
+    shifts[1][2] = -0.1
+    assert canonical_layers(off, shifts, ["relu", "relu"]).widths == (5, 3)
+    assert canonical_layers(off, shifts, ["relu", "relu"], drop_off=False).widths == (5, 4)
+    # Inputs of the first layer, and tanh, have either sign; a positive bias turns a unit on.
+    assert canonical_layers(off, shifts, ["tanh", "relu"]).widths == (5, 4)
+    first = [-weights[0].abs(), *weights[1:]]
+    assert canonical_layers(first, [-b.abs() for b in biases], ["relu"] * 2).widths[0] == 5
+    shifts[1][2] = 0.1
+    assert canonical_layers(off, shifts, ["relu", "relu"]).widths == (5, 4)
 
 
 def test_a_constant_channel_stays_before_padding():
