@@ -22,6 +22,8 @@ from skgeo.geometry.symmetry.width_curve import WidthError, width_curve
 __all__ = ["CompressionReport", "compress"]
 
 _SWEEPS = 8
+# Layers whose units have no activation, or each its own.
+_UNTOUCHED = ("identity", "prelu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +173,7 @@ def compress(
                 outputs=weights[i + 1],
                 shift=biases[i + 1],
             )
-            if stack.activations[i] == "identity":
+            if stack.activations[i] in _UNTOUCHED:
                 continue
             layers[i], proved = _reduced(layers[i], region, weights, biases, i, tol, precision)
             weights[i], biases[i] = layers[i].weights, layers[i].biases
@@ -184,7 +186,7 @@ def compress(
     ]
     module = stack.rebuild(weights, given)
     shape = None if inputs is None else tuple(inputs.shape[1:])
-    first, second = _evaluators(stack, weights, given)
+    first, second = _evaluators(stack, weights, given, forward)
     error = _difference(first, second, region.inside(), shape)
     outside = region.outside()
     return CompressionReport(
@@ -267,15 +269,26 @@ def _optimal(stack: Stack, region: Domain, proved: bool) -> bool:
 
 
 def _evaluators(
-    stack: Stack, weights: list[Tensor], biases: list[Tensor | None]
-) -> tuple[nn.Module, nn.Module]:
+    stack: Stack,
+    weights: list[Tensor],
+    biases: list[Tensor | None],
+    forward: Callable[[Any, Any], Any] | None,
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """Both networks with the weights of their dtype, run in float64."""
-    before = stack.rebuild(stack.weights, stack.biases)
-    return before.double().cpu().eval(), stack.rebuild(weights, biases).double().cpu().eval()
+
+    def evaluator(module: nn.Module) -> Callable[[Tensor], Tensor]:
+        module = module.double().cpu().eval()
+        return module if forward is None else lambda points: forward(module, points)
+
+    before, after = stack.rebuild(stack.weights, stack.biases), stack.rebuild(weights, biases)
+    return evaluator(before), evaluator(after)
 
 
 def _difference(
-    first: nn.Module, second: nn.Module, points: Tensor, shape: tuple[int, ...] | None
+    first: Callable[[Tensor], Tensor],
+    second: Callable[[Tensor], Tensor],
+    points: Tensor,
+    shape: tuple[int, ...] | None,
 ) -> float:
     if shape is not None:
         points = points.reshape(len(points), *shape)

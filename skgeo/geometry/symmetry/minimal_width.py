@@ -137,6 +137,8 @@ class _Search:
 
     def shared(self, rest: Tensor, most: int) -> tuple[int, ...] | None:
         """At most so many boundaries whose normals span the rows of the rest, chosen greedily."""
+        if len(self.u) * rest.numel() * most > 4 * _WORK:
+            return None
         chosen: list[int] = []
         basis = self.u.new_zeros((0, self.u.shape[1]))
         while len(chosen) < min(most, len(self.u)):
@@ -185,12 +187,13 @@ def _choose(search: _Search, own: Tensor, bounded: bool) -> tuple[_Choice, bool]
     """The cheapest arrangement found, and whether it is proved to be the cheapest."""
     everything = torch.arange(len(search.u))
     none = torch.zeros_like(search.linear)
-    starts = []
+    starts: list[Tensor] = []
     for start in (own, everything[:0]):
         for negative in (start, _greedy(search, start)):
             if search.vanishes(search.rest(negative)):
                 return _Choice(negative, (), none), True
-            starts.append(negative)
+            if not any(torch.equal(negative, other) for other in starts):
+                starts.append(negative)
     found, exhausted = search.solve(everything, None)
     if found is not None:
         return _Choice(found, (), none), True
@@ -225,7 +228,7 @@ def _greedy(search: _Search, negative: Tensor) -> Tensor:
     turned[negative] = True
     rest = search.rest(negative)
     squares = search.jumps.square().sum(1)  # |J u^T|^2, since |u| = 1
-    work = m * (search.u.shape[1] + search.jumps.shape[1])
+    work = m * rest.numel()
     for _ in range(min(_PASSES * m, _WORK // max(work, 1))):
         sign = torch.where(turned, -1.0, 1.0).double()
         inner = ((search.jumps @ rest) * search.u).sum(1)

@@ -103,7 +103,8 @@ def classify_units(
     outputs : Tensor of shape (k, d)
         Outgoing weights.
     activation : str, default="relu"
-        "relu", "leaky_relu" and "tanh" are known; of others only classes 1, 2 and 4.
+        "relu", "leaky_relu" and "tanh" are known; of others only classes 1, 2 and 4, and of
+        "prelu", whose units have slopes of their own, 1 and 2.
     interval : tuple of two Tensors of shape (d,), optional
         Bounds of the pre-activations on a domain: :func:`box_interval`, :func:`data_interval`.
     tol : float, default=1e-10
@@ -160,6 +161,8 @@ def classify_units(
         give("dead" if activation == "relu" else "always_on", high <= 0, none)
         give("always_on", low >= 0, none)
     live = (code == 0).nonzero()[:, 0]
+    if activation == "prelu":  # a slope for each unit: equal (w, b) do not make equal units
+        live = live[:0]
     label, side, apart = unit_boundaries(weights[live], biases[live], activation, tol)
     for sign, name in ((1, "duplicate"), (-1, "antiparallel")):
         other = _first_other(label, side, sign)

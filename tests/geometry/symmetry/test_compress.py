@@ -184,6 +184,26 @@ def test_networks_without_biases_get_one_where_it_is_needed():
     assert report.error <= 1e-15
 
 
+def test_a_forward_of_its_own_and_inputs_of_another_shape():
+    plant = Planter(10)
+    module = nn.ModuleDict({"chain": nn.Sequential(nn.Flatten(), *deep(plant, [6, 9, 2]))})
+    plant_superfluous(module["chain"], 1, 2.5)
+    X = plant.normal(20, 2, 3)
+    report = compress(module, X=X, domain="box", forward=lambda m, x: m["chain"](x))
+    assert report.widths == (4,)
+    assert gap(module["chain"], report.module["chain"], X) <= 1e-10
+    assert report.error <= 1e-10 < report.error_outside + 1
+
+
+def test_units_with_activations_of_their_own_are_left_alone():
+    plant = Planter(11)
+    module = deep(plant, [3, 9, 2], lambda: nn.PReLU(9).double())
+    plant_superfluous(module, 0, 1.0)
+    with torch.no_grad():
+        module[1].weight.copy_(plant.uniform(9))
+    assert compress(module).widths == (9,)
+
+
 def test_nothing_to_do():
     plant = Planter(6)
     module = deep(plant, [5, 12, 12, 3])

@@ -161,6 +161,8 @@ def test_other_activations_share_equal_weights_only():
     w, b = double([[1.0], [-1.0], [1.0], [0.0]]), double([0.5, -0.5, 0.5, 1.0])
     found = classify_units(w, b, torch.ones(1, 4).double(), activation="gelu")
     assert found.labels == ("duplicate", "generic", "duplicate", "w_degenerate")
+    found = classify_units(w, b, torch.ones(1, 4).double(), activation="prelu")
+    assert found.labels == ("generic", "generic", "generic", "w_degenerate")
 
 
 def test_leaky_units_that_are_never_positive_are_affine():
