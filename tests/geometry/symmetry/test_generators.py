@@ -11,7 +11,7 @@ from cases import BY_NAME, CASES, _unsettle
 from laws import LockedMLP
 from nets import mlp, normal
 from oracles import assert_untouched, dense_jacobian
-from skgeo import SkgeoError
+from skgeo import GeometryWarning, SkgeoError
 from skgeo.geometry.symmetry.generators import Change, generators, register_generators
 from skgeo.geometry.symmetry.generators import table as rules
 
@@ -140,8 +140,8 @@ def test_heads_wider_than_their_inputs():
     narrow = settled(lambda: SelfAttention(6, 1, bias=False, kdim=2, vdim=2))
     inputs |= {"k": normal(80, 5, 2, seed=4), "v": normal(80, 5, 2, seed=5)}
     nullity, found = null_space_and_columns(narrow, inputs)
-    assert found.dimensions["query_key"] == 36
-    assert found.n_generators <= nullity
+    assert found.dimensions == {"query_key": 36, "value_output": 36}
+    assert found.n_generators == nullity
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -320,6 +320,14 @@ def test_scales_from_thousandths_to_thousands():
     found = generators(module, normal(300, 4, dtype=torch.float32))
     assert found.dimensions["scaling"] == 40
     assert max(row.residual for row in found.table) < 1e-15
+
+
+def test_train_mode_is_warned_of_once():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).double()
+    with pytest.warns(GeometryWarning, match="train mode") as caught, assert_untouched(module):
+        found = generators(module, normal(60, 3))
+    assert len(caught) == 1
+    assert found.dimensions["batchnorm"] == 8
 
 
 def test_modules_without_known_layers():

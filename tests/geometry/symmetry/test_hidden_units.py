@@ -122,6 +122,43 @@ def test_boxes_reach_the_first_layer_of_other_architectures():
         classes(module, normal(30, 2), domain="ball")
 
 
+class ByPosition(nn.Module):
+    """Calls the layers of a Sequential one by one, and cannot be followed without data."""
+
+    def __init__(self, skips):
+        super().__init__()
+        self.body, self.skips = mlp(3, 4, 3, activation=nn.ReLU), skips
+
+    def forward(self, x):
+        if bool((x > 1e6).any()):
+            return x
+        first, relu, second = self.body
+        if not self.skips:
+            return self.body(x)
+        hidden = relu(first(x))
+        return second(hidden) + hidden.sum(1, keepdim=True)
+
+
+def test_parts_are_believed_only_if_they_run_as_they_were_traced():
+    assert list(classes(ByPosition(skips=False), normal(9, 3))) == ["body.0"]
+    module = ByPosition(skips=True)
+    network = SymmetryNetwork(module, normal(9, 3))
+    assert "ByPosition cannot be followed without data" in network.flow.unread[0]
+    assert classify_network(network) == []
+
+
+def test_layers_called_by_keyword():
+    class Keyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.second(input=self.first(input=x).relu())
+
+    assert classes(Keyword().double(), normal(9, 3), domain="data")["first"].labels
+
+
 def test_linear_layers_have_no_classes():
     assert classes(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)).double(), normal(9, 2)) == {}
 

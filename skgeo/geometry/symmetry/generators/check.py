@@ -59,12 +59,12 @@ def _by_rows(
         found = pullback.gradients(samples)
         size = (len(samples), pullback.n_positions, pullback.n_outputs)
         rows = found.rows().double().reshape(*size, -1)
-        plain = transposed[~weighted] @ rows.reshape(-1, rows.shape[-1]).numpy().T
+        plain = transposed[~weighted] @ rows.reshape(-1, rows.shape[-1]).cpu().numpy().T
         squares[~weighted] += (plain**2).sum(1)
         if weighted.any():
             outputs = found.outputs.reshape(size).double()
             rows = pullback.weigh(outputs, rows)
-            shifted = transposed[weighted] @ rows.reshape(-1, rows.shape[-1]).numpy().T
+            shifted = transposed[weighted] @ rows.reshape(-1, rows.shape[-1]).cpu().numpy().T
             squares[weighted] += (shifted**2).sum(1)
     return squares
 

@@ -166,7 +166,7 @@ def _find(network: SymmetryNetwork) -> Iterator[HiddenLayer]:
         if node.kind == "conv" and layer.groups > 1:
             continue
         found = _follow(network, node)
-        if found is not None:
+        if found is not None and network.runs_as_traced(node):
             yield HiddenLayer(network, node, layer, *found)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -110,6 +111,8 @@ class SymmetryNetwork:
             batch_size=batch_size,
             device=device,
         )
+        for part in self._module.modules():  # what train mode changes was warned of, once
+            part.training = False
         self._samples = samples
         self._keep_integers = keep_integers
         self._device = device
@@ -191,29 +194,51 @@ class SymmetryNetwork:
         for batch in self.pullback.batches():
             yield cast_inputs(samples.take(batch.start, batch.stop), device=copy.device)
 
-    @cached_property
+    @property
     def seen(self) -> dict[str, Seen]:
         """What each layer met on the data, by the name of its module."""
+        return self._watched[0]
+
+    def runs_as_traced(self, node: FlowNode) -> bool:
+        """Whether a step was run as often as the part of the network that it was traced in.
+
+        Parameters
+        ----------
+        node : FlowNode
+            Of a module. Where what is around it is not known, its part was traced alone, and the
+            forward pass may call the modules inside in some other way.
+
+        Returns
+        -------
+        bool
+        """
+        if node.known:
+            return True
+        counts = self._watched[1]
+        part = node.name.split("/")[0]
+        return counts[part] == counts[str(node.module)] > 0
+
+    @cached_property
+    def _watched(self) -> tuple[dict[str, Seen], Counter[str]]:
         copy = replica(self._module, forward=self._forward, device=self._device)
         watched = {str(node.module): node.kind for node in self.flow if node.kind in _WATCHED}
         found: dict[str, Seen] = {}
-        handles = []
-        for name, kind in watched.items():
-            layer = copy.module.get_submodule(name) if name else copy.module
+        counts: Counter[str] = Counter()
 
-            def note(
-                layer: nn.Module, args: Any, output: Any, name: str = name, kind: str = kind
-            ) -> None:
-                new = _observe(layer, kind, args[0], output)
+        def note(layer: nn.Module, args: Any, kwargs: Any, output: Any, name: str) -> None:
+            counts[name] += 1
+            kind = watched.get(name)
+            if kind is not None:
+                given = args[0] if args else next(iter(kwargs.values()))
+                new = _observe(layer, kind, given, output)
                 found[name] = _merge(found[name], new) if name in found else new
 
-            handles.append(layer.register_forward_hook(note))
+        for name, layer in copy.module.named_modules():
+            layer.register_forward_hook(partial(note, name=name), with_kwargs=True)
         with torch.no_grad():
             for batch in self._batches(copy):
                 copy(batch)
-        for handle in handles:
-            handle.remove()
-        return found
+        return found, counts
 
 
 def as_double(
