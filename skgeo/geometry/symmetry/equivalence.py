@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from skgeo.geometry.symmetry.canonical import check_interface
 from skgeo.geometry.symmetry.comparison import compare_stacks
 from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS
 from skgeo.geometry.symmetry.one_hidden import resolve_tolerance
+from skgeo.geometry.symmetry.parts import compare_parts
 from skgeo.geometry.symmetry.report import EquivalenceReport
 from skgeo.geometry.symmetry.stack import Stack, read_stack
 from skgeo.geometry.symmetry.witness import (
@@ -78,8 +80,11 @@ def equivalent(
     Every pair of equal networks is recognised with one hidden layer of ReLU, leaky ReLU or tanh,
     and without activations. For deeper chains and convolutions units are matched layer by layer,
     which recognises permutations, scales, signs, duplicates and units without effect, and neither
-    orientation reversals nor symmetries between layers: such pairs are undecided. Anything else
-    (attention, residual connections, normalisation) is undecided unless a witness is found.
+    orientation reversals nor symmetries between layers: such pairs are undecided. Two networks of
+    any other architecture that run the same code are compared part by part: chains inside them
+    (also with BatchNorm in eval mode and pooling), attention heads by their products, and all else
+    as it stands. What is left is undecided unless a witness is found, and the parts in the way
+    are named.
 
     References
     ----------
@@ -101,12 +106,10 @@ def equivalent(
     """
     tol = resolve_tolerance(tol, max(_precision(a), _precision(b)))
     stacks, outside = _read(a, b)
-    if outside and _same_network(a, b):
-        return EquivalenceReport(
-            "equivalent", "the same modules with the same weights", 0.0, tol, "layers"
-        )
     if outside:
-        found = EquivalenceReport("undecided", outside, float("nan"), tol)
+        found = compare_parts(a, b, tol)
+        if found.verdict == "undecided":
+            found = replace(found, reason=f"{found.reason}. {outside}")
     else:
         check_interface(stacks[0], stacks[1])
         found = compare_stacks(stacks[0], stacks[1], tol)
@@ -267,30 +270,6 @@ def _read(*nets: nn.Module) -> tuple[list[Stack], str]:
         else:
             stacks.append(stack)
     return stacks, " ".join(dict.fromkeys(outside))
-
-
-def _same_network(a: nn.Module, b: nn.Module) -> bool:
-    """Whether b is a plain copy of a: modules, settings, weights and buffers."""
-    ours, theirs = dict(a.named_modules()), dict(b.named_modules())
-    weights, others = (dict([*net.named_parameters(), *net.named_buffers()]) for net in (a, b))
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (*a.modules(), *b.modules()))
-    return (
-        not hooked
-        and ours.keys() == theirs.keys()
-        and weights.keys() == others.keys()
-        and all(torch.equal(weights[key], others[key]) for key in weights)
-        and all(_settings(ours[key]) == _settings(theirs[key]) for key in ours)
-    )
-
-
-def _settings(module: nn.Module) -> list[Any]:
-    """Class and attributes of a module without its tensors, modules and hooks."""
-    return [type(module)] + [
-        # Objects that are not plain values count by identity.
-        (key, value if isinstance(value, (bool, int, float, str, tuple, type(None))) else id(value))
-        for key, value in sorted(vars(module).items())
-        if key != "training" and not (key.startswith("_") and isinstance(value, (dict, set)))
-    ]
 
 
 def _is_exact(stacks: Sequence[Stack]) -> bool:

@@ -193,8 +193,7 @@ def test_activations_with_settings_are_compared_by_outputs_too():
 @pytest.mark.parametrize("name", ["resnet", "transformer", "lstm"])
 def test_other_architectures(name):
     net, inputs = build(name)
-    report = equivalent(net, copy.deepcopy(net), inputs)
-    assert report.verdict in ("equivalent", "undecided")
+    assert equivalent(net, copy.deepcopy(net), inputs).verdict == "equivalent"
     other = copy.deepcopy(net)
     weights = [p for p in other.parameters() if p.dim() > 1][-1]
     with torch.no_grad():
@@ -260,16 +259,14 @@ def test_classes_see_near_misses_apart():
 
 
 def test_undecided_pairs_are_named_and_errors_say_where():
-    block = nn.TransformerEncoderLayer(4, 2, batch_first=True).eval()
+    # The gain of a LayerNorm may be traded for the columns that read it.
+    block = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 2)).double()
     twin = copy.deepcopy(block)
     with torch.no_grad():
-        # Queries and keys may be scaled against each other.
-        twin.self_attn.in_proj_weight[:4] *= 2
-        twin.self_attn.in_proj_bias[:4] *= 2
-        twin.self_attn.in_proj_weight[4:8] /= 2
-        twin.self_attn.in_proj_bias[4:8] /= 2
+        twin[0].weight *= 2
+        twin[1].weight /= 2
     with pytest.warns(GeometryWarning, match=r"\(0, 1\) compute one function is undecided"):
-        labels = equivalence_classes([block, twin], normal(6, 3, 4))
+        labels = equivalence_classes([block, twin], normal(6, 4))
     np.testing.assert_array_equal(labels, [0, 1])
     with pytest.raises(NotAModelError) as error:
         equivalence_classes([block, None])
