@@ -14,6 +14,7 @@ from oracles import assert_untouched, dense_jacobian
 from skgeo import GeometryWarning, SkgeoError
 from skgeo.geometry.symmetry.generators import Change, generators, register_generators
 from skgeo.geometry.symmetry.generators import table as rules
+from skgeo.geometry.symmetry.nullity import nullity_account
 
 
 def null_space_and_columns(module, X, forward=None, **options):
@@ -238,6 +239,19 @@ def test_softmax_shifts_change_logits_and_no_probability():
     assert np.abs(change).max() > 0.1
     assert np.abs(change - change.mean(1, keepdims=True)).max() < 1e-12
     assert generators(module, X).dimensions == {}
+
+
+def test_a_unit_that_raises_all_logits_alike_is_not_seen():
+    module = mlp(3, 4, 3, activation=nn.ReLU, seed=1)
+    with torch.no_grad():
+        module[2].weight[:, 2] = 0.7
+    X = 3 * normal(200, 3)
+    found = generators(module, X, likelihood="categorical")
+    assert found.dimensions == {"scaling": 4, "softmax_shift": 5, "no_output": 3}
+    assert {row.units for row in found.table if row.symmetry == "no_output"} == {(2,)}
+    assert {row.symmetry for row in found.table if row.weighted} == {"softmax_shift", "no_output"}
+    assert nullity_account(module, X, likelihood="categorical").unexplained == 0
+    assert generators(module, X).dimensions == {"scaling": 4}
 
 
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.GELU, nn.Softplus])

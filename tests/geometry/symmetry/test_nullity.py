@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -43,6 +44,44 @@ def test_several_degeneracies_at_once(seed, k, slope):
     account = nullity_account(net, X)
     assert account.unexplained == 0
     assert account.nullity > net[0].out_features
+
+
+def random_degeneracies(seed):
+    """A network of one hidden layer, every second unit with some degeneracy, and wide data."""
+    rng = np.random.default_rng(seed)
+    n, d, k = int(rng.integers(1, 4)), int(rng.integers(1, 9)), int(rng.integers(1, 4))
+    activation = nn.ReLU if rng.random() < 0.7 else lambda: nn.LeakyReLU(0.2)
+    categorical = k > 1 and rng.random() < 0.4
+    net = mlp(n, d, k, activation=activation, seed=seed)
+    w, b, q = net[0].weight, net[0].bias, net[2].weight
+    with torch.no_grad():
+        for i in range(d):
+            kind, j, factor = rng.integers(12), int(rng.integers(d)), float(rng.uniform(0.5, 3))
+            if kind <= 1 and j != i:  # on the same side of another unit's boundary, or not
+                factor = factor if kind == 0 else -factor
+                w[i], b[i] = factor * w[j], factor * b[j]
+            elif kind == 2:
+                q[:, i] = 0.0
+            elif kind == 3:
+                w[i] = 0.0
+            elif kind == 4 and j != i:
+                q[:, i] = (factor - 1.5) * q[:, j]
+            elif kind == 5 and not categorical:  # a softmax would saturate
+                b[i] = float(rng.choice([-100.0, 100.0]))
+    if rng.random() < 0.2:
+        net[0].bias = None
+    if rng.random() < 0.2:
+        net[2].bias = None
+    likelihood = "categorical" if categorical else "gaussian"
+    return net, 4 * normal(1500, n, seed=seed + 1000), likelihood
+
+
+@pytest.mark.filterwarnings("ignore::skgeo.GeometryWarning")  # some are constant
+@pytest.mark.parametrize("seed", range(60))
+def test_nothing_is_left_over_in_one_hidden_layer(seed):
+    net, X, likelihood = random_degeneracies(seed)
+    account = nullity_account(net, X, likelihood=likelihood)
+    assert account.unexplained == 0
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def _special_units(hidden: HiddenLayer) -> list[tuple[int, float, float, int]]:
     for unit in (outputs.low > 0).nonzero().reshape(-1).tolist():
         found.append((unit, 1.0, 0.0, 0))
     if hidden.slope != 0.0:
-        for unit in (outputs.high < 0).nonzero().reshape(-1).tolist():
+        for unit in (outputs.high <= 0).nonzero().reshape(-1).tolist():
             found.append((unit, hidden.slope, 0.0, 0))
     crossed = ((outputs.low <= 0) & (outputs.high > 0)).nonzero().reshape(-1)
     rows = incoming_rows(hidden)[crossed]
@@ -94,6 +94,9 @@ def _null_space(
             f"affine at {hidden.name!r}: {len(special)} units that share affine functions"
         )
         return
+    identity = torch.eye(n_outputs, dtype=torch.float64)
+    if hidden.meets_softmax:  # which sees differences of logits
+        identity -= 1.0 / n_outputs
     columns: list[Tensor] = []
     places: list[int] = []
 
@@ -102,7 +105,7 @@ def _null_space(
 
     def keep(parameter: Any, where: Any, function: Tensor) -> None:
         if parameter is not None and network.trains(parameter):
-            columns.append(function.reshape(-1))
+            columns.append((function @ identity).reshape(-1))
             places.append(int(network.places(parameter)[where]))
 
     weight, bias = hidden.layer.weight, hidden.layer.bias
@@ -151,4 +154,5 @@ def _candidates(
             index[kept][order].numpy(),
             vector[kept][order].numpy(),
             "data",
+            hidden.meets_softmax,
         )

@@ -14,9 +14,13 @@ from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
 
 __all__ = ["constant_unit", "dead", "no_output"]
 
+_TOL = 1e-15
+
 
 def no_output(network: SymmetryNetwork) -> Iterator[Candidate]:
     """Every incoming weight and bias of a unit whose outgoing weights are all zero.
+
+    Before a softmax, also of one whose outgoing weights are the same for all classes.
 
     Parameters
     ----------
@@ -27,9 +31,11 @@ def no_output(network: SymmetryNetwork) -> Iterator[Candidate]:
     Candidate
     """
     for hidden in hidden_layers(network):
-        silent = ~(hidden.all_outgoing() != 0).any(0)
-        for unit in silent.nonzero().reshape(-1).tolist():
-            yield from _incoming(network, hidden, unit, "no_output", "all")
+        seen = hidden.all_seen().abs().amax(0)
+        gross = hidden.all_outgoing().abs().amax(0)
+        for unit in (seen <= _TOL * gross).nonzero().reshape(-1).tolist():
+            weighted = bool(gross[unit] > 0)  # one number for all classes of a softmax
+            yield from _incoming(network, hidden, unit, "no_output", "all", weighted=weighted)
 
 
 def dead(network: SymmetryNetwork) -> Iterator[Candidate]:
@@ -101,6 +107,8 @@ def _incoming(
     unit: int,
     symmetry: str,
     domain: Literal["all", "data"],
+    *,
+    weighted: bool = False,
 ) -> Iterator[Candidate]:
     """Every entry of what makes a unit."""
     for parameter in (hidden.layer.weight, hidden.layer.bias):
@@ -111,4 +119,6 @@ def _incoming(
             values = torch.zeros(shape.numel(), dtype=torch.float64)
             values[place] = 1.0
             change = Change(network).add(parameter, unit, values.view(shape))
-            yield from change.candidate(symmetry, hidden.name, [unit], domain=domain)
+            yield from change.candidate(
+                symmetry, hidden.name, [unit], domain=domain, weighted=weighted
+            )

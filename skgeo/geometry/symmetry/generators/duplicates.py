@@ -23,7 +23,8 @@ def duplicate(network: SymmetryNetwork) -> Iterator[Candidate]:
 
     Let :math:`h_i = s_i h` for the units of a group. Outgoing weights move from one to another
     with their total :math:`\sum s_i q_i` fixed; and incoming weights move as
-    :math:`z_i e` for any e, with :math:`\sum z_i q_i = 0`.
+    :math:`z_i e` for any e, with :math:`\sum z_i q_i` zero, or one number for all classes of a
+    softmax.
 
     Parameters
     ----------
@@ -95,11 +96,11 @@ def _transfers(
 
 
 def _moves(network: SymmetryNetwork, hidden: HiddenLayer, units: list[int]) -> Iterator[Candidate]:
-    outgoing = torch.stack([hidden.outgoing(unit) for unit in units], dim=1).cpu()
-    largest = outgoing.abs().amax(0)
+    outgoing = hidden.all_seen()[:, units].cpu()
+    largest = hidden.all_outgoing()[:, units].cpu().abs().amax(0)
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))
     _, values, right = torch.linalg.svd(outgoing / scale)
-    rank = int((values > _TOL * values[0]).sum()) if float(values[0]) > 0 else 0
+    rank = int((values > _TOL).sum())
     weight, bias = hidden.layer.weight, hidden.layer.bias
     for z in right[rank:] / scale:
         for place in range(weight[0].numel() + (bias is not None)):
@@ -111,4 +112,6 @@ def _moves(network: SymmetryNetwork, hidden: HiddenLayer, units: list[int]) -> I
                     step = torch.zeros(weight[0].numel(), dtype=torch.float64)
                     step[place] = amount
                     change.add(weight, unit, step.view(weight[0].shape))
-            yield from change.candidate("duplicate", hidden.name, units)
+            yield from change.candidate(
+                "duplicate", hidden.name, units, weighted=hidden.meets_softmax
+            )

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skgeo.geometry.likelihood import Categorical
 from skgeo.geometry.symmetry.flow import FlowNode
 from skgeo.geometry.symmetry.generators.candidate import Change
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
 
-__all__ = ["Consumer", "HiddenLayer", "hidden_layers", "readers"]
+__all__ = ["PASSING", "Consumer", "HiddenLayer", "hidden_layers", "last_layer", "readers"]
 
 # Steps that pass units on one by one, each to a place of its own.
 PASSING = ("identity", "flatten", "pool", "mean", "select")
@@ -88,6 +89,8 @@ class HiddenLayer:
     consumers : tuple of Consumer
     is_pooled : bool
         Whether maxima are taken over positions on the way to a consumer.
+    meets_softmax : bool
+        Whether the only consumer gives the logits of a softmax, which sees their differences.
     """
 
     network: SymmetryNetwork
@@ -97,6 +100,7 @@ class HiddenLayer:
     slope: float
     consumers: tuple[Consumer, ...]
     is_pooled: bool = False
+    meets_softmax: bool = False
 
     @property
     def name(self) -> str:
@@ -133,6 +137,16 @@ class HiddenLayer:
             return torch.cat([consumer.layer.weight.detach() for consumer in self.consumers])
         return torch.stack([self.outgoing(unit) for unit in range(self.width)], dim=1)
 
+    def all_seen(self) -> Tensor:
+        """The same, as far as the output distribution depends on them to first order.
+
+        Before a softmax the mean over the classes is taken off each column.
+        """
+        if not self.meets_softmax:
+            return self.all_outgoing()
+        weights = [self.consumers[0].outgoing(unit) for unit in range(self.width)]
+        return torch.stack([(w - w.mean(0)).reshape(-1) for w in weights], dim=1)
+
     def outgoing(self, unit: int) -> Tensor:
         """All weights by which a unit is read, in one row."""
         return torch.cat([consumer.outgoing(unit).reshape(-1) for consumer in self.consumers])
@@ -167,7 +181,30 @@ def _find(network: SymmetryNetwork) -> Iterator[HiddenLayer]:
             continue
         found = _follow(network, node)
         if found is not None and network.runs_as_traced(node):
-            yield HiddenLayer(network, node, layer, *found)
+            softmax = isinstance(network.likelihood, Categorical)
+            last = last_layer(network) if softmax else None
+            meets = last is not None and [c.node.name for c in found[2]] == [last.name]
+            yield HiddenLayer(network, node, layer, *found, meets)
+
+
+def last_layer(network: SymmetryNetwork) -> FlowNode | None:
+    """The linear layer that the network's outputs are of, where there is one.
+
+    Parameters
+    ----------
+    network : SymmetryNetwork
+
+    Returns
+    -------
+    FlowNode or None
+        Looking back through steps that only pass values on.
+    """
+    node = network.flow.output
+    while node is not None and node.kind in PASSING and len(node.parents) == 1:
+        (node,) = network.flow.parents(node)
+    if node is None or node.kind != "linear" or network.calls(node) != 1:
+        return None
+    return node
 
 
 def _follow(

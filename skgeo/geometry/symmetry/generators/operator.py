@@ -35,14 +35,19 @@ class Generator(NamedTuple):
         Units that take part; empty where all do.
     domain : str
         ``"all"`` inputs, or the ``"data"`` only.
+    weighted : bool
+        Whether the output distribution alone is left as it is, as by a shift of all logits, while
+        the outputs change.
     residual : float
-        :math:`\|J v\| / (\|J\| \|v\|)` on the data.
+        :math:`\|J v\| / (\|J\| \|v\|)` on the data; if weighted with :math:`R^T J v` in place of
+        J v, where :math:`F = R R^T` is the Fisher metric of the output distribution.
     """
 
     symmetry: str
     layer: str
     units: tuple[int, ...]
     domain: str
+    weighted: bool
     residual: float
 
 
@@ -124,7 +129,8 @@ def generators(
     linear layers in a row; attention heads and their biases; what LayerNorm, RMSNorm and BatchNorm
     (in eval mode) take away or give twice; the softmax; units that are never read, dead,
     constant, duplicates of one another, or trade affine functions; constant inputs. Each column v
-    satisfies :math:`\|J v\| \le 10^{-10} \|J\| \|v\|` on the data; what does not is in ``dropped``.
+    satisfies :math:`\|J v\| \le 10^{-10} \|J\| \|v\|` on the data (see :class:`Generator` for
+    softmax outputs); what does not is in ``dropped``.
 
     Costs K backward passes of all samples, or one for each column where those are fewer.
 
@@ -169,7 +175,7 @@ def measure_generators(network: SymmetryNetwork) -> Generators:
     weighted = np.array([candidate.weighted for candidate in candidates], dtype=bool)
     residuals = relative_changes(network, matrix, weighted)
     rows = [
-        Generator(c.symmetry, c.layer, c.units, c.domain, float(residual))
+        Generator(c.symmetry, c.layer, c.units, c.domain, c.weighted, float(residual))
         for c, residual in zip(candidates, residuals, strict=True)
     ]
     flat = residuals <= CHECK_TOL

@@ -7,7 +7,7 @@ from typing import Any
 
 from skgeo.geometry.likelihood import Categorical
 from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
-from skgeo.geometry.symmetry.generators.hidden import PASSING
+from skgeo.geometry.symmetry.generators.hidden import last_layer
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
 
 __all__ = ["softmax_shift"]
@@ -26,12 +26,8 @@ def softmax_shift(network: SymmetryNetwork) -> Iterator[Candidate]:
         n + 1 for a last layer of n features with a bias. Flat for the output distribution, while
         the logits change.
     """
-    if not isinstance(network.likelihood, Categorical) or network.flow.output is None:
-        return
-    node = network.flow.output
-    while node.kind in PASSING and len(node.parents) == 1:
-        (node,) = network.flow.parents(node)
-    if node.kind != "linear" or network.calls(node) != 1:
+    node = last_layer(network) if isinstance(network.likelihood, Categorical) else None
+    if node is None:
         return
     layer: Any = network.flow.layer(node)
     weight, bias = layer.weight, layer.bias
