@@ -10,8 +10,8 @@ __all__ = ["group_rows"]
 _KEYS = 4
 
 
-def group_rows(rows: Tensor, tol: float) -> tuple[Tensor, Tensor]:
-    r"""Label rows so that two of one label differ by at most `tol`, up to the chain of a group.
+def group_rows(rows: Tensor, tol: float, *, chains: bool = False) -> tuple[Tensor, Tensor]:
+    r"""Label rows so that those of one label are within `tol` of the first among them.
 
     Parameters
     ----------
@@ -19,6 +19,10 @@ def group_rows(rows: Tensor, tol: float) -> tuple[Tensor, Tensor]:
         float64.
     tol : float
         Largest Euclidean distance of a row from the first of its group.
+    chains : bool, default=False
+        Join rows that a chain leads from one to the other, in steps that are within `tol` in every
+        projection. Rows within `tol` then always have one label, and those of one label may be
+        further apart.
 
     Returns
     -------
@@ -56,7 +60,11 @@ def group_rows(rows: Tensor, tol: float) -> tuple[Tensor, Tensor]:
     run[1:] = (main.diff() > slack).cumsum(0)
     for j in range(1, _KEYS):
         order, run = _cut(order, run, keys[:, j], slack)
-    reference = _compare(rows, order, run, tol)
+    if chains:
+        reference = torch.empty_like(order)
+        reference[order] = order[torch.searchsorted(run, run)]
+    else:
+        reference = _compare(rows, order, run, tol)
     first = order[reference[order] == order]  # still ascending in the first projection, run by run
     first = first[keys[first, 0].argsort(stable=True)]
     number = torch.empty(m, dtype=torch.int64)

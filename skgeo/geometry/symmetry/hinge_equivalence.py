@@ -19,6 +19,8 @@ from skgeo.geometry.symmetry.report import EquivalenceReport
 
 __all__ = ["UnitMap", "compare_hinges", "difference_network", "unit_map"]
 
+# By how much the tolerance of crowded boundaries is divided.
+_FINER = (1, 2, 4, 16, 256)
 # Points searched beside a boundary.
 _POINTS = 16
 
@@ -130,10 +132,7 @@ def compare_hinges(a: OneHidden, b: OneHidden, *, tol: Any = "auto") -> Equivale
     """
     difference = difference_network(a, b)
     tol = resolve_tolerance(tol, difference.precision)
-    form = hinge_form(difference, tol=tol, summed=_summed(a, b))
-    jumps = float(form.jump_size.amax()) if len(form.jump_size) else 0.0
-    # Jumps within tol still stand on boundaries that are as far apart as `spread`.
-    residual = max(jumps, form.linear_size, form.constant_size, form.spread)
+    form, residual = _difference_form(a, b, difference, tol)
     if residual <= tol:
         found = unit_map(a, b, form)
         if found is not None and found.residual <= tol:
@@ -157,7 +156,7 @@ def compare_hinges(a: OneHidden, b: OneHidden, *, tol: Any = "auto") -> Equivale
             "boundaries",
             bias_shift=b.shift - a.shift,
         )
-    part = _largest_part(form, jumps)
+    part = _largest_part(form)
     candidates = _candidates(difference, form)
     outputs, others = a(candidates), b(candidates)
     excess = (outputs - others).abs() / (a.rounding(candidates) + b.rounding(candidates)).clamp(
@@ -180,14 +179,33 @@ def compare_hinges(a: OneHidden, b: OneHidden, *, tol: Any = "auto") -> Equivale
     )
 
 
-def _summed(a: OneHidden, b: OneHidden) -> tuple[Tensor, Tensor]:
-    """Sizes of the linear parts and output biases that a difference was taken of."""
+def _difference_form(
+    a: OneHidden, b: OneHidden, difference: OneHidden, tol: float
+) -> tuple[HingeForm, float]:
+    """Form of the difference, and its size.
+
+    Chains keep a unit and its copy together whatever stands beside them. Where boundaries are so
+    crowded that chains grow long, a finer tolerance cuts them.
+    """
     skips = [torch.linalg.vector_norm(net.skip, dim=1) for net in (a, b) if net.skip is not None]
-    return sum(skips, start=torch.zeros_like(a.shift)), a.shift.abs() + b.shift.abs()
+    summed = (sum(skips, start=torch.zeros_like(a.shift)), a.shift.abs() + b.shift.abs())
+    best = None
+    for finer in _FINER:
+        near = max(tol / finer, min(tol, 4 * difference.precision))
+        form = hinge_form(difference, tol=near, summed=summed, chains=True)
+        jumps = float(form.jump_size.amax()) if len(form.jump_size) else 0.0
+        # Jumps within tol still stand on boundaries that are as far apart as `spread`.
+        size = max(jumps, form.linear_size, form.constant_size, form.spread)
+        if best is None or size < best[1]:
+            best = (form, size)
+        if best[1] <= tol or form.spread <= tol or near > tol / finer:
+            break
+    assert best is not None
+    return best
 
 
-def _largest_part(form: HingeForm, jumps: float) -> str:
-    if jumps > form.tol:
+def _largest_part(form: HingeForm) -> str:
+    if form.n_live:
         return f"the jumps of slope on {form.n_live} activation boundaries differ"
     if form.linear_size >= max(form.constant_size, form.tol):
         return "the linear parts differ"

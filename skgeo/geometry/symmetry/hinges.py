@@ -96,6 +96,7 @@ def hinge_form(
     tol: Any = "auto",
     seed: int = 0,
     summed: tuple[Tensor, Tensor] | None = None,
+    chains: bool = False,
 ) -> HingeForm:
     r"""Write a one-hidden-layer ReLU network as a sum over its distinct activation boundaries.
 
@@ -114,6 +115,8 @@ def hinge_form(
         Of the projection that fixes signs. Forms are comparable for equal seeds.
     summed : tuple of two Tensors of shape (k,), optional
         Sizes of what was summed in each row of `skip` and entry of `shift`; by default their own.
+    chains : bool, default=False
+        Let chains of near boundaries be one, however long: `spread` says how long.
 
     Returns
     -------
@@ -165,7 +168,7 @@ def hinge_form(
     units = bent.nonzero()[:, 0]
     if len(units) < d:
         points = points[units]
-    labels, first = group_rows(points, tol)
+    labels, first = group_rows(points, tol, chains=chains)
     boundary = torch.full((d,), -1, dtype=torch.int64)
     boundary[units] = labels
     spread = 0.0

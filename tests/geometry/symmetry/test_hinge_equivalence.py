@@ -227,6 +227,18 @@ def test_boundaries_on_the_edge_of_the_sign_rule():
         assert compare((*double, q[:, :2], c), (*double, q[:, :2], c)).verdict == "equivalent"
 
 
+def test_crowded_boundaries_of_float32_weights():
+    # On a line some of 20,000 boundaries are nearer than rounding moves them.
+    for seed in range(3):
+        plant = Planter(seed)
+        a = plant.network(20_000, 1, 2)
+        b = tuple(t.float() for t in plant.disguise(*a))
+        a = tuple(t.float() for t in a)
+        assert compare(a, b).verdict == "equivalent"
+        b[2][0, 0] *= 2
+        assert compare(a, b).verdict == "different"
+
+
 def test_differences_within_rounding_are_undecided():
     plant = Planter(0)
     a = plant.network(8, 3, 2)

@@ -130,6 +130,14 @@ def test_groups_of_crowded_rows_with_chance_neighbours():
     assert group_rows(rows[:0], 1e-4)[0].shape == (0,)
 
 
+def test_chains_hold_what_is_near_whatever_else_is():
+    rows = torch.tensor([[0.0], [0.9], [1.8], [5.0]]).double()
+    assert len(group_rows(rows, 1.0)[1]) == 3
+    labels, first = group_rows(rows, 1.0, chains=True)
+    assert labels[0] == labels[1] == labels[2] != labels[3]
+    assert torch.equal(labels[first], torch.arange(2))
+
+
 def test_numbers_do_not_depend_on_the_order_of_rows():
     plant = Planter(1)
     rows = plant.normal(50, 4)
