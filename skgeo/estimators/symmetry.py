@@ -152,7 +152,7 @@ class SymmetryClassifier(GeometryEstimator):
 
     Cost: as the Fisher rank, plus, for each layer of d units, :math:`O(d (n + k) + d \log d)` and
     the search for reversible sets. ``transform`` takes one backward pass for each unit with a kink
-    (channel and position, in convolutions).
+    behind the first layer (channel and position, in convolutions).
 
     References
     ----------

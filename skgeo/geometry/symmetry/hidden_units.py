@@ -228,7 +228,7 @@ def unit_responses(
             active = responds(hidden.activation, hidden.slope, values.detach())
             parts.append(active.any(-1).cpu())
             if distances and isinstance(inputs, Tensor) and inputs.requires_grad:
-                least = torch.minimum(least, _distance(hidden.activation, values, inputs))
+                least = torch.minimum(least, _distance(hidden, values, inputs))
         responses.append(torch.cat(parts, dim=1))
         nearest.append(torch.where(torch.isinf(least), torch.nan, least))
     return torch.cat(responses), torch.cat(nearest) if distances else None
@@ -255,17 +255,34 @@ def _arguments(
     return [found[hidden.name] for hidden in layers], len(outputs)
 
 
-def _distance(activation: str, values: Tensor, inputs: Tensor) -> Tensor:
+def _distance(hidden: HiddenLayer, values: Tensor, inputs: Tensor) -> Tensor:
+    """Distance to the nearest kink of a unit of one layer, (b,)."""
     least = torch.full((len(inputs),), torch.inf, dtype=torch.float64)
-    kinks = KINKS.get(activation)
+    kinks = KINKS.get(hidden.activation)
     if kinks is None:
         return least
-    for argument in values.flatten(1).unbind(1):
-        (slopes,) = torch.autograd.grad(
-            argument.sum(), inputs, retain_graph=True, materialize_grads=True
-        )
-        norms = torch.linalg.vector_norm(slopes.flatten(1), dim=1)
-        gaps = torch.stack([(argument.detach() - kink).abs() for kink in kinks]).amin(0)
-        far = torch.where(norms > 0, gaps / norms.clamp(min=1e-300), torch.inf)
-        least = torch.minimum(least, far.cpu())
+    first = _reads_inputs(hidden)
+    for unit, arguments in enumerate(values.unbind(1)):
+        for argument in arguments.unbind(1):
+            if first:
+                norms = torch.linalg.vector_norm(hidden.layer.weight[unit].detach())
+                norms = norms.to(inputs.device).expand(len(inputs))
+            else:
+                (slopes,) = torch.autograd.grad(
+                    argument.sum(), inputs, retain_graph=True, materialize_grads=True
+                )
+                norms = torch.linalg.vector_norm(slopes.flatten(1), dim=1)
+            gaps = torch.stack([(argument.detach() - kink).abs() for kink in kinks]).amin(0)
+            far = torch.where(norms > 0, gaps / norms.clamp(min=1e-300), torch.inf)
+            least = torch.minimum(least, far.cpu())
     return least
+
+
+def _reads_inputs(hidden: HiddenLayer) -> bool:
+    """Whether a linear layer reads the inputs of the network themselves: no backward pass then."""
+    if hidden.node.kind != "linear":
+        return False
+    (node,) = hidden.network.flow.parents(hidden.node)
+    while node.kind in ("flatten", "identity") and len(node.parents) == 1:
+        (node,) = hidden.network.flow.parents(node)
+    return node.kind == "input" and node.known

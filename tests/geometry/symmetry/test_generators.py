@@ -10,6 +10,7 @@ from torch import nn
 from cases import BY_NAME, CASES, _unsettle
 from laws import LockedMLP
 from nets import mlp, normal
+from networks import build
 from oracles import assert_untouched, dense_jacobian
 from skgeo import GeometryWarning, SkgeoError
 from skgeo.geometry.symmetry.generators import Change, generators, register_generators
@@ -98,6 +99,32 @@ def test_scaling_of_linear_maps_a_position():
     nullity, found = null_space_and_columns(module, 3 * normal(80, 3, 2))
     assert found.dimensions == {"scaling": 4}
     assert nullity == 4
+
+
+class Stream(nn.Module):
+    """A stem and two residual blocks, ReLU after each sum, as in a ResNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.inside = nn.ModuleList(nn.Linear(4, 5) for _ in range(2))
+        self.outside = nn.ModuleList(nn.Linear(5, 4) for _ in range(2))
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        for inside, outside in zip(self.inside, self.outside, strict=True):
+            x = (x + outside(inside(x).relu())).relu()
+        return self.head(x)
+
+
+def test_channels_of_a_residual_stream_scale_together():
+    _, found = null_space_and_columns(settled(Stream), 3 * normal(300, 3))
+    assert found.dimensions["scaling"] == 10
+    assert found.dimensions["stream_scaling"] == 4
+    resnet, X = build("resnet", 20)
+    _, found = null_space_and_columns(resnet, X)
+    assert found.dimensions["stream_scaling"] == 4 + 8
+    assert found.dropped == ()
 
 
 class SelfAttention(nn.Module):

@@ -200,12 +200,12 @@ class SymmetryNetwork:
         return self._watched[0]
 
     def runs_as_traced(self, node: FlowNode) -> bool:
-        """Whether a step was run as often as the part of the network that it was traced in.
+        """Whether a step is in a part of the network that was run as a whole.
 
         Parameters
         ----------
         node : FlowNode
-            Of a module. Where what is around it is not known, its part was traced alone, and the
+            Where what is around it is not known, its part was traced alone, and the
             forward pass may call the modules inside in some other way.
 
         Returns
@@ -216,7 +216,8 @@ class SymmetryNetwork:
             return True
         counts = self._watched[1]
         part = node.name.split("/")[0]
-        return counts[part] == counts[str(node.module)] > 0
+        inside = [n for n in self.flow if n.name.startswith(f"{part}/") and n.module is not None]
+        return all(counts[part] == counts[str(n.module)] > 0 for n in inside)
 
     @cached_property
     def _watched(self) -> tuple[dict[str, Seen], Counter[str]]:

@@ -125,12 +125,13 @@ def generators(
 
     Notes
     -----
-    Known are: scaling of rectifier units and channels, through BatchNorm, pooling and flattening;
-    linear layers in a row; attention heads and their biases; what LayerNorm, RMSNorm and BatchNorm
-    (in eval mode) take away or give twice; the softmax; units that are never read, dead,
-    constant, duplicates of one another, or trade affine functions; constant inputs. Each column v
-    satisfies :math:`\|J v\| \le 10^{-10} \|J\| \|v\|` on the data (see :class:`Generator` for
-    softmax outputs); what does not is in ``dropped``.
+    Known are: scaling of rectifier units and channels, through BatchNorm, pooling, flattening and
+    residual sums; linear layers in a row; attention heads and their biases; what LayerNorm,
+    RMSNorm and BatchNorm (in eval mode) take away or give twice; the softmax; units that are never
+    read, dead, constant, duplicates of one another, or trade affine functions; inputs and entries
+    that do not vary on the data. Each column v satisfies
+    :math:`\|J v\| \le 10^{-10} \|J\| \|v\|` on the data (see :class:`Generator` for softmax
+    outputs); what does not is in ``dropped``.
 
     Costs K backward passes of all samples, or one for each column where those are fewer.
 

@@ -22,6 +22,7 @@ from skgeo.geometry.symmetry.generators.normalisation import (
 )
 from skgeo.geometry.symmetry.generators.scaling import scaling
 from skgeo.geometry.symmetry.generators.softmax import softmax_shift
+from skgeo.geometry.symmetry.generators.streams import stream_scaling
 
 __all__ = ["Rule", "propose", "register_generators"]
 
@@ -29,6 +30,7 @@ Rule = Callable[[SymmetryNetwork], Iterator[Candidate]]
 
 _RULES: dict[str, Rule] = {
     "scaling": scaling,
+    "stream_scaling": stream_scaling,
     "linear": linear,
     "attention": attention,
     "batchnorm": batchnorm,
