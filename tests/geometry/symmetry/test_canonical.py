@@ -86,6 +86,19 @@ def test_a_boundary_is_one_unit_whatever_stands_on_it():
     assert canonical_form(net).widths == (2,)
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("widths", [(2, 3, 2), (2, 3, 3, 2)])
+def test_a_network_of_which_nothing_is_left(widths, activation):
+    net = mlp(*widths, activation=activation)
+    with torch.no_grad():
+        net[-1].weight.zero_()
+    form = canonical_form(net)
+    assert sum(form.widths) == 0
+    module = form.module()
+    torch.testing.assert_close(module(normal(5, 2)), net(normal(5, 2)))
+    assert form.matches(canonical_form(module))
+
+
 def test_a_tanh_unit_and_its_negative_cancel():
     net = mlp(2, 5, 3)
     with torch.no_grad():
