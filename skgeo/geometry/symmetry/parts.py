@@ -70,7 +70,9 @@ def compare_parts(a: nn.Module, b: nn.Module, tol: float) -> EquivalenceReport:
     Notes
     -----
     In eval mode. Heads of one attention layer may come in another order, which changes the
-    function of a network that returns the attention weights of single heads; outputs on data tell.
+    function of a network that returns the attention weights of single heads, and a BatchNorm after
+    a linear layer is taken to normalise its units, as it does for inputs of two axes. Outputs on
+    data tell where this is otherwise.
     """
     if not _same_code(a, b):
         reason = "the modules differ in their classes, shapes or settings"
