@@ -1,4 +1,4 @@
-"""Which step of a network reads which: its data flow, traced without data."""
+"""Which step of a network reads which: its data flow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from skgeo.autodiff.batch import map_inputs
 from skgeo.autodiff.copytree import TreeCopy, unwrap
 from skgeo.autodiff.modelcheck import check_kind
 from skgeo.exceptions import SkgeoError
+from skgeo.geometry.symmetry.tracer import ExampleTracer, PlaceholderTracer
 from skgeo.geometry.symmetry.vocabulary import (
     Step,
     describe_call,
@@ -123,8 +125,8 @@ class Flow:
         return self[last[0].parents[0]] if last and len(last[0].parents) == 1 else None
 
 
-def read_flow(module: nn.Module, *, forward: Forward | None = None) -> Flow:
-    """Read the data flow of a module, on a private copy and without data.
+def read_flow(module: nn.Module, *, forward: Forward | None = None, example: Any = None) -> Flow:
+    """Read the data flow of a module, on a private copy.
 
     Parameters
     ----------
@@ -132,6 +134,9 @@ def read_flow(module: nn.Module, *, forward: Forward | None = None) -> Flow:
         Of any architecture. Layers of ``torch.nn`` are steps; other modules are looked into.
     forward : callable, optional
         ``forward(module, inputs)``; by default ``module(inputs)``.
+    example : Tensor, dict of str to Tensor, or tuple of Tensor, optional
+        A few samples, in the dtype of the module. Where it cannot be followed without data, its
+        lengths are taken from them.
 
     Returns
     -------
@@ -146,8 +151,9 @@ def read_flow(module: nn.Module, *, forward: Forward | None = None) -> Flow:
     Notes
     -----
     The forward pass is run once on a placeholder that records what is done with it. Where a module
-    decides by the values or the length of its input, it becomes one step of kind ``"unread"``, and
-    the modules inside are read one by one, each without knowing what it is fed and who reads it.
+    decides by the values of its input, or without an example by its length, it becomes one step of
+    kind ``"unread"``, and the modules inside are read one by one, each without knowing what it is
+    fed and who reads it.
     A step that changes a tensor in place is taken for one that returns a new tensor, which is what
     it comes to unless the old one is used again.
 
@@ -161,6 +167,11 @@ def read_flow(module: nn.Module, *, forward: Forward | None = None) -> Flow:
     source = unwrap(check_kind(module))
     opaque: dict[str, str] = {}
     nodes = _trace(source, "", forward, opaque)
+    if opaque and example is not None:
+        less: dict[str, str] = {}
+        found = _trace(source, "", forward, less, example)
+        if len(less) < len(opaque) or ("" in opaque and "" not in less):
+            nodes, opaque = found, less
     seen: set[str] = set()
     while len(seen) < len(opaque):
         for path in [path for path in opaque if path not in seen]:
@@ -178,23 +189,12 @@ def read_flow(module: nn.Module, *, forward: Forward | None = None) -> Flow:
     return Flow(source, tuple(nodes), tuple(dict.fromkeys(unread)))
 
 
-class _Tracer(fx.Tracer):
-    """Records what is done with a placeholder.
-
-    ``Tracer.trace`` would swap methods of ``nn.Module`` for the whole process while it runs, which
-    other threads would see. Here the leaves of a private copy have a forward pass of their own
-    instead, and nothing global is changed.
-    """
-
-    def __init__(self, root: nn.Module) -> None:
-        super().__init__()
-        self.root = root
-        self.graph = fx.Graph(tracer_cls=_Tracer)
-        self.tensor_attrs: dict[Any, str] = {}
-
-
 def _trace(
-    source: nn.Module, path: str, forward: Forward | None, opaque: dict[str, str]
+    source: nn.Module,
+    path: str,
+    forward: Forward | None,
+    opaque: dict[str, str],
+    example: Any = None,
 ) -> list[FlowNode]:
     """Steps of one module; what cannot be looked into is added to `opaque`."""
     while True:
@@ -203,19 +203,24 @@ def _trace(
         part = root.get_submodule(path) if path else root
         for parameter in root.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
-        tracer = _Tracer(root)
+        if example is None:
+            tracer = PlaceholderTracer(root)
+        else:
+            tracer = ExampleTracer(root, map_inputs(Tensor.clone, example))
         steps = {
             name: describe_module(m)
             for name, m in root.named_modules()
             if is_leaf(m) and name not in opaque
         }
         inside: list[str] = []
+        # What is inside a step is no step of its own; the part itself may be inside one.
+        closed = {*steps, *opaque} - set(_around(path))
         for name, child in list(root.named_modules()):
+            if not closed.isdisjoint(_around(name)):
+                continue
             _record_calls(tracer, child, name, inside, leaf=name in steps or name in opaque)
         taken = copy.visit(forward)
-        entered = [
-            tracer.create_proxy("placeholder", name, (), {}) for name in _inputs_of(part, path)
-        ]
+        entered = [tracer.enter(name) for name in _inputs_of(part, path)]
         try:
             result = part(*entered) if taken is None else taken(part, *entered)
             tracer.create_node("output", "output", (tracer.create_arg(result),), {})
@@ -227,12 +232,18 @@ def _trace(
                 ) from error
             opaque[failed] = (
                 f"{type(root.get_submodule(failed) if failed else root).__name__} cannot be "
-                f"followed without data ({type(error).__name__})"
+                f"followed {'without data ' * (example is None)}({type(error).__name__})"
             )
             if failed == path:
                 return _closed(source, path)
             continue
         return _as_nodes(tracer.graph, root, steps, opaque, prefix=path)
+
+
+def _around(name: str) -> list[str]:
+    """Dotted names of the modules that a module is inside of."""
+    parts = name.split(".") if name else []
+    return [".".join(parts[:end]) for end in range(len(parts))]
 
 
 def _inputs_of(part: nn.Module, path: str) -> list[str]:
@@ -260,10 +271,11 @@ def _closed(source: nn.Module, path: str) -> list[FlowNode]:
 
 
 def _record_calls(
-    tracer: _Tracer, module: nn.Module, name: str, inside: list[str], *, leaf: bool
+    tracer: PlaceholderTracer, module: nn.Module, name: str, inside: list[str], *, leaf: bool
 ) -> None:
     """Have a module of the copy note that it was called."""
     if leaf:
+        tracer.leaves[name] = module.forward
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
 
@@ -333,14 +345,24 @@ def _describe(
     if node.op == "get_attr":
         # What is computed from a parameter before any input enters needs a gradient as well.
         tensor = _attribute(copied, str(node.target))
-        return "parameter" if tensor.requires_grad else "constant", str(node.target), nan
+        names = {id(parameter): name for name, parameter in copied.named_parameters()}
+        name = names.get(id(tensor), names.get(id(tensor._base), str(node.target)))
+        return "parameter" if tensor.requires_grad else "constant", name, nan
     if node.op == "call_module":
         if node.target in opaque:
             return "unread", opaque[node.target].split()[0], nan
         step = steps[str(node.target)]
     else:
         step = describe_call(node.target, node.args, node.kwargs, method=node.op == "call_method")
+        if step.kind == "other" and step.what in ("view", "reshape") and _flattens(node):
+            step = Step("flatten", step.what)
     return step.kind, step.what, step.slope
+
+
+def _flattens(node: fx.Node) -> bool:
+    """Whether a step keeps the samples, and puts all else on one axis, in the example."""
+    before, after = node.all_input_nodes[0].meta.get("shape"), node.meta.get("shape")
+    return bool(before and after and len(after) == 2 and before[0] == after[0])
 
 
 def _follow_in_place(graph: fx.Graph, copied: nn.Module) -> None:

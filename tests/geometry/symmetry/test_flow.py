@@ -11,7 +11,7 @@ from nets import mlp
 from networks import build
 from oracles import assert_untouched
 from skgeo import NotAModelError
-from skgeo.geometry.symmetry.flow import read_flow
+from skgeo.geometry.symmetry.flow import _trace, read_flow
 
 
 def kinds(flow):
@@ -123,6 +123,52 @@ def test_a_network_that_cannot_be_followed_at_all():
     assert kinds(flow) == ["input", "unread", "output"]
     attention = [node.module for node in flow if node.kind == "attention"]
     assert attention == [f"blocks.{i}.attention" for i in range(3)]
+
+
+def test_an_example_tells_the_lengths():
+    module, tokens = build("transformer")
+    with assert_untouched(module):
+        flow = read_flow(module, example=tokens[:2])
+    assert flow.unread == ("positions: a parameter used outside the layers of torch.nn",)
+    assert all(node.known for node in flow)
+    attention = [node for node in flow if node.kind == "attention"]
+    assert [node.module for node in attention] == [f"blocks.{i}.attention" for i in range(3)]
+    assert len(attention[0].parents) == 4
+    assert flow.output.module == "head"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_an_example_changes_nothing_where_none_is_needed(case):
+    module, found = case.module(), {}
+    plain = _trace(module, "", case.forward, found)
+    example = _trace(module, "", case.forward, found, case.inputs(2))
+    assert repr(plain) == repr(example)
+    assert found == {}
+
+
+class Reshaped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(2, 3), nn.Linear(12, 1)
+
+    def forward(self, x):
+        n, length, _ = x.shape
+        if length > 100:
+            return x
+        hidden = self.first(x).relu()
+        assert len(hidden) == n == hidden.size(0)
+        assert (hidden.dim(), hidden.numel()) == (3, 3 * n * length)
+        return self.head(hidden.view(n, -1))
+
+
+def test_shapes_are_known_with_an_example():
+    module = Reshaped()
+    assert kinds(read_flow(module)) == ["input", "unread", "output"]
+    flow = read_flow(module, example=torch.zeros(2, 4, 2))
+    assert kinds(flow) == ["input", "linear", "activation", "flatten", "linear", "output"]
+    assert flow.unread == ()
+    values = read_flow(Undecided(), example=torch.zeros(2, 3))
+    assert kinds(values) == ["input", "unread", "output"]
 
 
 @pytest.mark.parametrize("norm_first", [True, False])

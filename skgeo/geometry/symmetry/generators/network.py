@@ -15,7 +15,7 @@ from skgeo.autodiff.copytree import TreeCopy, unwrap
 from skgeo.autodiff.modelcheck import check_kind
 from skgeo.autodiff.pushforward import OutputOperator
 from skgeo.autodiff.replica import Replica, replica
-from skgeo.data import Inputs, as_samples, cast_inputs
+from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.pullback import Pullback
 from skgeo.geometry.symmetry.flow import Flow, FlowNode, read_flow
@@ -116,7 +116,9 @@ class SymmetryNetwork:
         self._samples = samples
         self._keep_integers = keep_integers
         self._device = device
-        self.flow: Flow = read_flow(self._module, forward=self._forward)
+        self.flow: Flow = read_flow(
+            self._module, forward=self._forward, example=self._example(samples)
+        )
         self.n_parameters = self.pullback.n_parameters
         self.skipped: list[str] = []
         self.cache: dict[str, Any] = {}
@@ -127,6 +129,16 @@ class SymmetryNetwork:
             if parameter.requires_grad:
                 self._offsets[id(parameter)] = start
                 start += parameter.numel()
+
+    def _example(self, samples: Samples) -> Inputs:
+        """Two samples as the copy takes them, to follow what depends on their lengths."""
+        integers = self._keep_integers or any(
+            isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in self._module.modules()
+        )
+        device = next(self._module.parameters()).device
+        return cast_inputs(
+            samples.take(0, 2), dtype=torch.float64, device=device, keep_integers=integers
+        )
 
     def places(self, parameter: Tensor) -> Tensor:
         """Place of each entry of a trained parameter among all P, in its shape."""
