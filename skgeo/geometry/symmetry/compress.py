@@ -1,0 +1,324 @@
+"""Networks of fewer units that compute the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.data import as_samples
+from skgeo.exceptions import SkgeoError
+from skgeo.geometry.symmetry.domains import Domain, read_domain
+from skgeo.geometry.symmetry.hinge_equivalence import difference_network
+from skgeo.geometry.symmetry.hinges import hinge_form
+from skgeo.geometry.symmetry.merging import LayerUnits, fold_affine, merge_units, narrow_units
+from skgeo.geometry.symmetry.one_hidden import OneHidden, resolve_tolerance
+from skgeo.geometry.symmetry.stack import Stack, read_stack
+from skgeo.geometry.symmetry.width_curve import WidthError, width_curve
+
+__all__ = ["CompressionReport", "compress"]
+
+_SWEEPS = 8
+# Layers whose units have no activation, or each its own.
+_UNTOUCHED = ("identity", "prelu")
+
+
+@dataclass(frozen=True, eq=False)
+class CompressionReport:
+    """A smaller network of the same function, and where it is the same.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        New, of the classes of the network that was given; shares nothing with it.
+    domain : {None, "box", "data"}
+        Where the two agree: everywhere, on the smallest box around the data, or on the data.
+    layers : tuple of str
+        Modules whose outputs are hidden units.
+    widths_before, widths : tuple of int
+        Units in each.
+    units : tuple of Tensor, one a hidden layer
+        int64; for each unit of the given network the unit of `module` that it has become part of,
+        -1 where it is gone, constant, or in a linear part.
+    optimal : bool
+        Whether it is proved that no network of one hidden layer with fewer units agrees on the
+        domain, up to the tolerance.
+    error : float
+        Largest difference of the outputs, computed in float64 with the weights of both modules, on
+        the data and on random points of the domain.
+    error_outside : float
+        The same at random points outside the domain; NaN for ``domain=None``.
+    error_bound : float
+        The difference is at most this, times ``1 + |x|`` for ``domain=None``: from the canonical
+        form of the difference for one hidden layer of ReLU, from the data for ``domain="data"``;
+        NaN where no bound is known.
+    tol : float
+    curve : tuple of WidthError
+        For ``exact=False``: width against error, layer by layer.
+    """
+
+    module: nn.Module
+    domain: Literal["box", "data"] | None
+    layers: tuple[str, ...]
+    widths_before: tuple[int, ...]
+    widths: tuple[int, ...]
+    units: tuple[Tensor, ...]
+    optimal: bool
+    error: float
+    error_outside: float
+    error_bound: float
+    tol: float
+    curve: tuple[WidthError, ...] = ()
+
+    def __str__(self) -> str:
+        before, after = (" ".join(map(str, w)) for w in (self.widths_before, self.widths))
+        where = {None: "everywhere", "box": "on the box", "data": "on the data"}[self.domain]
+        proof = ", the least possible" if self.optimal else ""
+        return f"hidden units {before} -> {after}{proof}; error {self.error:.1e} {where}"
+
+
+def compress(
+    net: nn.Module,
+    *,
+    exact: bool = True,
+    domain: Literal["box", "data"] | None = None,
+    X: Any = None,
+    tol: Any = "auto",
+    forward: Callable[[Any, Any], Any] | None = None,
+) -> CompressionReport:
+    r"""Take out the hidden units that a network does not need.
+
+    Units that nothing reads, that are constant, or that equal others are dropped, folded into
+    biases, or merged, layer by layer until nothing changes. A layer of ReLU units is rewritten
+    altogether, one unit a boundary and as few more as its linear part takes, where that is
+    narrower. On a domain, units that are never on there go as well, and those that are always on
+    become one for each dimension of their common linear part.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        A chain of linear layers and pointwise activations. Left as it is.
+    exact : bool, default=True
+        With False the curve of width against output error is given as well: units are taken away
+        greedily, the rest refitted, so that each error is an upper bound on what is possible.
+        Needs X.
+    domain : {None, "box", "data"}, default=None
+        Where the function is to stay the same: on all of :math:`\mathbb{R}^n`, on the smallest
+        axis-parallel box around the samples, or on the samples alone. The last two need X.
+    X : array, Tensor, Dataset or DataLoader, optional
+    tol : "auto" or float, default="auto"
+        Relative; 1e-10 for float64 weights and 2e-6 for float32.
+    forward : callable, optional
+        ``forward(module, inputs)``; by default ``module(inputs)``.
+
+    Returns
+    -------
+    CompressionReport
+
+    Raises
+    ------
+    SkgeoError
+        If the network is no such chain, or X is missing or does not fit.
+
+    Notes
+    -----
+    Exact up to `tol`: trained networks are hardly ever degenerate, and come back as they are unless
+    training has made them so, as group lasso does. For one hidden layer of ReLU the result is the
+    narrowest network where `optimal` says so; for one of tanh always, on :math:`\mathbb{R}^n`
+    [1]_; layers of deeper networks are narrowed one at a time, which need not find the narrowest.
+    Without exactness the least width within an error is NP-complete to find [2]_, so that the
+    curve is a bound. Costs, a sweep over a layer, :math:`O(d n k + d \log d)`.
+
+    References
+    ----------
+    .. [1] H. J. Sussmann, "Uniqueness of the weights for minimal feedforward nets with a given
+       input-output map", Neural Networks 5 (1992).
+    .. [2] M. Farrugia-Roberts, "Computational complexity of detecting proximity to losslessly
+       compressible neural network parameters", arXiv:2306.02834.
+
+    Examples
+    --------
+    Twice the same unit, one that nothing reads, and one that is constant:
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1)).double()
+    >>> with torch.no_grad():
+    ...     _ = net[0].weight.copy_(torch.tensor([[1.0], [2.0], [3.0], [0.0]]))
+    ...     _ = net[0].bias.copy_(torch.tensor([1.0, 2.0, 1.0, 1.0]))
+    ...     _ = net[2].weight.copy_(torch.tensor([[1.0, 1.0, 0.0, 5.0]]))
+    >>> report = compress(net)
+    >>> report.widths, report.units[0].tolist(), report.optimal
+    ((1,), [0, 0, -1, -1], True)
+    """
+    stack = read_stack(net, forward=forward)
+    inputs = _read_inputs(stack, X, needed=domain is not None or not exact)
+    precision = torch.finfo(stack.dtype).eps
+    tol = resolve_tolerance(tol, precision)
+    region = read_domain(stack, domain, inputs)
+    layers = _read_layers(stack)
+    biased = tuple(bias is not None for bias in stack.biases)
+    weights = list(stack.weights)
+    biases = [_bias(stack, i) for i in range(stack.depth)]
+    proved = False
+    for _ in range(_SWEEPS):
+        widths = [len(weight) for weight in weights]
+        for i in reversed(range(len(layers))):
+            layers[i] = replace(
+                layers[i],
+                weights=weights[i],
+                biases=biases[i],
+                outputs=weights[i + 1],
+                shift=biases[i + 1],
+            )
+            if stack.activations[i] in _UNTOUCHED:
+                continue
+            layers[i], proved = _reduced(layers[i], region, weights, biases, i, tol, precision)
+            weights[i], biases[i] = layers[i].weights, layers[i].biases
+            weights[i + 1], biases[i + 1] = layers[i].outputs, layers[i].shift
+        if widths == [len(weight) for weight in weights]:
+            break
+    given = [
+        bias if had or bool((bias != 0).any()) else None
+        for bias, had in zip(biases, biased, strict=True)
+    ]
+    module = stack.rebuild(weights, given)
+    shape = None if inputs is None else tuple(inputs.shape[1:])
+    first, second = _evaluators(stack, weights, given, forward)
+    error = _difference(first, second, region.inside(), shape)
+    outside = region.outside()
+    return CompressionReport(
+        module=module,
+        domain=domain,
+        layers=stack.names[:-1],
+        widths_before=stack.widths[1:-1],
+        widths=tuple(len(weight) for weight in weights[:-1]),
+        units=tuple(layer.units for layer in layers),
+        optimal=_optimal(stack, region, proved),
+        error=error,
+        error_outside=(
+            float("nan") if outside is None else _difference(first, second, outside, shape)
+        ),
+        error_bound=error if domain == "data" else _bound(stack, layers, region, tol),
+        tol=tol,
+        curve=() if exact else width_curve(stack, region.samples),
+    )
+
+
+def _read_inputs(stack: Stack, X: Any, *, needed: bool) -> Tensor | None:
+    if X is None:
+        if needed:
+            raise SkgeoError("X is None: a domain, or exact=False, needs samples. Pass X.")
+        return None
+    inputs = as_samples(X, None).inputs
+    n = stack.widths[0]
+    if not isinstance(inputs, Tensor) or inputs[0].numel() != n:
+        raise SkgeoError(f"X does not fit: the network reads {n} numbers a sample, in one tensor.")
+    return inputs.to("cpu", torch.float64)
+
+
+def _bias(stack: Stack, i: int) -> Tensor:
+    bias = stack.biases[i]
+    return torch.zeros(len(stack.weights[i]), dtype=torch.float64) if bias is None else bias
+
+
+def _read_layers(stack: Stack) -> list[LayerUnits]:
+    """The hidden layers as they are."""
+    return [
+        LayerUnits(
+            stack.weights[i],
+            _bias(stack, i),
+            stack.weights[i + 1],
+            _bias(stack, i + 1),
+            stack.activations[i],
+            stack.slopes[i],
+            torch.arange(len(stack.weights[i])),
+        )
+        for i in range(stack.depth - 1)
+    ]
+
+
+def _reduced(
+    layer: LayerUnits,
+    region: Domain,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    i: int,
+    tol: float,
+    precision: float,
+) -> tuple[LayerUnits, bool]:
+    """One hidden layer with fewer units, and whether no fewer do."""
+    here = region.at(weights, biases, i)
+    layer = merge_units(layer, interval=here.interval(layer.weights, layer.biases), tol=tol)
+    interval = here.interval(layer.weights, layer.biases)
+    narrow, proved = narrow_units(
+        layer, interval=interval, ball=here.ball(), tol=tol, precision=precision
+    )
+    return narrow, proved or layer.activation == "tanh"
+
+
+def _optimal(stack: Stack, region: Domain, proved: bool) -> bool:
+    """Whether the proof for the one hidden layer covers the domain."""
+    if stack.depth == 1:
+        return True
+    if stack.depth > 2 or region.kind == "data" or not proved:
+        return False
+    return region.kind is None or (stack.activations[0] == "relu" and region.is_solid())
+
+
+def _evaluators(
+    stack: Stack,
+    weights: list[Tensor],
+    biases: list[Tensor | None],
+    forward: Callable[[Any, Any], Any] | None,
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """Both networks with the weights of their dtype, run in float64."""
+
+    def evaluator(module: nn.Module) -> Callable[[Tensor], Tensor]:
+        module = module.double().cpu().eval()
+        return module if forward is None else lambda points: forward(module, points)
+
+    before, after = stack.rebuild(stack.weights, stack.biases), stack.rebuild(weights, biases)
+    return evaluator(before), evaluator(after)
+
+
+def _difference(
+    first: Callable[[Tensor], Tensor],
+    second: Callable[[Tensor], Tensor],
+    points: Tensor,
+    shape: tuple[int, ...] | None,
+) -> float:
+    if shape is not None:
+        points = points.reshape(len(points), *shape)
+    with torch.no_grad():
+        return float((first(points) - second(points)).abs().max())
+
+
+def _bound(stack: Stack, layers: list[LayerUnits], region: Domain, tol: float) -> float:
+    """Bound on the difference of two one-hidden-layer ReLU networks on a domain."""
+    if stack.activations != ("relu",):
+        return float("nan")
+    networks = []
+    # Weights as the modules hold them, in their own precision.
+    rounded = replace(
+        layers[0],
+        weights=layers[0].weights.to(stack.dtype).double(),
+        biases=layers[0].biases.to(stack.dtype).double(),
+        outputs=layers[0].outputs.to(stack.dtype).double(),
+        shift=layers[0].shift.to(stack.dtype).double(),
+    )
+    here = region.at([], [], 0)
+    for layer in (_read_layers(stack)[0], rounded):
+        interval = here.interval(layer.weights, layer.biases) if region.kind else None
+        rest, linear, _ = fold_affine(layer, interval=interval)
+        networks.append(OneHidden(rest.weights, rest.biases, rest.outputs, rest.shift, linear))
+    form = hinge_form(difference_network(*networks), tol=tol)
+    reach = 1.0 + region.radius()
+    weight = (form.jumps.abs() * form.offsets.abs().clamp(min=1)[:, None]).sum(0)
+    bound = weight + torch.linalg.vector_norm(form.linear, dim=1) + form.constant.abs()
+    for network in networks:
+        sizes = torch.linalg.vector_norm(network.weights, dim=1) + network.biases.abs()
+        bound = bound + form.spread * (network.outputs.abs() @ sizes)
+    return float(bound.max()) * reach

@@ -1,0 +1,167 @@
+"""Where a function is to be kept, followed through the layers of a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from skgeo.exceptions import SkgeoError
+from skgeo.geometry.symmetry.stack import Stack
+from skgeo.geometry.symmetry.units import Interval, box_interval, data_interval
+
+__all__ = ["Domain", "read_domain"]
+
+_POINTS = 1000
+# How much wider than the domain the points outside it are strewn.
+_WIDER = 4.0
+_MONOTONE: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": F.softplus,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """Inputs of a layer that matter: everything, a box, or samples.
+
+    Attributes
+    ----------
+    kind : {None, "box", "data"}
+        Of the inputs of the network.
+    low, high : Tensor of shape (n,) or None
+        Box around the inputs of this layer, infinite where there is no bound; None where an
+        activation before is not known.
+    samples : Tensor of shape (N, n)
+        Inputs of this layer at the samples; no rows where they are not known.
+    activations : tuple of str
+    slopes : tuple of float
+    """
+
+    kind: Literal["box", "data"] | None
+    low: Tensor | None
+    high: Tensor | None
+    samples: Tensor
+    activations: tuple[str, ...]
+    slopes: tuple[float, ...]
+
+    def at(self, weights: Sequence[Tensor], biases: Sequence[Tensor], layer: int) -> Domain:
+        """Inputs of a hidden layer, for the domain of the network's own inputs."""
+        low, high, samples = self.low, self.high, self.samples
+        for i in range(layer):
+            function = self._function(i)
+            if function is None or low is None or high is None:
+                return replace(self, low=None, high=None, samples=samples[:0])
+            samples = function(samples @ weights[i].T + biases[i])
+            low, high = (function(v) for v in box_interval(weights[i], biases[i], low, high))
+        return replace(self, low=low, high=high, samples=samples)
+
+    def _function(self, i: int) -> Callable[[Tensor], Tensor] | None:
+        if self.activations[i] == "leaky_relu" and self.slopes[i] >= 0:
+            slope = self.slopes[i]
+            return lambda x: F.leaky_relu(x, slope)
+        return _MONOTONE.get(self.activations[i])
+
+    def interval(self, weights: Tensor, biases: Tensor) -> Interval | None:
+        """Bounds of the pre-activations of a layer that reads these inputs."""
+        if self.kind == "data" and len(self.samples):
+            return data_interval(weights, biases, self.samples)
+        if self.low is None or self.high is None:
+            return None
+        return box_interval(weights, biases, self.low, self.high)
+
+    def ball(self) -> tuple[Tensor, float] | None:
+        """Centre and radius of a ball around these inputs, where they are bounded."""
+        if self.kind == "data" and len(self.samples):
+            centre = self.samples.mean(0)
+            return centre, float(torch.linalg.vector_norm(self.samples - centre, dim=1).max())
+        if self.low is None or self.high is None or not bool(torch.isfinite(self._width()).all()):
+            return None
+        return (self.low + self.high) / 2, float(torch.linalg.vector_norm(self._width())) / 2
+
+    def _width(self) -> Tensor:
+        assert self.low is not None
+        assert self.high is not None
+        return self.high - self.low
+
+    def is_solid(self) -> bool:
+        """Whether the box has an inside."""
+        return self.low is not None and bool((self._width() > 0).all())
+
+    def radius(self) -> float:
+        """Largest norm of an input, 0 where there is none."""
+        if self.kind is None or self.low is None or self.high is None:
+            return 0.0
+        return float(torch.linalg.vector_norm(torch.maximum(self.low.abs(), self.high.abs())))
+
+    def inside(self) -> Tensor:
+        """Points of the domain: the samples, and random ones unless those are all there is."""
+        if self.kind == "data":
+            return self.samples
+        n = self.samples.shape[1]
+        if self.kind is None:
+            return torch.cat([self.samples, 3 * _normal(_POINTS, n)])
+        assert self.low is not None
+        return torch.cat([self.samples, self.low + _uniform(_POINTS, n) * self._width()])
+
+    def outside(self) -> Tensor | None:
+        """Random points outside the domain, in a box four times as wide; None if it is all."""
+        if self.kind is None or self.low is None or self.high is None:
+            return None
+        n = len(self.low)
+        middle, width = (self.low + self.high) / 2, self._width()
+        width = torch.where(width > 0, width, 1.0)
+        points = middle + _WIDER * (_uniform(_POINTS, n) - 0.5) * width
+        beyond = ((points < self.low) | (points > self.high)).any(1)
+        if bool(beyond.any()):
+            return points[beyond]
+        return middle + _WIDER * width * torch.ones((1, n), dtype=torch.float64)
+
+
+def read_domain(stack: Stack, kind: Literal["box", "data"] | None, inputs: Tensor | None) -> Domain:
+    """The domain of a network's inputs.
+
+    Parameters
+    ----------
+    stack : Stack
+    kind : {None, "box", "data"}
+    inputs : Tensor of shape (N, ...) or None
+
+    Returns
+    -------
+    Domain
+
+    Raises
+    ------
+    SkgeoError
+        If `kind` is none of these.
+    """
+    if kind not in (None, "box", "data"):
+        raise SkgeoError(f"domain={kind!r}: expected None, 'box' or 'data'.")
+    n = stack.widths[0]
+    if inputs is None:
+        samples = torch.zeros((0, n), dtype=torch.float64)
+    else:
+        samples = inputs.reshape(len(inputs), n)
+    low = torch.full((n,), -torch.inf, dtype=torch.float64)
+    high = -low
+    if kind is not None:
+        low, high = samples.amin(0), samples.amax(0)
+    return Domain(kind, low, high, samples, stack.activations, stack.slopes)
+
+
+def _normal(count: int, n: int) -> Tensor:
+    generator = torch.Generator().manual_seed(17)
+    return torch.randn(count, n, generator=generator, dtype=torch.float64)
+
+
+def _uniform(count: int, n: int) -> Tensor:
+    generator = torch.Generator().manual_seed(19)
+    return torch.rand(count, n, generator=generator, dtype=torch.float64)

@@ -1,0 +1,104 @@
+"""Candidates held against the Jacobian on the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
+
+__all__ = ["relative_changes"]
+
+_POWER_STEPS = 10
+
+
+def relative_changes(
+    network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
+) -> np.ndarray:
+    r""":math:`\|J v\| / (\|J\| \|v\|)` for each column v.
+
+    Parameters
+    ----------
+    network : SymmetryNetwork
+    matrix : sparse array of shape (P, m)
+    weighted : ndarray of bool, shape (m,)
+        Columns for which :math:`R^T J` takes the place of J, with :math:`F = R R^T` the Fisher
+        metric of the output distribution.
+
+    Returns
+    -------
+    ndarray of shape (m,)
+
+    Notes
+    -----
+    For :math:`\|J\|` a lower bound by power iteration stands in, so that no column passes that
+    should not. Either the rows of J are formed batch by batch, at a cost of K backward passes, or
+    its products with the columns, at a cost of m: whichever is less.
+    """
+    if matrix.shape[1] == 0:
+        return np.zeros(0)
+    pullback = network.pullback
+    few = 2 * pullback.n_positions * pullback.n_outputs < matrix.shape[1]
+    squares = _by_rows(network, matrix, weighted) if few else _by_columns(network, matrix, weighted)
+    sizes = np.sqrt(np.asarray((matrix**2).sum(axis=0)).ravel())
+    norm = _spectral_norm(network)
+    changes = np.sqrt(squares)
+    if norm == 0.0:
+        return np.zeros(matrix.shape[1])
+    return changes / (norm * sizes)
+
+
+def _by_rows(
+    network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
+) -> np.ndarray:
+    pullback = network.pullback
+    squares = np.zeros(matrix.shape[1])
+    transposed = sparse.csr_array(matrix.T)
+    for samples in pullback.batches(pullback.row_bytes):
+        found = pullback.gradients(samples)
+        size = (len(samples), pullback.n_positions, pullback.n_outputs)
+        rows = found.rows().double().reshape(*size, -1)
+        plain = transposed[~weighted] @ rows.reshape(-1, rows.shape[-1]).cpu().numpy().T
+        squares[~weighted] += (plain**2).sum(1)
+        if weighted.any():
+            outputs = found.outputs.reshape(size).double()
+            rows = pullback.weigh(outputs, rows)
+            shifted = transposed[weighted] @ rows.reshape(-1, rows.shape[-1]).cpu().numpy().T
+            squares[weighted] += (shifted**2).sum(1)
+    return squares
+
+
+def _by_columns(
+    network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
+) -> np.ndarray:
+    pullback = network.pullback
+    squares = np.zeros(matrix.shape[1])
+    for operator in network.operators():
+        size = (len(operator.outputs), pullback.n_positions, pullback.n_outputs)
+        outputs = operator.outputs.reshape(size)
+        for place in range(matrix.shape[1]):
+            vector = torch.from_numpy(matrix[:, [place]].toarray().ravel())
+            change = operator.push(vector.to(outputs.device)).reshape(*size, 1)
+            if weighted[place]:
+                change = pullback.weigh(outputs, change)
+            squares[place] += float(change.square().sum())
+    return squares
+
+
+def _spectral_norm(network: SymmetryNetwork) -> float:
+    """Lower bound of the largest singular value of J, on the first batch."""
+    operator = next(network.operators())
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(network.n_parameters, generator=generator, dtype=torch.float64)
+    vector = vector.to(operator.outputs.device) / torch.linalg.vector_norm(vector)
+    norm = 0.0
+    for _ in range(_POWER_STEPS):
+        image = operator.push(vector)
+        norm = max(norm, float(torch.linalg.vector_norm(image)))
+        back = operator.pull(image)
+        length = float(torch.linalg.vector_norm(back))
+        if length == 0.0:
+            break
+        vector = back / length
+    return norm

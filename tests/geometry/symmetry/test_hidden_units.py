@@ -1,0 +1,191 @@
+import pytest
+import torch
+from torch import nn
+
+from nets import mlp, normal
+from skgeo import SkgeoError
+from skgeo.geometry.symmetry.generators import SymmetryNetwork
+from skgeo.geometry.symmetry.hidden_units import classify_network, unit_responses
+
+
+def classes(module, X, **options):
+    network = SymmetryNetwork(module, X)
+    return {layer.name: layer.classes for layer in classify_network(network, **options)}
+
+
+def convolutional(*between):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2.0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 2), norm, nn.ReLU(), *between, nn.Flatten(), nn.LazyLinear(2)
+    )
+    module = module.double().eval()
+    module(torch.zeros(1, 1, 5, 5).double())
+    return module
+
+
+@pytest.fixture(autouse=True)
+def own_random_state():
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def fold_twice(module, sign):
+    """Make channel 1 a multiple of channel 0 after the normalisation, not before it."""
+    conv, norm = module[0], module[1]
+    root = (norm.running_var + norm.eps).sqrt()
+    with torch.no_grad():
+        gain = norm.weight[0] / root[0]
+        norm.weight[1] = sign * 2.0
+        conv.weight[1] = gain * conv.weight[0] * root[1]
+        shift = norm.bias[0] + gain * (conv.bias[0] - norm.running_mean[0])
+        norm.bias[1] = sign * 2 * shift - norm.weight[1] / root[1] * (
+            conv.bias[1] - norm.running_mean[1]
+        )
+
+
+@pytest.mark.parametrize(("sign", "label"), [(1, "duplicate"), (-1, "antiparallel")])
+def test_batch_norm_is_multiplied_in(sign, label):
+    module = convolutional(nn.AvgPool2d(2))
+    fold_twice(module, sign)
+    found = classes(module, normal(20, 1, 5, 5))
+    assert list(found) == ["0"]
+    assert found["0"].labels == (label, label, "generic", "generic")
+    assert found["0"].scale[1] == pytest.approx(sign * 2.0)
+
+
+@pytest.mark.parametrize(
+    ("pool", "label"), [(nn.AvgPool2d, "reversible"), (nn.MaxPool2d, "generic")]
+)
+def test_maxima_do_not_reverse(pool, label):
+    module = convolutional(pool(2))
+    conv, norm = module[0], module[1]
+    root = (norm.running_var + norm.eps).sqrt()
+    with torch.no_grad():
+        norm.weight[:] = root  # what stays is a shift of each channel
+        conv.weight[1] = -conv.weight[0]
+        spread = module[-1].weight.shape[1] // 4
+        module[-1].weight[:, spread : 2 * spread] = module[-1].weight[:, :spread]
+    found = classes(module, normal(20, 1, 5, 5))["0"]
+    assert found.labels == (label, label, "generic", "generic")
+    assert bool(found.reversible.minimal) == (label == "reversible")
+
+
+def test_a_batch_norm_behind_something_else_stands_for_itself():
+    class Summed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 4), nn.Linear(3, 4)
+            self.norm, self.head = nn.BatchNorm1d(4), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.head(self.norm(self.first(x) + self.second(x)).relu())
+
+    module = Summed().double().eval()
+    assert classes(module, normal(9, 3))["norm"].labels == ("generic",) * 4
+    with torch.no_grad():
+        module.norm.weight[2], module.norm.bias[2] = 0.0, 0.5
+    assert classes(module, normal(9, 3))["norm"].labels[2] == "w_degenerate"
+
+
+def test_domains_of_deeper_layers():
+    module = mlp(2, 3, 2, 1, activation=nn.ReLU, seed=1)
+    with torch.no_grad():
+        module[2].bias[0] = -50.0
+        module[2].bias[1] = 50.0
+    X = normal(30, 2)
+    assert classes(module, X)["2"].labels == ("generic", "generic")
+    for domain in ("box", "data"):
+        assert classes(module, X, domain=domain)["2"].labels == ("dead", "always_on")
+
+
+def test_boxes_reach_the_first_layer_of_other_architectures():
+    class Branched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 3), nn.Linear(2, 3)
+            self.deep, self.head = nn.Linear(3, 3), nn.Linear(3, 1)
+
+        def forward(self, x):
+            hidden = self.deep(self.first(x).relu()).relu()
+            return self.head(hidden) + self.head.weight.sum() * self.second(x).sum(1, True)
+
+    module = Branched().double()
+    with torch.no_grad():
+        module.first.bias[0], module.deep.bias[0] = -50.0, -500.0
+    found = classes(module, normal(30, 2), domain="box")
+    assert found["first"].labels[0] == "dead"
+    assert found["deep"].labels[0] != "dead"
+    with pytest.raises(SkgeoError, match="expected None, 'box' or 'data'"):
+        classes(module, normal(30, 2), domain="ball")
+
+
+class ByPosition(nn.Module):
+    """Calls the layers of a Sequential one by one, and cannot be followed without data."""
+
+    def __init__(self, skips):
+        super().__init__()
+        self.body, self.skips = mlp(3, 4, 3, activation=nn.ReLU), skips
+
+    def forward(self, x):
+        if bool((x > 1e6).any()):
+            return x
+        first, relu, second = self.body
+        if not self.skips:
+            return self.body(x)
+        hidden = relu(first(x))
+        return second(hidden) + hidden.sum(1, keepdim=True)
+
+
+def test_parts_are_believed_only_if_they_run_as_they_were_traced():
+    assert list(classes(ByPosition(skips=False), normal(9, 3))) == ["body.0"]
+    module = ByPosition(skips=True)
+    network = SymmetryNetwork(module, normal(9, 3))
+    assert "ByPosition cannot be followed without data" in network.flow.unread[0]
+    assert classify_network(network) == []
+
+
+def test_layers_called_by_keyword():
+    class Keyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.second(input=self.first(input=x).relu())
+
+    assert classes(Keyword().double(), normal(9, 3), domain="data")["first"].labels
+
+
+def test_linear_layers_have_no_classes():
+    assert classes(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)).double(), normal(9, 2)) == {}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, None])
+def test_responses_in_batches(batch_size):
+    module, X = mlp(3, 5, 2, activation=nn.ReLU), normal(9, 3)
+    responses, distance = unit_responses(SymmetryNetwork(module, X, batch_size=batch_size))
+    arguments = module[0](X)
+    assert torch.equal(responses, arguments > 0)
+    norms = torch.linalg.vector_norm(module[0].weight, dim=1)
+    torch.testing.assert_close(distance, (arguments.abs() / norms).amin(1).detach())
+    responses, distance = unit_responses(SymmetryNetwork(module, X), distances=False)
+    assert distance is None
+
+
+def test_activations_in_place_do_not_hide_arguments():
+    module = nn.Sequential(nn.Linear(3, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)).double()
+    X = normal(9, 3)
+    responses, distance = unit_responses(SymmetryNetwork(module, X))
+    assert torch.equal(responses, module[0](X) > 0)
+    assert bool((distance > 0).all())
+
+
+def test_clamps_have_two_kinks():
+    module = nn.Sequential(nn.Linear(1, 1), nn.Hardtanh(), nn.Linear(1, 1)).double()
+    with torch.no_grad():
+        module[0].weight[:], module[0].bias[:] = 2.0, 0.0
+    _, distance = unit_responses(SymmetryNetwork(module, torch.tensor([[0.1], [-0.4], [2.0]])))
+    torch.testing.assert_close(distance, torch.tensor([0.4, 0.1, 1.5]).double(), rtol=0, atol=1e-7)

@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nets import mlp, normal
+from skgeo import GeometryWarning
+from skgeo.datasets import known_networks
+from skgeo.geometry.symmetry.nullity import nullity_account
+
+KNOWN = known_networks()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_flat_direction_of_the_known_networks_has_a_name(name):
+    case = KNOWN[name]
+    account = nullity_account(case.module, case.inputs, likelihood=case.likelihood)
+    assert account.fisher_rank == case.fisher_rank
+    assert account.explained == case.fisher_nullity
+    assert account.unexplained == 0
+
+
+def planted(seed, n=2, d=4, k=3, slope=0.0):
+    """A ReLU network with a same-side pair, an opposite pair, a silent and a constant unit."""
+    act = nn.ReLU if slope == 0 else lambda: nn.LeakyReLU(slope)
+    net = mlp(n, d + 5, k, activation=act, seed=seed)
+    w, b, q = net[0].weight, net[0].bias, net[2].weight
+    with torch.no_grad():
+        w[1], b[1] = 2 * w[0], 2 * b[0]
+        w[3], b[3] = -0.5 * w[2], -0.5 * b[2]
+        q[:, 4] = 0
+        w[5], b[5] = 0.0, 0.7
+        w[6], b[6] = 3 * w[0], 3 * b[0]
+        q[:, 6] = -2 * q[:, 0]
+        w[7], b[7], q[:, 7] = -w[0], -b[0], 0.0
+    return net, 3 * normal(1500, n, seed=seed + 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_several_degeneracies_at_once(seed, k, slope):
+    net, X = planted(seed, k=k, slope=slope)
+    account = nullity_account(net, X)
+    assert account.unexplained == 0
+    assert account.nullity > net[0].out_features
+
+
+def random_degeneracies(seed):
+    """A network of one hidden layer, every second unit with some degeneracy, and wide data."""
+    rng = np.random.default_rng(seed)
+    n, d, k = int(rng.integers(1, 4)), int(rng.integers(1, 9)), int(rng.integers(1, 4))
+    activation = nn.ReLU if rng.random() < 0.7 else lambda: nn.LeakyReLU(0.2)
+    categorical = k > 1 and rng.random() < 0.4
+    net = mlp(n, d, k, activation=activation, seed=seed)
+    w, b, q = net[0].weight, net[0].bias, net[2].weight
+    with torch.no_grad():
+        for i in range(d):
+            kind, j, factor = rng.integers(12), int(rng.integers(d)), float(rng.uniform(0.5, 3))
+            if kind <= 1 and j != i:  # on the same side of another unit's boundary, or not
+                factor = factor if kind == 0 else -factor
+                w[i], b[i] = factor * w[j], factor * b[j]
+            elif kind == 2:
+                q[:, i] = 0.0
+            elif kind == 3:
+                w[i] = 0.0
+            elif kind == 4 and j != i:
+                q[:, i] = (factor - 1.5) * q[:, j]
+            elif kind == 5 and not categorical:  # a softmax would saturate
+                b[i] = float(rng.choice([-100.0, 100.0]))
+    if rng.random() < 0.2:
+        net[0].bias = None
+    if rng.random() < 0.2:
+        net[2].bias = None
+    likelihood = "categorical" if categorical else "gaussian"
+    return net, 4 * normal(1500, n, seed=seed + 1000), likelihood
+
+
+@pytest.mark.filterwarnings("ignore::skgeo.GeometryWarning")  # some are constant
+@pytest.mark.parametrize("seed", range(60))
+def test_nothing_is_left_over_in_one_hidden_layer(seed):
+    net, X, likelihood = random_degeneracies(seed)
+    account = nullity_account(net, X, likelihood=likelihood)
+    assert account.unexplained == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "rank"), [("generic", 23), ("duplicate", 20), ("opposite", 23), ("parallel", 22)]
+)
+def test_counts_for_three_outputs(change, rank):
+    net = mlp(2, 4, 3, activation=nn.ReLU, seed=3)
+    w, b, q = net[0].weight, net[0].bias, net[2].weight
+    with torch.no_grad():
+        if change != "generic":
+            sign = 2 if change == "duplicate" else -2
+            w[1], b[1] = sign * w[0], sign * b[0]
+        if change == "parallel":
+            q[:, 1] = -3 * q[:, 0]
+    account = nullity_account(net, 3 * normal(1500, 2))
+    assert (account.n_parameters, account.fisher_rank) == (27, rank)
+    assert account.unexplained == 0
+
+
+def test_units_that_are_on_or_off_on_the_data():
+    net = mlp(3, 6, 2, activation=nn.ReLU, seed=1)
+    with torch.no_grad():
+        net[0].bias[:2] = 90.0
+        net[0].bias[2] = -90.0
+    account = nullity_account(net, 3 * normal(400, 3))  # wide: the other units see both sides
+    assert account.unexplained == 0
+    assert account.generators.dimensions["dead"] > 0
+    assert account.generators.dimensions["affine"] > 0
+
+
+def test_deep_networks_may_hide_more():
+    net = mlp(3, 5, 4, 2, activation=nn.ReLU, seed=2)
+    account = nullity_account(net, 3 * normal(600, 3))
+    assert account.generators.dimensions["scaling"] == 9
+    assert account.unexplained >= 0
+
+
+def test_too_few_data_are_not_explained():
+    case = KNOWN["one_hidden_relu"]
+    account = nullity_account(case.module, case.inputs[:5])
+    assert account.fisher_rank <= 10
+    assert account.unexplained > 0
+
+
+def test_float32_networks_are_measured_in_float64():
+    case = KNOWN["planted_duplicate"]
+    account = nullity_account(case.module.float(), case.inputs.float())
+    assert (account.fisher_rank, account.unexplained) == (10, 0)
+
+
+def test_large_matrices_are_skipped_with_a_warning():
+    case = KNOWN["one_hidden_relu"]
+    with pytest.warns(GeometryWarning, match="26 rows on its smaller side, above the limit of 20"):
+        account = nullity_account(case.module, case.inputs, limit=20)
+    assert account.explained == 4
+    assert account.fisher_rank != account.fisher_rank
+    assert account.unexplained != account.unexplained

@@ -1,0 +1,170 @@
+import pytest
+import torch
+from torch import nn
+
+from cases import BY_NAME
+from laws import LockedMLP
+from nets import mlp, normal
+from networks import build
+from oracles import assert_untouched
+from skgeo import NotAModelError, SkgeoError
+from skgeo.geometry.symmetry.stack import read_stack
+
+
+def test_a_sequential():
+    module = mlp(2, 4, 3, activation=nn.ReLU, dtype=torch.float32)
+    with assert_untouched(module):
+        stack = read_stack(module)
+    assert stack.widths == (2, 4, 3)
+    assert stack.names == ("0", "2")
+    assert (stack.activations, stack.slopes) == (("relu",), (0.0,))
+    assert stack.dtype == torch.float32
+    assert all(w.dtype == torch.float64 for w in stack.weights + stack.biases)
+    torch.testing.assert_close(stack.weights[1], module[2].weight.detach().double())
+
+
+def test_what_is_passed_over():
+    module = nn.Sequential(
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Sequential(nn.Linear(6, 5, bias=False), nn.Identity(), nn.LeakyReLU(0.3)),
+        nn.Linear(5, 4),
+        nn.Linear(4, 2),
+    ).eval()
+    stack = read_stack(module)
+    assert stack.activations == ("leaky_relu", "identity")
+    assert stack.slopes == (0.3, 1.0)
+    assert stack.biases[0] is None
+    assert stack.names == ("2.0", "3", "4")
+
+
+def test_functions_are_read_like_modules():
+    module, inputs = build("mlp")
+    stack = read_stack(module)
+    assert stack.activations == ("gelu", "tanh")
+    assert torch.equal(stack.rebuild(stack.weights, stack.biases)(inputs), module(inputs))
+
+
+def test_rebuilding_with_other_widths():
+    module = mlp(2, 4, 3, activation=nn.ReLU, dtype=torch.float32)
+    module[2].bias.requires_grad_(False)
+    module.train()
+    stack = read_stack(module)
+    keep = [0, 2, 3]
+    with assert_untouched(module):
+        smaller = stack.rebuild(
+            [stack.weights[0][keep], stack.weights[1][:, keep]],
+            [stack.biases[0][keep], stack.biases[1]],
+        )
+        with torch.no_grad():
+            smaller[0].weight += 0.0
+    assert isinstance(smaller[0], nn.Linear)
+    assert (smaller[0].out_features, smaller[2].in_features) == (3, 3)
+    assert smaller.training
+    assert [p.requires_grad for p in smaller.parameters()] == [True, True, True, False]
+    X = normal(5, 2, dtype=torch.float32)
+    hidden = (X @ module[0].weight.T + module[0].bias).relu()[:, keep]
+    expected = hidden @ module[2].weight[:, keep].T + module[2].bias
+    torch.testing.assert_close(smaller(X), expected)
+    shared = {p.data_ptr() for p in module.parameters()}
+    assert not shared & {p.data_ptr() for p in smaller.parameters()}
+
+
+def test_biases_come_and_go():
+    stack = read_stack(nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1)))
+    module = stack.rebuild(stack.weights, [torch.ones(3), None])
+    assert module[0].bias.tolist() == [1.0, 1.0, 1.0]
+    assert module[2].bias is None
+    assert [name for name, _ in module.named_parameters()] == ["0.weight", "0.bias", "2.weight"]
+
+
+class Locked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lock = LockedMLP().lock
+        self.body = mlp(2, 3, 1)
+
+    def forward(self, x):
+        with self.lock:
+            return self.body(x)
+
+
+def test_modules_that_cannot_be_copied():
+    stack = read_stack(Locked())
+    X = normal(4, 2)
+    assert torch.equal(stack.rebuild(stack.weights, stack.biases)(X), stack.module(X))
+
+
+def test_a_single_layer_is_a_chain():
+    layer = nn.Linear(3, 2)
+    stack = read_stack(layer)
+    assert (stack.depth, stack.names, stack.activations) == (1, ("",), ())
+    new = stack.rebuild([torch.zeros(2, 3)], [torch.ones(2)])
+    assert new(torch.ones(1, 3)).tolist() == [[1.0, 1.0]]
+
+
+def test_convolutions_on_request():
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 2), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)
+    )
+    with pytest.raises(SkgeoError, match="module at '0', Conv2d, is no part"):
+        read_stack(module)
+    stack = read_stack(module, convolutions=True)
+    assert stack.kinds == ("conv", "conv", "linear")
+    assert stack.spreads == (1, 4)
+    X = normal(2, 1, 4, 4, dtype=torch.float32)
+    assert torch.equal(stack.rebuild(stack.weights, stack.biases)(X), module(X))
+    order = [2, 0, 3, 1]
+    weights = [stack.weights[0][order], stack.weights[1][:, order], stack.weights[2]]
+    moved = stack.rebuild(weights, [stack.biases[0][order], *stack.biases[1:]])
+    torch.testing.assert_close(moved(X), module(X))
+    grouped = nn.Sequential(nn.Conv2d(2, 2, 1, groups=2), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    with pytest.raises(SkgeoError, match="module at '0'"):
+        read_stack(grouped, convolutions=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("batchnorm", "module at '1', BatchNorm1d"),
+        ("residual", "a step, add"),
+        ("positions", "a step, mean"),
+        ("lstm", "rnn"),
+        ("bare", "outside the layers"),
+        ("prelu", None),
+        ("weight_norm", "ParametrizedLinear"),
+        ("reused", "called twice"),
+        ("tied", "outside the layers"),
+        ("transformer", "a step, add"),
+        ("dict", "getitem"),
+    ],
+)
+def test_other_architectures_are_refused_by_name(name, named):
+    module = BY_NAME[name].module()
+    if named is None:
+        assert read_stack(module).activations == ("prelu",)
+        return
+    with pytest.raises(SkgeoError, match=named):
+        read_stack(module, convolutions=True)
+
+
+def test_bad_input():
+    with pytest.raises(NotAModelError):
+        read_stack(3)
+    with pytest.raises(SkgeoError, match="ends in an activation, 'relu'"):
+        read_stack(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    with pytest.raises(SkgeoError, match="no affine layer"):
+        read_stack(nn.Sequential(nn.Identity()))
+    broken = mlp(2, 3, 1)
+    with torch.no_grad():
+        broken[0].weight[0, 0] = torch.nan
+    with pytest.raises(SkgeoError, match="NaN or infinite"):
+        read_stack(broken)
+    first = nn.Linear(3, 3)
+    with pytest.raises(SkgeoError, match="share a weight"):
+        read_stack(nn.Sequential(first, nn.ReLU(), first))
+    stack = read_stack(mlp(2, 3, 1))
+    with pytest.raises(SkgeoError, match="do not follow on one another"):
+        stack.rebuild([torch.zeros(4, 2), torch.zeros(1, 3)], stack.biases)
+    with pytest.raises(SkgeoError, match="one of each a layer"):
+        stack.rebuild(stack.weights[:1], stack.biases)
