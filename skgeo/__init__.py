@@ -1,11 +1,21 @@
 """Scikit-learn estimators for the singular information geometry of neural networks."""
 
 from skgeo._show_versions import show_versions
-from skgeo.display import BarcodeDisplay, HasseDisplay, RankProfileDisplay, SpectrumDisplay
+from skgeo.display import (
+    BarcodeDisplay,
+    BoundaryDisplay,
+    HasseDisplay,
+    NullityDisplay,
+    ProfileDisplay,
+    RankProfileDisplay,
+    SpectrumDisplay,
+)
 from skgeo.estimators import (
     FisherRankEstimator,
+    JacobianChainProfiler,
     LayerQuotientEstimator,
     LinearFiberStratifier,
+    SymmetryClassifier,
 )
 from skgeo.exceptions import (
     GeometryWarning,
@@ -14,7 +24,7 @@ from skgeo.exceptions import (
     RankAmbiguityWarning,
     SkgeoError,
 )
-from skgeo.geometry import quotient
+from skgeo.geometry import chain, quotient, symmetry
 from skgeo.geometry.fisher import (
     FisherSpectrum,
     fisher_diagonal,
@@ -29,21 +39,27 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BarcodeDisplay",
+    "BoundaryDisplay",
     "Checkpoint",
     "FisherRankEstimator",
     "FisherSpectrum",
     "GeometryWarning",
     "HasseDisplay",
+    "JacobianChainProfiler",
     "LayerQuotientEstimator",
     "LinearFiberStratifier",
     "NonSmoothWarning",
     "NotAModelError",
+    "NullityDisplay",
+    "ProfileDisplay",
     "RankAmbiguityWarning",
     "RankProfileDisplay",
     "SkgeoError",
     "SpectrumDisplay",
+    "SymmetryClassifier",
     "WrappedModel",
     "__version__",
+    "chain",
     "fisher_diagonal",
     "fisher_rank",
     "fisher_spectrum",
@@ -51,4 +67,5 @@ __all__ = [
     "ntk",
     "quotient",
     "show_versions",
+    "symmetry",
 ]

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from chains import dense_between
 from torch import nn
 
 from cases import BY_NAME, CASES
+from chains import dense_between
 from nets import mlp, normal
 from networks import NETWORKS, build
 from oracles import assert_untouched

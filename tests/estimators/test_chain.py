@@ -4,7 +4,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from chains import dense_between, quantities
 from sklearn.datasets import load_iris
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -12,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from cases import BY_NAME, CASES
+from chains import dense_between, quantities
 from laws import LockedMLP, PairLaws, assert_same_rows
 from nets import mlp, normal
 from networks import NETWORKS, build

@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from chains import exact_log_singular_values
 
+from chains import exact_log_singular_values
 from skgeo import SkgeoError
 from skgeo.linalg.products import (
     LongProduct,

@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from chains import quantities
 from torch import nn
 
+from chains import quantities
 from nets import mlp, normal
 from skgeo.geometry.chain import chain_profile
 from skgeo.geometry.chain.moments import ElementwiseGram

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from chains import dense_between, exact_log_singular_values, quantities
 from torch import nn
 
+from chains import dense_between, exact_log_singular_values, quantities
 from nets import mlp, normal
 from networks import build
 from oracles import assert_untouched

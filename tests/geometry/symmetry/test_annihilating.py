@@ -2,8 +2,8 @@ from itertools import combinations
 
 import pytest
 import torch
-from planted import Planter, evaluate, flip, seed_case_31
 
+from planted import Planter, evaluate, flip, seed_case_31
 from skgeo.geometry.symmetry.annihilating import AnnihilatingSets, annihilating_sets
 from skgeo.geometry.symmetry.binary import binary_blocks
 

@@ -2,9 +2,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from planted import Planter, as_module, evaluate
 from torch import nn
 
+from planted import Planter, as_module, evaluate
 from skgeo import SkgeoError
 from skgeo.geometry.symmetry.compress import compress
 

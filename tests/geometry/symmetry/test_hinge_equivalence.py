@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import Planter, evaluate, flip, seed_case_31
 
+from planted import Planter, evaluate, flip, seed_case_31
 from skgeo import SkgeoError
 from skgeo.exceptions import GeometryWarning
 from skgeo.geometry.symmetry.hinge_equivalence import compare_hinges

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import Planter, seed_case_31
 
+from planted import Planter, seed_case_31
 from skgeo.geometry.symmetry.hinge_equivalence import compare_hinges
 from skgeo.geometry.symmetry.hinges import hinge_form
 from skgeo.geometry.symmetry.minimal_width import minimal_width

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from planted import Planter, as_module, evaluate, flip, seed_case_31
 
+from planted import Planter, as_module, evaluate, flip, seed_case_31
 from skgeo.geometry.symmetry import (
     annihilating_sets,
     apply_symmetry,

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from planted import Planter, seed_case_31
 
+from planted import Planter, seed_case_31
 from skgeo import SkgeoError
 from skgeo.geometry.symmetry.units import (
     UNIT_CLASSES,
