@@ -72,10 +72,12 @@ def _graded(logs: Tensor, unit: Tensor) -> Tensor:
     above = torch.cummin(logs, 0).values
     below = torch.cummax(logs.flip(0), 0).values.flip(0)
     found = torch.empty_like(logs)
+    whole = _span(logs) <= SPAN  # one block, whatever is above the diagonal
     start = 0
     while start < count:
         stop = start + 1
-        while stop < count and _span(logs[start : stop + 1]) <= SPAN - 2 * _APART:
+        widest = SPAN if whole else SPAN - 2 * _APART
+        while stop < count and _span(logs[start : stop + 1]) <= widest:
             stop += 1
         if stop < count:  # where there is a gap, nothing need be thrown away
             gaps = [cut for cut in range(stop, start, -1) if above[cut - 1] - below[cut] > _APART]
