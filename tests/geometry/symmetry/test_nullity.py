@@ -5,7 +5,7 @@ from torch import nn
 
 from nets import mlp, normal
 from skgeo import GeometryWarning
-from skgeo.datasets import known_networks
+from skgeo.datasets import known_networks, planted_relu
 from skgeo.geometry.symmetry.nullity import nullity_account
 
 KNOWN = known_networks()
@@ -127,9 +127,25 @@ def test_too_few_data_are_not_explained():
 
 
 def test_float32_networks_are_measured_in_float64():
-    case = KNOWN["planted_duplicate"]
+    case = planted_relu("duplicate")
     account = nullity_account(case.module.float(), case.inputs.float())
     assert (account.fisher_rank, account.unexplained) == (10, 0)
+
+
+def test_rounded_copies_are_listed_with_how_flat_they_are():
+    """A third of a unit in float32 is a multiple of it up to rounding only."""
+    case = planted_relu("duplicate")
+    module = case.module.float()
+    with torch.no_grad():
+        module[0].weight[1], module[0].bias[1] = module[0].weight[0] / 3, module[0].bias[0] / 3
+    account = nullity_account(module, case.inputs)
+    # Incoming weights trade exactly, since no sample is between the two boundaries; outgoing ones
+    # trade up to rounding.
+    assert account.generators.dimensions == {"scaling": 4, "duplicate": 3}
+    assert account.unexplained == 0
+    (dropped,) = account.generators.dropped
+    assert (dropped.symmetry, dropped.units) == ("duplicate", (0, 1))
+    assert 1e-10 < dropped.residual < 1e-7
 
 
 def test_large_matrices_are_skipped_with_a_warning():

@@ -39,9 +39,11 @@ def duplicate(network: SymmetryNetwork) -> Iterator[Candidate]:
             continue
         if any(consumer.node.kind == "batchnorm" for consumer in hidden.consumers):
             continue
-        for units, factors in _groups(hidden):
-            yield from _transfers(network, hidden, units, factors)
-            yield from _moves(network, hidden, units)
+        # Copies that float32 has rounded are proposed too: the check says how flat they are.
+        for tol in sorted({_TOL, max(_TOL, 16 * network.precision)}):
+            for units, factors in _groups(hidden, tol):
+                yield from _transfers(network, hidden, units, factors)
+                yield from _moves(network, hidden, units, tol)
 
 
 def incoming_rows(hidden: HiddenLayer) -> Tensor:
@@ -51,7 +53,7 @@ def incoming_rows(hidden: HiddenLayer) -> Tensor:
     return torch.cat([weight.flatten(1), last[:, None]], dim=1).cpu()
 
 
-def _groups(hidden: HiddenLayer) -> list[tuple[list[int], Tensor]]:
+def _groups(hidden: HiddenLayer, tol: float) -> list[tuple[list[int], Tensor]]:
     """Groups of two units or more with the factor of each to the common one."""
     rows = incoming_rows(hidden)
     sizes = torch.linalg.vector_norm(rows, dim=1)
@@ -60,7 +62,7 @@ def _groups(hidden: HiddenLayer) -> list[tuple[list[int], Tensor]]:
         return []
     rows, sizes = rows[live], sizes[live]
     if hidden.is_homogeneous:
-        labels, _ = group_rows(rows / sizes[:, None], _TOL)
+        labels, _ = group_rows(rows / sizes[:, None], tol)
         factors = sizes
     else:
         factors = torch.ones(len(live), dtype=torch.float64)
@@ -68,7 +70,7 @@ def _groups(hidden: HiddenLayer) -> list[tuple[list[int], Tensor]]:
             largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))[:, 0]
             factors = largest.sign()
             # Two signs of one row have their largest entry in one place, but for ties.
-        labels, _ = group_rows(rows * factors[:, None], _TOL * float(sizes.max()))
+        labels, _ = group_rows(rows * factors[:, None], tol * float(sizes.max()))
     groups = []
     for label in (torch.bincount(labels) > 1).nonzero().reshape(-1).tolist():
         members = (labels == label).nonzero().reshape(-1)
@@ -95,12 +97,14 @@ def _transfers(
                 yield from change.candidate("duplicate", hidden.name, [head, unit])
 
 
-def _moves(network: SymmetryNetwork, hidden: HiddenLayer, units: list[int]) -> Iterator[Candidate]:
+def _moves(
+    network: SymmetryNetwork, hidden: HiddenLayer, units: list[int], tol: float
+) -> Iterator[Candidate]:
     outgoing = hidden.all_seen()[:, units].cpu()
     largest = hidden.all_outgoing()[:, units].cpu().abs().amax(0)
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))
     _, values, right = torch.linalg.svd(outgoing / scale)
-    rank = int((values > _TOL).sum())
+    rank = int((values > tol).sum())
     weight, bias = hidden.layer.weight, hidden.layer.bias
     for z in right[rank:] / scale:
         for place in range(weight[0].numel() + (bias is not None)):

@@ -75,6 +75,8 @@ class SymmetryNetwork:
         Of the same copy.
     n_parameters : int
         P, trainable parameters only.
+    precision : float
+        Machine epsilon of the coarsest dtype among the module's own parameters.
     skipped : list of str
         What a rule left out, with the reason.
     cache : dict
@@ -100,6 +102,10 @@ class SymmetryNetwork:
         device: str | torch.device | None = None,
     ) -> None:
         self._module, self._forward = as_double(module, forward)
+        self.precision = max(
+            (torch.finfo(p.dtype).eps for p in module.parameters() if p.is_floating_point()),
+            default=torch.finfo(torch.float64).eps,
+        )
         samples = as_samples(X, targets)
         self.pullback = Pullback(
             self._module,
