@@ -21,7 +21,7 @@ __all__ = ["AffineRule", "add_gram", "diagonal", "rows", "trace"]
 # Bytes of a product and of its columns worked on at once: within reach of the caches.
 _TILE_BYTES = 2**23
 _COLUMN_BYTES = 2**26
-_CACHED_BYTES = 2**20
+_CACHED_BYTES = 2**22
 # Passes over memory are dear: so many operations does one entry of an elementwise product cost.
 _ENTRYWISE = 16
 
