@@ -56,6 +56,11 @@ class Likelihood(ABC):
         Tensor of shape (..., rank, P)
         """
 
+    def transposed_root(self, outputs: Tensor) -> Tensor:
+        """``R^T`` itself: (..., K) to (..., rank, K), float64."""
+        eye = torch.eye(outputs.shape[-1], dtype=torch.float64, device=outputs.device)
+        return self.pull_rows(outputs, eye.expand(*outputs.shape, outputs.shape[-1]))
+
     @abstractmethod
     def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
         """``F(z) v``, both of shape (..., K), without forming F."""
@@ -252,6 +257,9 @@ class Categorical(Likelihood):
         above = torch.ones_like(below, dtype=torch.bool).triu()
         strict = below.masked_fill(above, -torch.inf).exp()
         return functional.pad(diagonal, (0, 0, 0, 1)) - strict
+
+    def transposed_root(self, outputs: Tensor) -> Tensor:
+        return self.root(outputs).mT
 
     def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
         return self.root(outputs).mT @ rows

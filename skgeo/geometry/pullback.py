@@ -256,9 +256,10 @@ class Pullback:
         Tensor of shape (b, n_positions * rank(F), n_positions * K), float64
         """
         z = outputs.reshape(len(outputs), self.n_positions, self.n_outputs).double()
-        eye = torch.eye(self.n_outputs, dtype=torch.float64, device=z.device)
-        roots = self.likelihood.pull_rows(z, eye.expand(*z.shape, self.n_outputs))
+        roots = self.likelihood.transposed_root(z)
         b, positions, rank, k = roots.shape
+        if positions == 1:
+            return roots[:, 0]
         blocks = roots.new_zeros(b, positions, rank, positions, k)
         index = torch.arange(positions, device=z.device)
         blocks[:, index, :, index, :] = roots.movedim(1, 0)

@@ -31,6 +31,8 @@ __all__ = ["certify_structure", "structured_gradients"]
 
 Cotangents = Callable[[Tensor], Tensor]
 _MAX_BYTES = 2**27
+# Entries of a layer's result below which one backward pass is mostly overhead.
+_VMAPPED = 2**15
 
 
 def structured_gradients(
@@ -229,25 +231,46 @@ def _backward(
     z: Tensor, by: Sequence[Tensor], directions: Tensor | None, max_bytes: int
 ) -> list[Tensor | None]:
     """Gradients of every direction, of shape (m, ...) each."""
-    total = z[0].numel() if directions is None else directions.shape[1]
-    bytes_each = 3 * sum(y.numel() * y.element_size() for y in by)
-    step = max(1, max_bytes // bytes_each)
+    if sum(y.numel() for y in by) < _VMAPPED * len(by):
+        try:
+            return _batched(z, by, directions, max_bytes)
+        except RuntimeError:  # an operation without a rule for torch.func.vmap
+            pass
+    return _one_by_one(z, by, directions)
+
+
+def _one_by_one(z: Tensor, by: Sequence[Tensor], directions: Tensor | None) -> list[Tensor | None]:
+    """A backward pass a direction: of many samples, each is work enough and stays in the caches."""
+    total = _count(z, directions)
+    kept: list[Tensor | None] = [None] * len(by)
+    for index in range(total):
+        (cotangent,) = _cotangents(z, directions, slice(index, index + 1))
+        for place, gradient in enumerate(_grad(z, by, cotangent, batched=False)):
+            if gradient is not None:
+                into = kept[place]
+                if into is None:
+                    into = kept[place] = gradient.new_empty((total, *gradient.shape))
+                into[index] = gradient
+    return kept
+
+
+def _batched(
+    z: Tensor, by: Sequence[Tensor], directions: Tensor | None, max_bytes: int
+) -> list[Tensor | None]:
+    """Many directions a backward pass."""
+    total = _count(z, directions)
+    step = max(1, max_bytes // (3 * sum(y.numel() * y.element_size() for y in by)))
     parts: list[list[Tensor]] = [[] for _ in by]
-    batched = True
     for start in range(0, total, step):
         some = _cotangents(z, directions, slice(start, min(start + step, total)))
-        if batched:
-            try:
-                found = _grad(z, by, some, batched=True)
-            except RuntimeError:
-                batched = False
-        if not batched:
-            each = [_grad(z, by, one, batched=False) for one in some]
-            found = [_stack(gradients) for gradients in zip(*each, strict=True)]
-        for part, gradient in zip(parts, found, strict=True):
+        for part, gradient in zip(parts, _grad(z, by, some, batched=True), strict=True):
             if gradient is not None:
                 part.append(gradient)
     return [torch.cat(part) if len(part) > 1 else part[0] if part else None for part in parts]
+
+
+def _count(z: Tensor, directions: Tensor | None) -> int:
+    return z[0].numel() if directions is None else directions.shape[1]
 
 
 def _grad(
@@ -263,11 +286,6 @@ def _grad(
             is_grads_batched=batched,
         )
     )
-
-
-def _stack(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    kept = [gradient for gradient in gradients if gradient is not None]
-    return torch.stack(kept) if kept else None
 
 
 def _cotangents(z: Tensor, directions: Tensor | None, which: slice) -> Tensor:
