@@ -251,12 +251,12 @@ class Categorical(Likelihood):
         log_p = outputs.double().log_softmax(-1)
         log_q = log_p.flip(-1).logcumsumexp(-1).flip(-1)
         head, tail = log_q[..., :-1], log_q[..., 1:]
-        below = log_p.unsqueeze(-1) + 0.5 * (log_p[..., :-1] - head - tail).unsqueeze(-2)
-        diagonal = torch.diag_embed((0.5 * (log_p[..., :-1] + tail - head)).exp())
+        root = log_p.unsqueeze(-1) + 0.5 * (log_p[..., :-1] - head - tail).unsqueeze(-2)
         # Masked before exp: above the diagonal the expression overflows for far logits.
-        above = torch.ones_like(below, dtype=torch.bool).triu()
-        strict = below.masked_fill(above, -torch.inf).exp()
-        return functional.pad(diagonal, (0, 0, 0, 1)) - strict
+        above = torch.ones(root.shape[-2:], dtype=torch.bool, device=root.device).triu()
+        root = root.masked_fill_(above, -torch.inf).exp_().neg_()
+        root.diagonal(dim1=-2, dim2=-1).copy_((0.5 * (log_p[..., :-1] + tail - head)).exp())
+        return root
 
     def transposed_root(self, outputs: Tensor) -> Tensor:
         return self.root(outputs).mT

@@ -91,7 +91,17 @@ def structured_gradients(
     """
     with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
         inputs = _plain(inputs)
-        z, directions, used, found = _factors(replica, inputs, cotangents, certificate, max_bytes)
+        z, calls = _forward(replica, inputs)
+        if not replica.reached(z) or not _trustworthy(replica, inputs, z):
+            # The general path tells what is wrong.
+            output_jacobian(replica, inputs)
+            raise SkgeoError(
+                "Outputs of the same samples differ from one forward pass to the next. Each "
+                "sample's outputs must be a fixed function of that sample."
+            )
+        directions, used, found = _factors(replica, z, calls, cotangents, certificate, max_bytes)
+        z = z.detach()
+        del calls  # and the graph with it
         covered = {name for call in found for name in call.names.values()}
         rest = tuple(name for name in used if name not in covered)
         return Structured(
@@ -124,14 +134,13 @@ def certify_structure(
         uses weights past their layers, for some inputs only and without a trace in the shapes of
         its layers' inputs or in how often parameters are used.
 
-    Raises
-    ------
-    SkgeoError
-        As :func:`structured_gradients`.
+    Notes
+    -----
+    Outputs are not judged here but with each batch.
     """
     certificate = Certificate()
     with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
-        _factors(replica, _plain(inputs), cotangents, certificate, _MAX_BYTES)
+        _factors(replica, *_forward(replica, _plain(inputs)), cotangents, certificate, _MAX_BYTES)
     return certificate
 
 
@@ -143,27 +152,20 @@ def _plain(inputs: Inputs) -> Inputs:
 
 def _factors(
     replica: Replica,
-    inputs: Inputs,
+    z: Tensor,
+    calls: Sequence[LayerCall],
     cotangents: Cotangents | None,
     certificate: Certificate | None,
     max_bytes: int,
-) -> tuple[Tensor, Tensor | None, list[str], list[LayerGradients]]:
-    """Outputs, their directions, the parameters they depend on, and the layers with structure."""
-    z, calls = _forward(replica, inputs)
-    if not replica.reached(z) or not _trustworthy(replica, inputs, z):
-        # The general path tells what is wrong.
-        output_jacobian(replica, inputs)
-        raise SkgeoError(
-            "Outputs of the same samples differ from one forward pass to the next. Each "
-            "sample's outputs must be a fixed function of that sample."
-        )
+) -> tuple[Tensor | None, list[str], list[LayerGradients]]:
+    """Directions of the outputs, parameters these depend on, and layers with structure."""
     directions = None if cotangents is None else _checked(cotangents(z.detach()), z)
     counts = edges(z)
     uses = {name: counts[id(replica.parameters[name])] for name in replica.selected}
     once = {id(replica.parameters[name]): name for name, count in uses.items() if count == 1}
     calls = [call for call in calls if len(call.inputs) == 1 and own_names(call.module, once)]
     found = _admitted(z, calls, once, replica, directions, certificate, max_bytes)
-    return z.detach(), directions, [name for name, count in uses.items() if count], found
+    return directions, [name for name, count in uses.items() if count], found
 
 
 def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[LayerCall]]:
