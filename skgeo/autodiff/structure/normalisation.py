@@ -67,6 +67,8 @@ class GroupNormRule(_ChannelRule):
 class LayerNormRule(StructureRule):
     """Rule of ``nn.LayerNorm``: every axis before the normalised ones is one of positions."""
 
+    quick_products = True
+
     def features(self, module: nn.Module) -> int:
         return len(cast(nn.LayerNorm, module).normalized_shape)
 
