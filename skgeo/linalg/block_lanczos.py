@@ -13,7 +13,7 @@ from skgeo.linalg.subspaces import orthonormalise_rows
 __all__ = ["block_lanczos", "krylov_capacity"]
 
 # Products with a fresh direction after convergence, to look for eigenvalues that were missed.
-_PROBES = 8
+_PROBES = 5
 _EPS = float(torch.finfo(torch.float64).eps)
 
 
@@ -63,12 +63,12 @@ def block_lanczos(
 
     Notes
     -----
-    Runs on the device of `start`. Each new block is orthogonalised twice against all vectors held,
-    and the small matrix is formed of their inner products with the old ones. When no more fit, the
+    Runs on the device of `start`. Each new block is orthogonalised against all vectors held, and
+    the small matrix is formed of their inner products with the old ones. When no more fit, the
     leading Ritz vectors are kept [1]_.
 
     A Krylov space holds one direction of each repeated eigenvalue a vector of its block. After
-    convergence all but the wanted vectors are dropped, and eight blocks from a random direction
+    convergence all but the wanted vectors are dropped, and five blocks from a random direction
     look for eigenvalues that belong among the wanted: these then have to converge too, and the
     search is repeated until it finds no more.
 
@@ -92,20 +92,22 @@ def block_lanczos(
     block = space.orthonormal(start, 0.0)
     known: Tensor | None = None
     since = 0
+    # What is dropped at the end of a search stays in the residuals: their sum is to be below tol.
+    share = tol / 2
     for _ in range(max_steps):
         rest = space.extend(block, product(block))
         since += 1
         values, mixing = space.ritz()
         scale = float(values.abs().max())
         residuals = space.residuals(rest, mixing[:, :n_values])
-        bounds = torch.clamp(tol * values[:n_values].abs(), min=noise * scale)
+        bounds = torch.clamp(share * values[:n_values].abs(), min=noise * scale)
         converged = space.filled >= n_values and bool((residuals <= bounds).all())
         if space.filled == n:
             break
         if converged and (known is None or since >= _PROBES):
             if known is not None and bool((values[:n_values] - known <= bounds).all()):
                 break
-            known, since = values[:n_values], 0
+            known, since, share = values[:n_values], 0, share / 2
             space.restart(mixing[:, :n_values])
             block = space.orthonormal(torch.zeros_like(start), 1.0)  # random ones
             continue
@@ -167,7 +169,8 @@ class _Space:
         kept = mixing.shape[1]
         small = self.matrix[: self.filled, : self.filled]
         values = torch.linalg.vecdot(mixing, small @ mixing, dim=0)
-        self.basis[:kept] = mixing.T @ self.basis[: self.filled]
+        # Orthonormal anew, since what deviates would be handed on from restart to restart.
+        self.basis[:kept] = orthonormalise_rows(mixing.T @ self.basis[: self.filled])
         self.matrix.zero_()
         self.matrix[:kept, :kept] = torch.diag(values)
         self.filled = kept
@@ -194,8 +197,14 @@ class _Space:
 
 
 def _split(rows: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients in an orthonormal basis, and what lies outside it, projected twice."""
+    """Coefficients in an orthonormal basis, and what lies outside it.
+
+    Projected a second time where the first left less than half: its rounding would add up.
+    """
     inside = rows @ basis.T
     rest = rows - inside @ basis
-    more = rest @ basis.T
-    return inside + more, rest - more @ basis
+    before, after = (torch.linalg.vector_norm(part, dim=1) for part in (rows, rest))
+    if bool((after < 0.5 * before).any()):
+        more = rest @ basis.T
+        inside, rest = inside + more, rest - more @ basis
+    return inside, rest

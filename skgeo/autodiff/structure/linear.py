@@ -28,16 +28,16 @@ class LinearRule(AffineRule):
 
     def push(self, call: LayerGradients, vectors: Mapping[str, Tensor]) -> Tensor:
         a, g = self._flat(call)
-        moved = a.new_zeros(())
-        if "weight" in call.names:
-            weight = vectors["weight"]
-            moved = (a @ weight.flatten(0, 1).T).unflatten(-1, weight.shape[:2])
-        if "bias" in call.names:
-            moved = moved + vectors["bias"]
-        # (b, T, w, o) by (b, m, T, o), in one product a sample.
+        b, positions = a.shape[:2]
         w, o = next(iter(vectors.values())).shape[:2]
-        moved = moved.expand(*a.shape[:2], w, o).transpose(1, 2).flatten(2)
-        return torch.bmm(g.flatten(2), moved.mT)
+        bias = vectors["bias"].flatten() if "bias" in call.names else a.new_zeros(w * o)
+        if "weight" in call.names:
+            weight = vectors["weight"].flatten(0, 1)
+            moved = torch.addmm(bias, a.flatten(0, 1), weight.T).view(b, positions, w, o)
+        else:
+            moved = bias.view(w, o).expand(b, positions, w, o)
+        # (b, T, w, o) by (b, m, T, o), in one product a sample.
+        return torch.bmm(g.flatten(2), moved.transpose(1, 2).flatten(2).mT)
 
     def pull(self, call: LayerGradients, weights: Tensor) -> dict[str, Tensor]:
         a, g = self._flat(call)

@@ -18,6 +18,8 @@ __all__ = ["BatchNormRule", "GroupNormRule", "InstanceNormRule", "LayerNormRule"
 class _ChannelRule(StructureRule):
     """One scale and one shift a channel, on axis 1; all axes behind it are positions."""
 
+    quick_products = True
+
     def normalised(self, module: nn.Module, x: Tensor) -> Tensor:
         """The layer's result before scale and shift."""
         raise NotImplementedError
