@@ -144,7 +144,12 @@ class _Space:
         """Take in a block and its products; returns what of these lies outside."""
         stop = self.filled + len(block)
         self.basis[self.filled : stop] = block
-        inside, rest = _split(moved, self.basis[:stop])
+        # The last two blocks take nearly all that is inside, so that one pass over all the others
+        # is as good as two.
+        recent = slice(max(0, stop - 2 * len(block)), stop)
+        first = moved @ self.basis[recent].T
+        inside, rest = _split(moved - first @ self.basis[recent], self.basis[:stop])
+        inside[:, recent] += first
         if not bool(torch.isfinite(inside).all()):
             raise SkgeoError("a product with the matrix is NaN or infinite: it has no spectrum.")
         self.matrix[self.filled : stop, :stop] = inside
