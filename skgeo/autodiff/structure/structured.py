@@ -125,7 +125,13 @@ class Structured:
                     dense[..., where[kept[local]]] = rows.flatten(2)
         return dense
 
-    def gram(self, other: Structured | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
+    def gram(
+        self,
+        other: Structured | None = None,
+        dtype: torch.dtype = torch.float64,
+        *,
+        out: Tensor | None = None,
+    ) -> Tensor:
         r"""Inner products :math:`J J'^T` of all per-sample gradients.
 
         Parameters
@@ -134,6 +140,8 @@ class Structured:
             Of the same network and selection; by default this one.
         dtype : torch.dtype, default=torch.float64
             Of the products and of the result. A rank must not be decided on less than float64.
+        out : Tensor of shape (b m, b' m'), optional
+            Zeros to write into, in place of `dtype`.
 
         Returns
         -------
@@ -147,7 +155,9 @@ class Structured:
         """
         right = self if other is None else other
         shape = tuple(side.n_samples * side.n_directions for side in (self, right))
-        total = torch.zeros(shape, dtype=dtype, device=self.rest_rows.device)
+        if out is None:
+            out = torch.zeros(shape, dtype=dtype, device=self.rest_rows.device)
+        total, dtype = out, out.dtype
         theirs = {_key(call): call for call in right.calls}
         structured: set[str] = set()
         for call in self.calls:
