@@ -1,4 +1,8 @@
-"""The environment that the benchmarks run in: skgeo from this checkout, and its peers."""
+"""The environment that the benchmarks run in: the peers, and what skgeo itself depends on.
+
+skgeo is not installed there but imported from the checkout that runs the command, so that one
+environment serves any number of checkouts with the same requirements.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,7 @@ def prepare(folder: Path) -> Path:
                 CONSTRAINTS.read_bytes(),
                 REQUIREMENTS.read_bytes(),
                 repr(project["dependencies"]).encode(),
-                f"{ROOT} {sys.version}".encode(),
+                sys.version.encode(),
             ]
         )
     ).hexdigest()
@@ -63,8 +67,7 @@ def prepare(folder: Path) -> Path:
 
     # torch first and alone, so that no peer decides which one is installed.
     pip("install", "-c", str(CONSTRAINTS), "torch")
-    pip("install", "-c", str(CONSTRAINTS), "-r", str(REQUIREMENTS))
-    pip("install", "-c", str(CONSTRAINTS), "-e", str(ROOT))
+    pip("install", "-c", str(CONSTRAINTS), *project["dependencies"], "-r", str(REQUIREMENTS))
     # A torchvision that was built for another torch makes `import torchmetrics` fail; without one
     # it is not looked for.
     pip("uninstall", "--yes", "torchvision")

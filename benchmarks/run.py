@@ -2,8 +2,9 @@
 
     python benchmarks/run.py
 
-makes an environment of its own (outside the tree), installs this checkout and the peers there, and
-runs each contestant at each work in a process of its own with one thread.
+makes an environment of its own (outside the tree), installs the peers there, and runs this checkout
+and each of them at each work in a process of its own with one thread. An environment that is there
+already and was made from the same requirements is used as it is (`--env FOLDER`).
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ def parse() -> argparse.Namespace:
         "--only", nargs="+", default=[], metavar="NAME", help="works and contestants to run"
     )
     parser.add_argument("--all", action="store_true", help="the optional works, too")
-    parser.add_argument("--repeat", type=int, default=5, help="timed calls; the best counts")
+    parser.add_argument("--repeat", type=int, default=3, help="timed calls; the best counts")
     parser.add_argument(
-        "--budget", type=float, default=30.0, help="CPU seconds for the timed calls of a pair"
+        "--budget", type=float, default=10.0, help="CPU seconds for the timed calls of a pair"
     )
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for a pair")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a pair")
     parser.add_argument("--memory", type=float, default=12.0, help="GB that a pair may take")
     parser.add_argument("--quick", action="store_true", help="small sizes: try the machinery")
     parser.add_argument(
@@ -60,6 +61,7 @@ def parse() -> argparse.Namespace:
 def run_inside(python: Path) -> int:
     """This command again, with the environment's Python."""
     settings = {**os.environ, **dict.fromkeys(THREAD_SETTINGS, "1"), INSIDE: "1"}
+    settings["PYTHONPATH"] = str(environment.ROOT)
     command = [str(python), str(HERE / "run.py"), *sys.argv[1:]]
     return subprocess.run(command, env=settings, check=False).returncode
 

@@ -14,6 +14,8 @@ from contestants import DISTRIBUTIONS
 from outcomes import FAILED, MEASURED, NOT_AVAILABLE, NOT_OFFERED
 from works import Work
 
+import skgeo
+
 BEGIN = ".. The lines from here on are written by benchmarks/run.py."
 END = ".. The lines up to here are written by benchmarks/run.py."
 Records = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -101,7 +103,11 @@ def cpu_model() -> str:
 
 def circumstances(rates: Mapping[str, float]) -> str:
     """Date, machine, versions and arithmetic in one paragraph."""
-    versions = ", ".join(f"{name} {version(name)}" for name in DISTRIBUTIONS.values())
+    # skgeo is imported from the checkout and has no metadata in the environment.
+    versions = ", ".join(
+        f"{name} {skgeo.__version__ if name == 'skgeo' else version(name)}"
+        for name in DISTRIBUTIONS.values()
+    )
     arithmetic = ", ".join(f"{name}: {two_digits(value)}" for name, value in rates.items())
     return (
         f"Taken on {datetime.now(UTC):%Y-%m-%d} on {cpu_model()} ({platform.system()} "

@@ -133,11 +133,13 @@ class Recorder:
             kept = kept.detach().clone().requires_grad_(True)
         elif _aliases(kept, args):
             # A layer may return its input, or a view of it, which its caller may still write to.
-            kept = kept * 1
+            kept = kept.clone()
         if self.root is None:
             self.root, self.root_name = kept, name
         self.calls.append(LayerCall(name, layer, module, inputs, kept))
-        return with_first_tensor(result, kept * 1)
+        # A copy whose backward pass hands the gradient on as it is, where a product with one would
+        # write it anew for every direction.
+        return with_first_tensor(result, kept.clone())
 
 
 def _aliases(tensor: Tensor, args: tuple[Any, ...]) -> bool:

@@ -56,6 +56,11 @@ class Likelihood(ABC):
         Tensor of shape (..., rank, P)
         """
 
+    def transposed_root(self, outputs: Tensor) -> Tensor:
+        """``R^T`` itself: (..., K) to (..., rank, K), float64."""
+        eye = torch.eye(outputs.shape[-1], dtype=torch.float64, device=outputs.device)
+        return self.pull_rows(outputs, eye.expand(*outputs.shape, outputs.shape[-1]))
+
     @abstractmethod
     def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
         """``F(z) v``, both of shape (..., K), without forming F."""
@@ -246,12 +251,15 @@ class Categorical(Likelihood):
         log_p = outputs.double().log_softmax(-1)
         log_q = log_p.flip(-1).logcumsumexp(-1).flip(-1)
         head, tail = log_q[..., :-1], log_q[..., 1:]
-        below = log_p.unsqueeze(-1) + 0.5 * (log_p[..., :-1] - head - tail).unsqueeze(-2)
-        diagonal = torch.diag_embed((0.5 * (log_p[..., :-1] + tail - head)).exp())
+        root = log_p.unsqueeze(-1) + 0.5 * (log_p[..., :-1] - head - tail).unsqueeze(-2)
         # Masked before exp: above the diagonal the expression overflows for far logits.
-        above = torch.ones_like(below, dtype=torch.bool).triu()
-        strict = below.masked_fill(above, -torch.inf).exp()
-        return functional.pad(diagonal, (0, 0, 0, 1)) - strict
+        above = torch.ones(root.shape[-2:], dtype=torch.bool, device=root.device).triu()
+        root = root.masked_fill_(above, -torch.inf).exp_().neg_()
+        root.diagonal(dim1=-2, dim2=-1).copy_((0.5 * (log_p[..., :-1] + tail - head)).exp())
+        return root
+
+    def transposed_root(self, outputs: Tensor) -> Tensor:
+        return self.root(outputs).mT
 
     def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
         return self.root(outputs).mT @ rows

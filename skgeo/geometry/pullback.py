@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from skgeo.autodiff.outputs import first_tensor
 from skgeo.autodiff.pushforward import OutputOperator
 from skgeo.autodiff.replica import Replica, replica
-from skgeo.autodiff.structure import Structured, structure_rule, structured_gradients
+from skgeo.autodiff.structure import (
+    Certificate,
+    Structured,
+    certify_structure,
+    structure_rule,
+    structured_gradients,
+)
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.likelihood import Likelihood, resolve_likelihood
@@ -29,6 +35,8 @@ __all__ = ["Pullback"]
 
 # One batch of gradients by default: large enough for full speed of the matrix products.
 _BATCH_BYTES = 2**28
+# Samples on which layers are checked to have the structure that their rules state.
+_CHECKED = 8
 
 
 class Pullback:
@@ -118,6 +126,7 @@ class Pullback:
         )
         self.likelihood.check(first.reshape(1, self.n_positions, self.n_outputs))
         self._noticed = False
+        self._certificates: dict[bool, Certificate] = {}
 
     def _batch(self, samples: range) -> Inputs:
         return cast_inputs(self._samples.take(samples.start, samples.stop), device=self.device)
@@ -190,10 +199,11 @@ class Pullback:
         ]
 
     def gradients(self, samples: range) -> Structured:
-        """Gradients of every output of some samples, one direction a position and output."""
-        found = structured_gradients(self._replica, self._batch(samples))
-        self._notice(found.outputs)
-        return found
+        """Gradients of every output of some samples, one direction a position and output.
+
+        Which layers have structure is checked on the first samples of all, once.
+        """
+        return self._structured(samples, None)
 
     def _notice(self, outputs: Tensor) -> None:
         """Have the likelihood look at the first batch: one sample says little of a family."""
@@ -208,11 +218,28 @@ class Pullback:
         than weighting afterwards and no place to decide a rank from.
         """
 
-        def directions(outputs: Tensor) -> Tensor:
-            weights = self.weights(outputs)
-            return weights.reshape(*weights.shape[:2], *outputs.shape[1:])
+        return self._structured(samples, self._directions)
 
-        found = structured_gradients(self._replica, self._batch(samples), cotangents=directions)
+    def _directions(self, outputs: Tensor) -> Tensor:
+        weights = self.weights(outputs)
+        return weights.reshape(*weights.shape[:2], *outputs.shape[1:])
+
+    def _structured(
+        self, samples: range, cotangents: Callable[[Tensor], Tensor] | None
+    ) -> Structured:
+        if self.n_samples <= _CHECKED:
+            certificate = None  # the batch is checked itself
+        else:
+            key = cotangents is None
+            if key not in self._certificates:
+                some = self._batch(range(_CHECKED))
+                self._certificates[key] = certify_structure(
+                    self._replica, some, cotangents=cotangents
+                )
+            certificate = self._certificates[key]
+        found = structured_gradients(
+            self._replica, self._batch(samples), cotangents=cotangents, certificate=certificate
+        )
         self._notice(found.outputs)
         return found
 
@@ -229,9 +256,10 @@ class Pullback:
         Tensor of shape (b, n_positions * rank(F), n_positions * K), float64
         """
         z = outputs.reshape(len(outputs), self.n_positions, self.n_outputs).double()
-        eye = torch.eye(self.n_outputs, dtype=torch.float64, device=z.device)
-        roots = self.likelihood.pull_rows(z, eye.expand(*z.shape, self.n_outputs))
+        roots = self.likelihood.transposed_root(z)
         b, positions, rank, k = roots.shape
+        if positions == 1:
+            return roots[:, 0]
         blocks = roots.new_zeros(b, positions, rank, positions, k)
         index = torch.arange(positions, device=z.device)
         blocks[:, index, :, index, :] = roots.movedim(1, 0)

@@ -3,6 +3,7 @@
 Nothing here knows of networks: matrices in, numbers and matrices out.
 """
 
+from skgeo.linalg.block_lanczos import block_lanczos
 from skgeo.linalg.golub_kahan import golub_kahan
 from skgeo.linalg.memory import (
     available_memory,
@@ -25,6 +26,7 @@ __all__ = [
     "NumericalRank",
     "RowFactor",
     "available_memory",
+    "block_lanczos",
     "complement",
     "decide_rank",
     "effective_rank",

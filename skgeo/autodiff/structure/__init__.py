@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from skgeo.autodiff.structure.gradients import structured_gradients
+from skgeo.autodiff.structure.admission import Certificate
+from skgeo.autodiff.structure.gradients import certify_structure, structured_gradients
 from skgeo.autodiff.structure.parameter_side import parameter_block
 from skgeo.autodiff.structure.rule import LayerGradients, StructureRule
 from skgeo.autodiff.structure.selfcheck import check_structure
@@ -11,9 +12,11 @@ from skgeo.autodiff.structure.symmetric import mirror
 from skgeo.autodiff.structure.table import register_structure, structure_rule
 
 __all__ = [
+    "Certificate",
     "LayerGradients",
     "StructureRule",
     "Structured",
+    "certify_structure",
     "check_structure",
     "mirror",
     "parameter_block",

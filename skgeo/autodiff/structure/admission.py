@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
@@ -14,9 +15,73 @@ from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.structure.rule import LayerGradients, StructureRule
 from skgeo.autodiff.structure.table import structure_rule
 
-__all__ = ["Admission", "edges", "watched"]
+__all__ = ["Admission", "Certificate", "edges", "own_names", "watched"]
 
 Arrange = Callable[[Tensor], Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """How a call was arranged when it passed the check, and what it looked like."""
+
+    arrangement: str
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, torch.Size]
+
+    @staticmethod
+    def of(arrangement: str, found: LayerGradients) -> _Shown:
+        shapes = (found.inputs.shape[1:], found.gradients.shape[2:])
+        return _Shown(arrangement, tuple(found.names.values()), shapes)
+
+
+class Certificate:
+    """What a check on some samples has shown, for batches of others.
+
+    A call of another batch is taken at its rule's word if it was admitted in the check with the
+    same parameters, the same arrangement of the samples and the same shapes a sample. A batch with
+    a call that the check did not see, or that looks different, is checked itself.
+    """
+
+    def __init__(self) -> None:
+        self._shown: dict[str, _Shown | None] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything has been checked yet."""
+        return bool(self._shown)
+
+    def note(self, call: LayerCall, arrangement: str, found: LayerGradients | None) -> None:
+        """Keep the verdict on a call."""
+        self._shown[call.name] = None if found is None else _Shown.of(arrangement, found)
+
+    def read(
+        self, call: LayerCall, gradients: Tensor | None, names: Mapping[str, str], size: int
+    ) -> tuple[bool, LayerGradients | None]:
+        """Whether the verdict on a call is known, and the call if it was admitted.
+
+        Parameters
+        ----------
+        call : LayerCall
+        gradients : Tensor of shape (m, \\*output_shape) or None
+        names : dict of str to str
+            The call's parameters that are used once.
+        size : int
+            Samples b.
+        """
+        if call.name not in self._shown:
+            return False, None
+        shown = self._shown[call.name]
+        if shown is None:
+            return True, None
+        if gradients is None:
+            return False, None
+        for arrangement, arrange in _arrangements(call, size):
+            if arrangement != shown.arrangement:
+                continue
+            found = _arranged(call, gradients, arrange, names)
+            # Finite sums have finite terms; that of a sum which overflows, the check will find.
+            if _Shown.of(arrangement, found) == shown and bool(torch.isfinite(gradients.sum())):
+                return True, found
+        return False, None
 
 
 def watched(replica: Replica) -> dict[str, nn.Module]:
@@ -89,8 +154,8 @@ class Admission:
         With their graph.
     directions : Tensor of shape (b, m, ...) or None
         Cotangents of the directions; None for single outputs.
-    uses : dict of str to int
-        How often the graph uses each selected parameter.
+    names : dict of int to str
+        Names of the selected parameters that the graph uses once, by ``id``.
     """
 
     def __init__(
@@ -98,12 +163,10 @@ class Admission:
         replica: Replica,
         outputs: Tensor,
         directions: Tensor | None,
-        uses: Mapping[str, int],
+        names: Mapping[int, str],
     ) -> None:
         self._size = len(outputs)
-        self._names = {
-            id(replica.parameters[name]): name for name in replica.selected if uses[name] == 1
-        }
+        self._names = names
         m = outputs[0].numel() if directions is None else directions.shape[1]
         generator = torch.Generator(outputs.device).manual_seed(0)
         self._weights = torch.randn(
@@ -112,23 +175,18 @@ class Admission:
         cotangent = self._weights[:, 0]
         if directions is not None:
             cotangent = torch.bmm(self._weights, directions.reshape(self._size, m, -1))
-        names = list(self._names.values())
         self._expected: dict[str, Tensor | None] = {}
         if names:
             found = torch.autograd.grad(
                 outputs,
-                [replica.parameters[name] for name in names],
+                [replica.parameters[name] for name in names.values()],
                 cotangent.reshape(outputs.shape),
                 retain_graph=True,
                 allow_unused=True,
             )
-            self._expected = dict(zip(names, found, strict=True))
+            self._expected = dict(zip(names.values(), found, strict=True))
 
-    def candidate(self, call: LayerCall) -> bool:
-        """Whether gradients by this call's result are worth computing."""
-        return len(call.inputs) == 1 and bool(self._own_names(call.module))
-
-    def admit(self, call: LayerCall, gradients: Tensor | None) -> LayerGradients | None:
+    def admit(self, call: LayerCall, gradients: Tensor | None) -> tuple[str, LayerGradients | None]:
         """Check a call.
 
         Parameters
@@ -138,47 +196,19 @@ class Admission:
 
         Returns
         -------
-        LayerGradients or None
+        arrangement : str
+        found : LayerGradients or None
             With samples first; None if no arrangement of the samples passes the check.
         """
-        if gradients is None:
-            return None
-        rule, names = structure_rule(call.module), self._own_names(call.module)
-        assert rule is not None
-        (inputs,) = call.inputs
-        for arrange in self._arrangements(rule, call):
-            arranged = arrange(gradients.movedim(0, -1)).movedim(-1, 1).contiguous()
-            found = LayerGradients(call.module, arrange(inputs), arranged, names)
-            if self._agrees(rule, found):
-                return found
-        return None
-
-    def _own_names(self, module: nn.Module) -> dict[str, str]:
-        rule = structure_rule(module)
-        own = module._parameters
-        return {
-            local: self._names[id(own[local])]
-            for local in (rule.names if rule else ())
-            if id(own.get(local)) in self._names
-        }
-
-    def _arrangements(self, rule: StructureRule, call: LayerCall) -> Iterator[Arrange]:
-        """Ways to bring the samples first; the check decides between them."""
-        shape, size = call.inputs[0].shape, self._size
-        features = rule.features(call.module)
-        if features is None:
-            if shape[:1] == call.output.shape[:1] == (size,):
-                yield _as_it_is
-            return
-        before = len(shape) - features
-        if before < 1:
-            return
-        if shape[0] == size:
-            yield _as_it_is
-        elif shape[0] % size == 0:
-            yield lambda tensor: tensor.unflatten(0, (size, -1))
-        if before > 1 and shape[1] == size:
-            yield lambda tensor: tensor.transpose(0, 1)
+        if gradients is not None:
+            rule = structure_rule(call.module)
+            assert rule is not None
+            names = own_names(call.module, self._names)
+            for arrangement, arrange in _arrangements(call, self._size):
+                found = _arranged(call, gradients, arrange, names)
+                if self._agrees(rule, found):
+                    return arrangement, found
+        return "none", None
 
     def _agrees(self, rule: StructureRule, call: LayerGradients) -> bool:
         mixed = call.weighted(self._weights)
@@ -192,6 +222,56 @@ class Admission:
             if not float(torch.linalg.vector_norm(found - expected)) <= tolerance:
                 return False
         return True
+
+
+def own_names(module: nn.Module, known: Mapping[int, str]) -> dict[str, str]:
+    """Local and full names of the parameters that a layer's rule may speak for.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    known : dict of int to str
+        Names of the parameters that the graph uses once, by ``id``.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    rule, own = structure_rule(module), module._parameters
+    return {
+        local: known[id(own[local])]
+        for local in (rule.names if rule else ())
+        if id(own.get(local)) in known
+    }
+
+
+def _arranged(
+    call: LayerCall, gradients: Tensor, arrange: Arrange, names: Mapping[str, str]
+) -> LayerGradients:
+    (inputs,) = call.inputs
+    # A view: what needs another order in memory makes it, and sums of squares do not.
+    arranged = arrange(gradients.movedim(0, -1)).movedim(-1, 1)
+    return LayerGradients(call.module, arrange(inputs), arranged, names)
+
+
+def _arrangements(call: LayerCall, size: int) -> Iterator[tuple[str, Arrange]]:
+    """Ways to bring the samples first; the check decides between them."""
+    rule = structure_rule(call.module)
+    assert rule is not None
+    shape, features = call.inputs[0].shape, rule.features(call.module)
+    if features is None:
+        if shape[:1] == call.output.shape[:1] == (size,):
+            yield "as it is", _as_it_is
+        return
+    before = len(shape) - features
+    if before < 1:
+        return
+    if shape[0] == size:
+        yield "as it is", _as_it_is
+    elif shape[0] % size == 0:
+        yield "folded", lambda tensor: tensor.unflatten(0, (size, -1))
+    if before > 1 and shape[1] == size:
+        yield "second axis", lambda tensor: tensor.transpose(0, 1)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

@@ -77,32 +77,31 @@ class AffineRule(StructureRule):
         add_gram(total, mine, other, weight="weight" in left.names, bias="bias" in left.names)
 
     def diagonal(self, call: LayerGradients) -> dict[str, Tensor]:
+        a, g = self.affine(call)
+        if a.shape[2] == 1:
+            squares, x = _squares(g), a[:, :, 0].double().square()
+            each = {"weight": torch.einsum("bgo,bgi->goi", squares, x), "bias": squares.sum(0)}
+            return {local: each[local].reshape(call.parameter(local).shape) for local in call.names}
         found: dict[str, Tensor] = {}
         for part in self._pieces(call):
             a, g = self.affine(part)
-            squares = _over_positions(g).square().sum(1)
             for local in call.names:
-                if local == "bias":
-                    each = squares.sum(0)
-                elif a.shape[2] == 1:
-                    each = torch.einsum("bgo,bgi->goi", squares, a[:, :, 0].square())
-                else:
-                    each = diagonal(a, g)
-                each = each.reshape(call.parameter(local).shape)
-                found[local] = found[local] + each if local in found else each
+                values = diagonal(a, g) if local == "weight" else g.sum(3).square().sum((0, 1))
+                values = values.reshape(call.parameter(local).shape)
+                found[local] = found[local] + values if local in found else values
         return found
 
     def trace(self, call: LayerGradients) -> Tensor:
+        a, g = self.affine(call)
+        if a.shape[2] == 1:
+            return _trace_without_positions(a, g, call.names)
         total = torch.zeros((), dtype=torch.float64, device=call.gradients.device)
         for part in self._pieces(call):
             a, g = self.affine(part)
-            if a.shape[2] == 1:
-                total += _trace_without_positions(a, g, call.names)
-                continue
             if "weight" in call.names:
                 total += trace(a, g)
             if "bias" in call.names:
-                total += _over_positions(g).square().sum()
+                total += g.sum(3).square().sum()
         return total
 
     def _pieces(self, call: LayerGradients) -> Iterator[LayerGradients]:
@@ -193,10 +192,22 @@ def _over_positions(g: Tensor) -> Tensor:
 
 
 def _trace_without_positions(a: Tensor, g: Tensor, names: Collection[str]) -> Tensor:
-    factors = a.square().sum((2, 3)) if "weight" in names else a.new_zeros(a.shape[:2])
+    factors = torch.zeros(a.shape[:2], dtype=torch.float64, device=a.device)
+    if "weight" in names:
+        factors += a.double().square().sum((2, 3))
     if "bias" in names:
-        factors = factors + 1
-    return torch.sum(factors * g.square().sum((1, 3, 4)))
+        factors += 1
+    return torch.sum(factors * _squares(g).sum(2))
+
+
+def _squares(g: Tensor) -> Tensor:
+    """Sums over directions of the squares, (b, m, G, 1, o) to (b, G, o), in float64."""
+    total = torch.zeros(g[:, 0, :, 0].shape, dtype=torch.float64, device=g.device)
+    values = torch.empty_like(total)
+    for direction in g.unbind(1):  # each stays in the caches
+        values.copy_(direction[:, :, 0])
+        total.addcmul_(values, values)
+    return total
 
 
 def add_gram(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -15,15 +15,24 @@ from skgeo.autodiff.jacobian import output_jacobian
 from skgeo.autodiff.outputs import agreement_tolerance
 from skgeo.autodiff.recorder import LayerCall, Recorder
 from skgeo.autodiff.replica import Replica
-from skgeo.autodiff.structure.admission import Admission, edges, watched
+from skgeo.autodiff.structure.admission import (
+    Admission,
+    Certificate,
+    edges,
+    own_names,
+    watched,
+)
 from skgeo.autodiff.structure.rule import LayerGradients
 from skgeo.autodiff.structure.structured import Structured
 from skgeo.autodiff.switches import math_attention, silent_vmap
 from skgeo.exceptions import SkgeoError
 
-__all__ = ["structured_gradients"]
+__all__ = ["certify_structure", "structured_gradients"]
 
 Cotangents = Callable[[Tensor], Tensor]
+_MAX_BYTES = 2**27
+# Entries of a layer's result below which one backward pass is mostly overhead.
+_VMAPPED = 2**15
 
 
 def structured_gradients(
@@ -31,7 +40,8 @@ def structured_gradients(
     inputs: Inputs,
     *,
     cotangents: Cotangents | None = None,
-    max_bytes: int = 2**27,
+    certificate: Certificate | None = None,
+    max_bytes: int = _MAX_BYTES,
 ) -> Structured:
     r"""Compute the Jacobian of the outputs by the selected parameters, in factored form.
 
@@ -43,6 +53,9 @@ def structured_gradients(
     cotangents : callable, optional
         ``cotangents(outputs) -> Tensor of shape (b, m, *out_shape)``: the directions of the
         outputs to differentiate, sample by sample. By default all M outputs one by one.
+    certificate : Certificate, optional
+        From :func:`certify_structure` with some samples of the same data: layers that look as
+        they did there are not checked again.
     max_bytes : int, default=2**27
         Bound on the gradients in flight beside the result. Never less than one direction.
 
@@ -58,11 +71,11 @@ def structured_gradients(
 
     Notes
     -----
-    Costs one forward pass, a backward pass a direction for the batch as a whole, and one more
-    backward pass that every layer's factors are checked against. A parameter goes the general way
-    (:func:`output_jacobian`, M backward passes a sample) if it belongs to no layer with a rule, if
-    the forward pass uses it more than once or past its layer, if its layer has hooks or
-    parametrisations, or if the check fails.
+    Costs one forward pass, a backward pass a direction for the batch as a whole, and without a
+    certificate one more backward pass that every layer's factors are checked against. A parameter
+    goes the general way (:func:`output_jacobian`, M backward passes a sample) if it belongs to no
+    layer with a rule, if the forward pass uses it more than once or past its layer, if its layer
+    has hooks or parametrisations, or if the check fails.
 
     Examples
     --------
@@ -76,11 +89,8 @@ def structured_gradients(
     tensor([[35.,  4.],
             [ 4.,  2.]], dtype=torch.float64)
     """
-    size = batch_size(inputs)
-    if size == 0:
-        raise SkgeoError("The batch has no samples; at least one is needed for a Jacobian.")
     with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
-        inputs = map_inputs(lambda t: t.clone() if t.is_inference() else t.detach(), inputs)
+        inputs = _plain(inputs)
         z, calls = _forward(replica, inputs)
         if not replica.reached(z) or not _trustworthy(replica, inputs, z):
             # The general path tells what is wrong.
@@ -89,14 +99,11 @@ def structured_gradients(
                 "Outputs of the same samples differ from one forward pass to the next. Each "
                 "sample's outputs must be a fixed function of that sample."
             )
-        directions = None if cotangents is None else _checked(cotangents(z.detach()), z)
-        counts = edges(z)
-        uses = {name: counts[id(replica.parameters[name])] for name in replica.selected}
-        found = _admitted(z, calls, uses, replica, directions, max_bytes)
-        covered = {name for call in found for name in call.names.values()}
-        rest = tuple(name for name in replica.selected if uses[name] and name not in covered)
+        directions, used, found = _factors(replica, z, calls, cotangents, certificate, max_bytes)
         z = z.detach()
         del calls  # and the graph with it
+        covered = {name for call in found for name in call.names.values()}
+        rest = tuple(name for name in used if name not in covered)
         return Structured(
             outputs=z,
             calls=tuple(found),
@@ -105,6 +112,60 @@ def structured_gradients(
             shapes={name: replica.parameters[name].shape for name in replica.selected},
             dtype=replica.dtype,
         )
+
+
+def certify_structure(
+    replica: Replica, inputs: Inputs, *, cotangents: Cotangents | None = None
+) -> Certificate:
+    """Check on a few samples which layers' rules reproduce a plain backward pass.
+
+    Parameters
+    ----------
+    replica : Replica
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+        Some samples of the data.
+    cotangents : callable, optional
+        As in :func:`structured_gradients`.
+
+    Returns
+    -------
+    Certificate
+        For the batches of the same data. What it cannot see is a network that mixes samples, or
+        uses weights past their layers, for some inputs only and without a trace in the shapes of
+        its layers' inputs or in how often parameters are used.
+
+    Notes
+    -----
+    Outputs are not judged here but with each batch.
+    """
+    certificate = Certificate()
+    with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
+        _factors(replica, *_forward(replica, _plain(inputs)), cotangents, certificate, _MAX_BYTES)
+    return certificate
+
+
+def _plain(inputs: Inputs) -> Inputs:
+    if batch_size(inputs) == 0:
+        raise SkgeoError("The batch has no samples; at least one is needed for a Jacobian.")
+    return map_inputs(lambda t: t.clone() if t.is_inference() else t.detach(), inputs)
+
+
+def _factors(
+    replica: Replica,
+    z: Tensor,
+    calls: Sequence[LayerCall],
+    cotangents: Cotangents | None,
+    certificate: Certificate | None,
+    max_bytes: int,
+) -> tuple[Tensor | None, list[str], list[LayerGradients]]:
+    """Directions of the outputs, parameters these depend on, and layers with structure."""
+    directions = None if cotangents is None else _checked(cotangents(z.detach()), z)
+    counts = edges(z)
+    uses = {name: counts[id(replica.parameters[name])] for name in replica.selected}
+    once = {id(replica.parameters[name]): name for name, count in uses.items() if count == 1}
+    calls = [call for call in calls if len(call.inputs) == 1 and own_names(call.module, once)]
+    found = _admitted(z, calls, once, replica, directions, certificate, max_bytes)
+    return directions, [name for name, count in uses.items() if count], found
 
 
 def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[LayerCall]]:
@@ -141,48 +202,77 @@ def _checked(directions: Tensor, z: Tensor) -> Tensor:
 def _admitted(
     z: Tensor,
     calls: Sequence[LayerCall],
-    uses: dict[str, int],
+    once: Mapping[int, str],
     replica: Replica,
     directions: Tensor | None,
+    certificate: Certificate | None,
     max_bytes: int,
 ) -> list[LayerGradients]:
-    admission = Admission(replica, z, directions, uses)
-    candidates = [call for call in calls if admission.candidate(call)]
-    if not candidates:
+    if not calls:
         return []
-    gradients = _backward(z, [call.output for call in candidates], directions, max_bytes)
-    found = []
-    for call in candidates:
-        # One by one, so that a layer's gradients are not held in two layouts together with others.
-        admitted = admission.admit(call, gradients.pop(0))
-        if admitted is not None:
-            found.append(admitted)
-    return found
+    gradients = _backward(z, [call.output for call in calls], directions, max_bytes)
+    if certificate:
+        read = [
+            certificate.read(call, gradient, own_names(call.module, once), len(z))
+            for call, gradient in zip(calls, gradients, strict=True)
+        ]
+        if all(known for known, _ in read):
+            return [found for _, found in read if found is not None]
+    admission = Admission(replica, z, directions, once)
+    admitted = []
+    for call, gradient in zip(calls, gradients, strict=True):
+        arrangement, found = admission.admit(call, gradient)
+        if certificate is not None:
+            certificate.note(call, arrangement, found)
+        if found is not None:
+            admitted.append(found)
+    return admitted
 
 
 def _backward(
     z: Tensor, by: Sequence[Tensor], directions: Tensor | None, max_bytes: int
 ) -> list[Tensor | None]:
     """Gradients of every direction, of shape (m, ...) each."""
-    total = z[0].numel() if directions is None else directions.shape[1]
-    bytes_each = 3 * sum(y.numel() * y.element_size() for y in by)
-    step = max(1, max_bytes // bytes_each)
+    if sum(y.numel() for y in by) < _VMAPPED * len(by):
+        try:
+            return _batched(z, by, directions, max_bytes)
+        except RuntimeError:  # an operation without a rule for torch.func.vmap
+            pass
+    return _one_by_one(z, by, directions)
+
+
+def _one_by_one(z: Tensor, by: Sequence[Tensor], directions: Tensor | None) -> list[Tensor | None]:
+    """A backward pass a direction: of many samples, each is work enough and stays in the caches."""
+    total = _count(z, directions)
+    kept: list[Tensor | None] = [None] * len(by)
+    for index in range(total):
+        (cotangent,) = _cotangents(z, directions, slice(index, index + 1))
+        for place, gradient in enumerate(_grad(z, by, cotangent, batched=False)):
+            if gradient is not None:
+                into = kept[place]
+                if into is None:
+                    into = kept[place] = gradient.new_empty((total, *gradient.shape))
+                into[index] = gradient
+    return kept
+
+
+def _batched(
+    z: Tensor, by: Sequence[Tensor], directions: Tensor | None, max_bytes: int
+) -> list[Tensor | None]:
+    """Many directions a backward pass."""
+    total = _count(z, directions)
+    step = max(1, max_bytes // (3 * sum(y.numel() * y.element_size() for y in by)))
     parts: list[list[Tensor]] = [[] for _ in by]
-    batched = True
     for start in range(0, total, step):
         some = _cotangents(z, directions, slice(start, min(start + step, total)))
-        if batched:
-            try:
-                found = _grad(z, by, some, batched=True)
-            except RuntimeError:
-                batched = False
-        if not batched:
-            each = [_grad(z, by, one, batched=False) for one in some]
-            found = [_stack(gradients) for gradients in zip(*each, strict=True)]
-        for part, gradient in zip(parts, found, strict=True):
+        for part, gradient in zip(parts, _grad(z, by, some, batched=True), strict=True):
             if gradient is not None:
                 part.append(gradient)
     return [torch.cat(part) if len(part) > 1 else part[0] if part else None for part in parts]
+
+
+def _count(z: Tensor, directions: Tensor | None) -> int:
+    return z[0].numel() if directions is None else directions.shape[1]
 
 
 def _grad(
@@ -198,11 +288,6 @@ def _grad(
             is_grads_batched=batched,
         )
     )
-
-
-def _stack(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    kept = [gradient for gradient in gradients if gradient is not None]
-    return torch.stack(kept) if kept else None
 
 
 def _cotangents(z: Tensor, directions: Tensor | None, which: slice) -> Tensor:

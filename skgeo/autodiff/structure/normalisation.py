@@ -18,6 +18,8 @@ __all__ = ["BatchNormRule", "GroupNormRule", "InstanceNormRule", "LayerNormRule"
 class _ChannelRule(StructureRule):
     """One scale and one shift a channel, on axis 1; all axes behind it are positions."""
 
+    quick_products = True
+
     def normalised(self, module: nn.Module, x: Tensor) -> Tensor:
         """The layer's result before scale and shift."""
         raise NotImplementedError
@@ -66,6 +68,8 @@ class GroupNormRule(_ChannelRule):
 
 class LayerNormRule(StructureRule):
     """Rule of ``nn.LayerNorm``: every axis before the normalised ones is one of positions."""
+
+    quick_products = True
 
     def features(self, module: nn.Module) -> int:
         return len(cast(nn.LayerNorm, module).normalized_shape)

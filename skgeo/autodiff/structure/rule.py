@@ -106,6 +106,9 @@ class StructureRule:
     ----------
     names : tuple of str
         Local names of the parameters that the rule knows.
+    quick_products : bool
+        Whether :meth:`push` and :meth:`pull` cost less than passes of automatic differentiation.
+        Otherwise matrix-free solvers do not call them.
 
     See Also
     --------
@@ -114,11 +117,13 @@ class StructureRule:
 
     Notes
     -----
-    A rule holds no state, and derives from what it is given without autograd. All methods but
-    `rows` and `add_gram` work in float64 whatever the type of the network.
+    A rule holds no state, and derives from what it is given without autograd. `rows`, `total`,
+    `push` and `pull` work in the type of ``call.gradients``, `add_gram` in that of its result, the
+    others in float64 whatever the type of the network.
     """
 
     names: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    quick_products: ClassVar[bool] = False
 
     def covers(self, module: nn.Module) -> bool:
         """Whether the rule holds for this layer with its options.
@@ -260,6 +265,51 @@ class StructureRule:
             the bias alone with i = 1. None if the layer is not of this kind.
         """
         return None
+
+    def push(self, call: LayerGradients, vectors: Mapping[str, Tensor]) -> Tensor:
+        """Derivatives along directions in parameter space: the per-sample gradients times vectors.
+
+        Parameters
+        ----------
+        call : LayerGradients
+        vectors : dict of str to Tensor of shape (w,) + parameter.shape
+            For each local name in ``call.names``.
+
+        Returns
+        -------
+        Tensor of shape (b, m, w)
+        """
+        flat = {local: vectors[local].flatten(1).T for local in call.names}
+        parts = []
+        for part in self._parts(call):
+            rows = self.rows(part)
+            parts.append(torch.stack([rows[n].flatten(2) @ flat[n] for n in flat]).sum(0))
+        return torch.cat(parts)
+
+    def pull(self, call: LayerGradients, weights: Tensor) -> dict[str, Tensor]:
+        """Weighted sums of the per-sample gradients, the transpose of :meth:`push`.
+
+        Parameters
+        ----------
+        call : LayerGradients
+        weights : Tensor of shape (b, m, w)
+
+        Returns
+        -------
+        dict of str to Tensor of shape (w,) + parameter.shape
+        """
+        w = weights.shape[2]
+        found = {
+            local: call.gradients.new_zeros(w, *call.parameter(local).shape) for local in call.names
+        }
+        start = 0
+        for part in self._parts(call):
+            some = weights[start : start + part.n_samples].flatten(0, 1).T
+            start += part.n_samples
+            for local, rows in self.rows(part).items():
+                total = found[local].flatten(1)
+                found[local] = (total + some @ rows.flatten(2).flatten(0, 1)).view_as(found[local])
+        return found
 
     def _parts(self, call: LayerGradients) -> Iterator[LayerGradients]:
         per_sample = call.n_directions * call.n_parameters * 8

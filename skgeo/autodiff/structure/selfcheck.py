@@ -122,6 +122,7 @@ class _Comparison:
         self._compare("trace", rule.trace(call), self._dense.square().sum())
         self._grams()
         self._outer()
+        self._products()
 
     def _grams(self) -> None:
         rule, call = self._rule, self._call
@@ -144,6 +145,23 @@ class _Comparison:
             inputs = slice(-1, None) if weight and local == "bias" else inputs
             parts.append(columns[..., inputs].flatten(2))
         self._compare("outer", torch.cat(parts, 2), self._dense)
+
+    def _products(self) -> None:
+        call = self._call
+        generator = torch.Generator().manual_seed(1)
+        pushed: Tensor | None = None
+        vectors = {}
+        for local, rows in self._by_name.items():
+            shape = (2, *call.parameter(local).shape)
+            vector = torch.randn(shape, generator=generator, dtype=rows.dtype).to(rows.device)
+            vectors[local] = vector
+            moved = rows @ vector.flatten(1).T
+            pushed = moved if pushed is None else pushed + moved
+        assert pushed is not None
+        self._compare("push", self._rule.push(call, vectors), pushed)
+        for local, found in self._rule.pull(call, pushed).items():
+            expected = pushed.flatten(0, 1).T @ self._by_name[local].flatten(0, 1)
+            self._compare(f"pull of {local!r}", found.flatten(1), expected)
 
     def _sum(self, local: str, values: Tensor) -> Tensor:
         return values.sum((0, 1)).reshape(self._call.parameter(local).shape)

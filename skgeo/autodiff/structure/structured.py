@@ -125,7 +125,13 @@ class Structured:
                     dense[..., where[kept[local]]] = rows.flatten(2)
         return dense
 
-    def gram(self, other: Structured | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
+    def gram(
+        self,
+        other: Structured | None = None,
+        dtype: torch.dtype = torch.float64,
+        *,
+        out: Tensor | None = None,
+    ) -> Tensor:
         r"""Inner products :math:`J J'^T` of all per-sample gradients.
 
         Parameters
@@ -134,6 +140,8 @@ class Structured:
             Of the same network and selection; by default this one.
         dtype : torch.dtype, default=torch.float64
             Of the products and of the result. A rank must not be decided on less than float64.
+        out : Tensor of shape (b m, b' m'), optional
+            Zeros to write into, in place of `dtype`.
 
         Returns
         -------
@@ -147,7 +155,9 @@ class Structured:
         """
         right = self if other is None else other
         shape = tuple(side.n_samples * side.n_directions for side in (self, right))
-        total = torch.zeros(shape, dtype=dtype, device=self.rest_rows.device)
+        if out is None:
+            out = torch.zeros(shape, dtype=dtype, device=self.rest_rows.device)
+        total, dtype = out, out.dtype
         theirs = {_key(call): call for call in right.calls}
         structured: set[str] = set()
         for call in self.calls:
@@ -163,6 +173,74 @@ class Structured:
                 total, mine, mine if other is None else right.rows(dense).flatten(0, 1).to(dtype)
             )
         return mirror(total) if other is None else total
+
+    @property
+    def has_quick_products(self) -> bool:
+        """Whether :meth:`push` and :meth:`pull` take fewer operations than differentiation does.
+
+        Products with the factors of a layer cost its weights once and its result once a direction;
+        a pass of automatic differentiation costs the weights twice.
+        """
+        factors, passes = 0, 0
+        for call in self.calls:
+            each = call.gradients[:, 0].numel()
+            factors += each * self.n_directions
+            passes += 2 * each * call.n_parameters // max(call.gradients.shape[-1], 1)
+        quick = all(_rule(call).quick_products for call in self.calls)
+        return quick and not self.rest and factors <= passes
+
+    def push(self, vectors: Tensor) -> Tensor:
+        """``J v``.
+
+        Parameters
+        ----------
+        vectors : Tensor of shape (w, P)
+
+        Returns
+        -------
+        Tensor of shape (b, m, w)
+            In the type of the factors.
+        """
+        where, _ = self._columns(self.shapes)
+        vectors = vectors.to(self.dtype)
+        size = (self.n_samples, self.n_directions, len(vectors))
+        total = torch.zeros(size, dtype=self.dtype, device=vectors.device)
+        for call in self.calls:
+            parts = {
+                local: vectors[:, where[name]].unflatten(1, self.shapes[name])
+                for local, name in call.names.items()
+            }
+            total += _rule(call).push(call, parts)
+        if self.rest:
+            columns = torch.cat([vectors[:, where[name]] for name in self.rest], 1)
+            total += self.rest_rows.to(self.dtype) @ columns.T
+        return total
+
+    def pull(self, weights: Tensor) -> Tensor:
+        """``J^T u``.
+
+        Parameters
+        ----------
+        weights : Tensor of shape (b, m, w)
+
+        Returns
+        -------
+        Tensor of shape (w, P)
+            In the type of the factors.
+        """
+        where, width = self._columns(self.shapes)
+        weights = weights.to(self.dtype)
+        size = (weights.shape[2], width)
+        total = torch.zeros(size, dtype=self.dtype, device=weights.device)
+        for call in self.calls:
+            for local, each in _rule(call).pull(call, weights).items():
+                total[:, where[call.names[local]]] = each.flatten(1)
+        if self.rest:
+            rows = torch.tensordot(weights, self.rest_rows.to(self.dtype), ([0, 1], [0, 1]))
+            sizes = [self.shapes[name].numel() for name in self.rest]
+            for name, each in zip(self.rest, rows.split(sizes, dim=1), strict=True):
+                total[:, where[name]] = each
+        return total
 
     def diagonal(self) -> Tensor:
         """Sum over samples and directions of the squared derivatives.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.likelihood import Gaussian
 from skgeo.geometry.pullback import Pullback
+from skgeo.linalg.block_lanczos import krylov_capacity
 from skgeo.linalg.memory import format_bytes
 
 __all__ = ["SOLVERS", "FisherPlan", "plan_fisher"]
@@ -111,13 +112,17 @@ def plan_fisher(
         matrix = 8 * p * p * (4 if two else 3)
         what = f"Fisher matrices of {p} x {p} numbers"
     else:
-        matrix = 8 * p * (3 * max(count, 10))
-        what = f"a Krylov basis of {3 * max(count, 10)} x {p} numbers"
+        matrix = 8 * p * (krylov_capacity(count, 4) + 4 + count)
+        what = f"a Krylov basis of {krylov_capacity(count, 4)} x {p} numbers"
     room = pullback.budget - matrix
     everything = pullback.n_samples * pullback.gradient_bytes
-    if side != "gram" or everything <= room:
-        held = everything if side == "gram" else min(batch, everything)
-        n_blocks = 1 if side == "gram" else -(-pullback.n_samples // pullback.batch_size)
+    if side == "parameter" or everything <= room:
+        held = min(batch, everything) if side == "parameter" else everything
+        n_blocks = -(-pullback.n_samples // pullback.batch_size) if side == "parameter" else 1
+        n_passes = 1.0
+    elif side == "lanczos":
+        held = batch
+        n_blocks = -(-pullback.n_samples // pullback.batch_size)
         n_passes = 1.0
     else:
         n_batches = -(-pullback.n_samples // pullback.batch_size)

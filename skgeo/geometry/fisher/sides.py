@@ -82,7 +82,7 @@ def _gram(
                     continue
                 rows = slice(samples.start * each, samples.stop * each)
                 columns = slice(others_samples.start * each, others_samples.stop * each)
-                total[rows, columns] = left.gram(None if right is left else right)
+                left.gram(None if right is left else right, out=total[rows, columns])
     return mirror(total.div_(pullback.n_samples)), outputs
 
 

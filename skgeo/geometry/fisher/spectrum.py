@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.exceptions import GeometryWarning, SkgeoError, warn
-from skgeo.geometry.fisher.diagonal import exact_trace
 from skgeo.geometry.fisher.directions import row_space, unsquared_eigenvalues
 from skgeo.geometry.fisher.lanczos import leading_eigenpairs
 from skgeo.geometry.fisher.plan import FisherPlan, plan_fisher
@@ -278,7 +277,7 @@ def _tangent_eigenvalues(pullback: Pullback, values: Tensor, kernel: Tensor | No
 
 
 def _leading(pullback: Pullback, plan: FisherPlan, n_components: int | None) -> FisherSpectrum:
-    values, vectors = leading_eigenpairs(pullback, n_components)
+    values, vectors, trace = leading_eigenpairs(pullback, plan, n_components)
     warn(
         f"solver='lanczos' gives the {len(values)} leading eigenpairs and the trace only: rank, "
         "nullity, effective ranks and participation ratio need the whole spectrum and are NaN.",
@@ -287,7 +286,7 @@ def _leading(pullback: Pullback, plan: FisherPlan, n_components: int | None) -> 
     return FisherSpectrum(
         eigenvalues=values,
         tangent_eigenvalues=None,
-        trace=exact_trace(pullback),
+        trace=trace,
         decision=None,
         row_space=orient_rows(vectors),
         plan=plan,

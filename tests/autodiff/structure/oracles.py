@@ -29,6 +29,10 @@ def assert_agrees(found, jacobian, rtol=1e-11):
     near(found.metric(), flat.T @ flat, rtol)
     near(found.diagonal(), flat.square().sum(0), rtol)
     near(found.trace(), flat.square().sum(), rtol)
+    vectors = torch.randn(2, flat.shape[1], generator=torch.Generator().manual_seed(0)).double()
+    moved = flat @ vectors.T
+    near(found.push(vectors).double().flatten(0, 1), moved, rtol)
+    near(found.pull(found.push(vectors)).double(), moved.T @ flat, rtol)
 
 
 def measure(module, inputs=X, forward=None, rest=(), **options):
