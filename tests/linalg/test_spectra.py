@@ -29,6 +29,17 @@ def test_eigenvalues_match_numpy_and_are_never_negative():
     assert values[4:].max() < 1e-13 * values[0]
 
 
+def test_rows_of_zeros_give_zeros_exactly():
+    rows = random(6, 5)
+    expected = eigenvalues_descending(rows.T @ rows)
+    wide = torch.zeros(6, 9, dtype=torch.float64)
+    wide[:, [0, 2, 3, 7, 8]] = rows
+    values = eigenvalues_descending(wide.T @ wide)
+    torch.testing.assert_close(values[:5], expected, rtol=1e-13, atol=0)
+    assert (values[5:] == 0).all()
+    assert eigenvalues_descending(torch.zeros(3, 3)).tolist() == [0.0, 0.0, 0.0]
+
+
 def test_eigenvectors_are_rows_in_descending_order():
     rows = random(6, 5)
     matrix = rows.T @ rows
