@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 
 from skgeo.base import GeometryEstimator, Subject
+from skgeo.estimators.depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.exceptions import collect_warnings, warn
 from skgeo.geometry.chain.network import ChainNetwork
 from skgeo.geometry.chain.profile import ChainProfile, LayerStretches, measure_chain
 from skgeo.geometry.chain.summaries import QUANTITIES
 
 __all__ = ["JacobianChainProfiler"]
-
-_STATISTICS = ("first", "last", "mean", "slope")
 
 
 class JacobianChainProfiler(GeometryEstimator):
@@ -235,7 +234,9 @@ class JacobianChainProfiler(GeometryEstimator):
         return [f"chain_{layer}_{name}" for layer in self.layer_names_ for name in QUANTITIES]
 
     def _summary_names(self) -> list[str]:
-        return [f"chain_{name}_{statistic}" for name in QUANTITIES for statistic in _STATISTICS]
+        return [
+            f"chain_{name}_{statistic}" for name in QUANTITIES for statistic in DEPTH_STATISTICS
+        ]
 
     def summary(self) -> dict[str, float]:
         """Profiles down the layers in 32 numbers, the features of the unbound reading.
@@ -247,7 +248,7 @@ class JacobianChainProfiler(GeometryEstimator):
             and the statistics ``first``, ``last`` and ``mean`` over the layers and ``slope``, that
             of a least squares line against relative depth, 0 at the first layer and 1 at the last.
             Layers that have no number because they are not cuts are left out. A slope is NaN over
-            one layer; all four are NaN for a quantity that is NaN at a layer.
+            one layer; mean and slope are NaN for a quantity that is NaN at a layer.
 
         Warns
         -----
@@ -264,10 +265,7 @@ class JacobianChainProfiler(GeometryEstimator):
         values: list[float] = []
         for name in QUANTITIES:
             profile = table[name].to_numpy(dtype=np.float64)
-            if not len(profile):
-                values += [float("nan")] * len(_STATISTICS)
-                continue
-            values += [profile[0], profile[-1], profile.mean(), _slope(profile)]
+            values += depth_statistics(profile)
         return {
             name: float(value) for name, value in zip(self._summary_names(), values, strict=True)
         }
@@ -286,10 +284,3 @@ def _row(found: LayerStretches) -> dict[str, Any]:
         if len(values) > 1 and np.isfinite(values).all():
             row[f"{name}_se"] = values.std(ddof=1) / len(values) ** 0.5
     return row
-
-
-def _slope(profile: np.ndarray) -> float:
-    if len(profile) == 1 or not np.isfinite(profile).all():
-        return float("nan")
-    depth = np.linspace(-0.5, 0.5, len(profile))
-    return float(depth @ (profile - profile.mean()) / (depth @ depth))

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from skgeo.base import GeometryEstimator, Subject
+from skgeo.estimators.depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.quotient.coordinates import null_projection, quotient_fidelity
@@ -277,7 +278,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         return [
             f"quotient_{profile}_{statistic}"
             for profile in _PROFILES
-            for statistic in ("first", "last", "mean", "slope")
+            for statistic in DEPTH_STATISTICS
         ]
 
     def _facts(self) -> dict[str, str]:
@@ -316,7 +317,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         values: list[float] = []
         for name in _PROFILES:
             profile = profiles[name].to_numpy(dtype=np.float64)
-            values += [profile[0], profile[-1], profile.mean(), _slope(profile)]
+            values += depth_statistics(profile)
         return {
             name: float(value) for name, value in zip(self._summary_names(), values, strict=True)
         }
@@ -426,13 +427,6 @@ def _path(spectrum: LayerSpectrum) -> pd.DataFrame:
     return pd.DataFrame(
         {"layer": spectrum.layer.name, "tol": common.path_tol, "rank": common.path_rank}
     )
-
-
-def _slope(profile: np.ndarray) -> float:
-    if len(profile) == 1:
-        return float("nan")
-    depth = np.linspace(-0.5, 0.5, len(profile))
-    return float(depth @ (profile - profile.mean()) / (depth @ depth))
 
 
 def _stacked(x0: Any, x1: Any) -> Any:

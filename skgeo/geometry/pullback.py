@@ -28,6 +28,7 @@ from skgeo.autodiff.structure import (
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.likelihood import Likelihood, resolve_likelihood
+from skgeo.geometry.running import batch_ranges, check_batch_size, running
 from skgeo.linalg.memory import memory_budget as usable_memory
 from skgeo.linalg.memory import require_memory
 
@@ -118,7 +119,7 @@ class Pullback:
         )
         self.n_tangent_rows = self.n_samples * self.n_positions * self.n_outputs
         self.n_rows = self.n_samples * self.n_positions * self.likelihood.rank(self.n_outputs)
-        self._check_batch_size(batch_size)
+        check_batch_size(batch_size)
         self.n_covered = self.n_parameters - uncovered
         self.gradient_bytes = self._gradient_bytes(uncovered, activations)
         self.batch_size = batch_size or max(
@@ -148,25 +149,12 @@ class Pullback:
         modules = list(self._replica.module.modules())
         handles = [m.register_forward_hook(count) for m in modules if not list(m.children())]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), running(inputs):
                 outputs = self._replica(inputs)
-        except SkgeoError:
-            raise
-        except Exception as error:
-            raise SkgeoError(
-                f"the model cannot be run on this data. One sample is {_describe(inputs)}; the "
-                f"forward pass says: {type(error).__name__}: {error}"
-            ) from error
         finally:
             for handle in handles:
                 handle.remove()
         return outputs, _without_rule(self._replica, calls), sum(sizes)
-
-    def _check_batch_size(self, batch_size: int | None) -> None:
-        if batch_size is None:
-            return
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise SkgeoError(f"batch_size={batch_size!r}: expected a positive integer or None.")
 
     def _gradient_bytes(self, uncovered: int, activations: int) -> int:
         """What the gradients of one sample take, refused where that alone is too much."""
@@ -193,10 +181,7 @@ class Pullback:
         size = self.batch_size
         if bytes_each:
             size = max(1, min(size, int(self.budget / 4 / bytes_each)))
-        return [
-            range(start, min(start + size, self.n_samples))
-            for start in range(0, self.n_samples, size)
-        ]
+        return batch_ranges(self.n_samples, size)
 
     def gradients(self, samples: range) -> Structured:
         """Gradients of every output of some samples, one direction a position and output.
@@ -321,10 +306,3 @@ def _without_rule(of: Replica, calls: Counter[int]) -> int:
                     ruled.add(id(parameter))
     chosen = (of.parameters[name] for name in of.selected)
     return sum(p.numel() for p in chosen if id(p) not in ruled or owners[id(p)] > 1)
-
-
-def _describe(inputs: Inputs) -> str:
-    if isinstance(inputs, Tensor):
-        return f"{tuple(inputs.shape)} of {inputs.dtype}"
-    items = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
-    return ", ".join(f"{name}: {tuple(t.shape)} of {t.dtype}" for name, t in items)

@@ -15,6 +15,7 @@ from skgeo.autodiff.recording import Layer
 from skgeo.autodiff.replica import Replica
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
+from skgeo.geometry.running import batch_ranges, parameter_dtype
 from skgeo.linalg.memory import require_memory
 
 __all__ = ["DataHead", "row_budget"]
@@ -73,8 +74,7 @@ class DataHead:
         replica: Replica | None = None,
     ) -> None:
         self.replica = replica or layer_replica(module, forward=forward, device=device)
-        floating = (p.dtype for p in self.replica.parameters.values() if p.is_floating_point())
-        self.dtype, self.device = next(floating, self.replica.dtype), self.replica.device
+        self.dtype, self.device = parameter_dtype(self.replica), self.replica.device
         samples = as_samples(X).to(dtype=self.dtype, keep_integers=self.replica.takes_integers)
         self.n_samples = len(samples)
         self._inputs: Inputs = cast_inputs(samples.inputs, device=self.device)
@@ -153,10 +153,7 @@ class DataHead:
         list of range
         """
         size = row_budget(rows * (self.n_source + self.n_layer) * self.dtype.itemsize)
-        return [
-            range(start, min(start + size, self.n_samples))
-            for start in range(0, self.n_samples, size)
-        ]
+        return batch_ranges(self.n_samples, size)
 
     def jacobian(self, head: Head, x: Tensor) -> Tensor:
         """Jacobians of a batch in float64, checked: (b, n_l, n_0).

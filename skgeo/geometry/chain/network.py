@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from skgeo.autodiff.links import ChainMaps, ChainRecording
 from skgeo.autodiff.operators import layer_replica
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
-from skgeo.exceptions import SkgeoError
+from skgeo.geometry.running import batch_ranges, check_batch_size, parameter_dtype, running
 
 __all__ = ["ChainNetwork"]
 
@@ -57,35 +57,18 @@ class ChainNetwork:
         batch_size: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        if batch_size is not None and (
-            isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
-        ):
-            raise SkgeoError(f"batch_size={batch_size!r}: expected a positive integer or None.")
+        check_batch_size(batch_size)
         self.batch_size = batch_size
         self._replica = layer_replica(module, forward=forward, device=device)
-        floating = (p.dtype for p in self._replica.parameters.values() if p.is_floating_point())
-        self.dtype, self.device = next(floating, self._replica.dtype), self._replica.device
+        self.dtype, self.device = parameter_dtype(self._replica), self._replica.device
         self.samples: Samples = as_samples(X).to(
             dtype=self.dtype, keep_integers=keep_integers or self._replica.takes_integers
         )
         self.n_samples = len(self.samples)
-        self._check_forward()
+        first = self.inputs(range(1))
+        with torch.no_grad(), running(first):
+            self._replica(first)
         self.chain = ChainMaps(self._replica, self.inputs(range(min(self.n_samples, 8))), layers)
-
-    def _check_forward(self) -> None:
-        inputs = self.inputs(range(1))
-        try:
-            with torch.no_grad():
-                self._replica(inputs)
-        except SkgeoError:
-            raise
-        except Exception as error:
-            tensors = [inputs] if isinstance(inputs, Tensor) else list(_values(inputs))
-            shapes = ", ".join(f"{tuple(t.shape)} of {t.dtype}" for t in tensors)
-            raise SkgeoError(
-                f"the model cannot be run on this data. One sample is {shapes}; the forward pass "
-                f"says: {type(error).__name__}: {error}"
-            ) from error
 
     def inputs(self, samples: range) -> Inputs:
         """Inputs of some samples, on the device."""
@@ -108,11 +91,4 @@ class ChainNetwork:
         list of range
         """
         size = self.batch_size or max(1, min(self.n_samples, _BATCH_BYTES // max(sample_bytes, 1)))
-        return [
-            range(start, min(start + size, self.n_samples))
-            for start in range(0, self.n_samples, size)
-        ]
-
-
-def _values(inputs: Any) -> Any:
-    return inputs.values() if isinstance(inputs, dict) else inputs
+        return batch_ranges(self.n_samples, size)

@@ -7,17 +7,19 @@ columns of R are what is pulled back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from skgeo.autodiff.batch import tensors_of
 from skgeo.autodiff.operators import LayerMaps, layer_replica
 from skgeo.autodiff.reinjection import Tail
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.likelihood import Likelihood, resolve_likelihood
+from skgeo.geometry.running import batch_ranges, check_batch_size, parameter_dtype, running
 from skgeo.linalg.memory import require_memory
 
 __all__ = ["LayerPullback"]
@@ -80,8 +82,7 @@ class LayerPullback:
         device: str | torch.device | None = None,
     ) -> None:
         replica = layer_replica(module, forward=forward, device=device)
-        floating = (p.dtype for p in replica.parameters.values() if p.is_floating_point())
-        self.dtype, self.device = next(floating, replica.dtype), replica.device
+        self.dtype, self.device = parameter_dtype(replica), replica.device
         self._replica = replica
         self.samples: Samples = as_samples(X, targets).to(
             dtype=self.dtype, keep_integers=keep_integers or replica.takes_integers
@@ -96,10 +97,7 @@ class LayerPullback:
             likelihood, said=said, targets=self.samples.targets, n_outputs=self.n_outputs
         )
         self.n_rows = self.n_positions * self.likelihood.rank(self.n_outputs)
-        if batch_size is not None and (
-            isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
-        ):
-            raise SkgeoError(f"batch_size={batch_size!r}: expected a positive integer or None.")
+        check_batch_size(batch_size)
         self.batch_size = batch_size
         outputs = self.outputs()
         self.likelihood.check(outputs)
@@ -107,18 +105,8 @@ class LayerPullback:
 
     def _first_output(self) -> Tensor:
         inputs = self.inputs(range(1))
-        try:
-            with torch.no_grad():
-                return self._replica(inputs)
-        except SkgeoError:
-            raise
-        except Exception as error:
-            tensors = [inputs] if isinstance(inputs, Tensor) else list(_values(inputs))
-            shapes = ", ".join(f"{tuple(t.shape)} of {t.dtype}" for t in tensors)
-            raise SkgeoError(
-                f"the model cannot be run on this data. One sample is {shapes}; the forward pass "
-                f"says: {type(error).__name__}: {error}"
-            ) from error
+        with torch.no_grad(), running(inputs):
+            return self._replica(inputs)
 
     def inputs(self, samples: range) -> Inputs:
         """Inputs of some samples, on the device."""
@@ -137,10 +125,7 @@ class LayerPullback:
         list of range
         """
         size = self.affordable(self.names if names is None else names)
-        return [
-            range(start, min(start + size, self.n_samples))
-            for start in range(0, self.n_samples, size)
-        ]
+        return batch_ranges(self.n_samples, size)
 
     def affordable(self, names: Sequence[str]) -> int:
         """Number of samples in a batch: `batch_size`, or what the budget holds.
@@ -177,8 +162,7 @@ class LayerPullback:
         """Natural outputs of all samples, of shape (N, n_positions, K), in the model's dtype."""
         with torch.no_grad():
             inputs = self.samples.inputs
-            tensors = [inputs] if isinstance(inputs, Tensor) else list(_values(inputs))
-            sample = sum(t[:1].numel() * t.element_size() for t in tensors)
+            sample = sum(t[:1].numel() * t.element_size() for t in tensors_of(inputs))
             size = self.batch_size or max(1, min(256, _FORWARD_BYTES // max(sample, 1)))
             parts = [
                 self._replica(self.inputs(range(start, min(start + size, self.n_samples))))
@@ -264,7 +248,3 @@ class LayerPullback:
     def sized(self, outputs: Tensor) -> Tensor:
         """Outputs of a batch as (b, n_positions, K)."""
         return outputs.reshape(len(outputs), self.n_positions, self.n_outputs)
-
-
-def _values(inputs: dict[str, Tensor] | tuple[Tensor, ...]) -> Iterable[Tensor]:
-    return inputs.values() if isinstance(inputs, dict) else inputs

@@ -1,0 +1,101 @@
+"""What every measurement of a network on data begins with: its dtype, a first run, its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skgeo.autodiff.batch import Inputs
+from skgeo.autodiff.replica import Replica
+from skgeo.exceptions import SkgeoError
+
+__all__ = ["batch_ranges", "check_batch_size", "parameter_dtype", "running"]
+
+
+def parameter_dtype(replica: Replica) -> torch.dtype:
+    """The dtype of the first floating parameter of a replica.
+
+    Parameters
+    ----------
+    replica : Replica
+
+    Returns
+    -------
+    torch.dtype
+    """
+    floating = (p.dtype for p in replica.parameters.values() if p.is_floating_point())
+    return next(floating, replica.dtype)
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Refuse what is no number of samples.
+
+    Parameters
+    ----------
+    batch_size : int or None
+
+    Raises
+    ------
+    SkgeoError
+        If it is neither None nor a positive integer.
+    """
+    if batch_size is not None and (
+        isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
+    ):
+        raise SkgeoError(f"batch_size={batch_size!r}: expected a positive integer or None.")
+
+
+def batch_ranges(n_samples: int, size: int) -> list[range]:
+    """Split samples into batches of one size; the last may be shorter.
+
+    Parameters
+    ----------
+    n_samples, size : int
+
+    Returns
+    -------
+    list of range
+
+    Examples
+    --------
+    >>> batch_ranges(5, 2)
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    starts = range(0, n_samples, size)
+    return [range(start, min(start + size, n_samples)) for start in starts]
+
+
+@contextmanager
+def running(inputs: Inputs) -> Iterator[None]:
+    """Say of a failing forward pass what the model was given.
+
+    Parameters
+    ----------
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+        One sample.
+
+    Raises
+    ------
+    SkgeoError
+        In place of whatever a forward pass inside the block raises.
+    """
+    try:
+        yield
+    except SkgeoError:
+        raise
+    except Exception as error:
+        raise SkgeoError(
+            f"the model cannot be run on this data. One sample is {_described(inputs)}; the "
+            f"forward pass says: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _described(inputs: Inputs) -> str:
+    if isinstance(inputs, Tensor):
+        return f"{tuple(inputs.shape)} of {inputs.dtype}"
+    items = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    return ", ".join(f"{name}: {tuple(t.shape)} of {t.dtype}" for name, t in items)
