@@ -32,6 +32,9 @@ __all__ = [
     "resolve_likelihood",
 ]
 
+# Products of a few probabilities above exp of this are far from the ends of the floating range.
+_LEAST_LOG = -200.0
+
 
 class Likelihood(ABC):
     """One output family. Outputs carry their categories or components on the last axis."""
@@ -249,6 +252,14 @@ class Categorical(Likelihood):
     def root(self, outputs: Tensor) -> Tensor:
         """The factor T, of shape (..., K, K-1), float64."""
         log_p = outputs.double().log_softmax(-1)
+        if bool(log_p.min() > _LEAST_LOG):
+            p = log_p.exp()
+            q = p.flip(-1).cumsum(-1).flip(-1)
+            head, tail, first = q[..., :-1], q[..., 1:], p[..., :-1]
+            root = p.unsqueeze(-1) * -(first / (head * tail)).sqrt().unsqueeze(-2)
+            root.tril_().diagonal(dim1=-2, dim2=-1).copy_((first * tail / head).sqrt())
+            return root
+        # The same in logarithms, where the factors would leave the floating range.
         log_q = log_p.flip(-1).logcumsumexp(-1).flip(-1)
         head, tail = log_q[..., :-1], log_q[..., 1:]
         root = log_p.unsqueeze(-1) + 0.5 * (log_p[..., :-1] - head - tail).unsqueeze(-2)

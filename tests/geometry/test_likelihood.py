@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
+import skgeo.geometry.likelihood as likelihood_module
 from skgeo.exceptions import GeometryWarning, SkgeoError
 from skgeo.geometry.likelihood import (
     LIKELIHOODS,
@@ -193,3 +194,12 @@ def test_auto_without_a_clue_warns():
 def test_more_classes_than_outputs_are_refused():
     with pytest.raises(SkgeoError, match="4 classes, and the model 3 outputs"):
         resolve_likelihood("auto", targets=np.arange(4), n_outputs=3)
+
+
+def test_near_and_far_logits_have_one_root(monkeypatch):
+    z = 4 * torch.randn(40, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    near = Categorical().root(z)
+    monkeypatch.setattr(likelihood_module, "_LEAST_LOG", float("inf"))
+    far = Categorical().root(z)
+    assert not torch.equal(near, far)  # two ways, or the comparison shows nothing
+    torch.testing.assert_close(near, far, rtol=1e-13, atol=0)
