@@ -8,7 +8,7 @@ from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
 
-__all__ = ["Inputs", "batch_size", "map_inputs", "take", "tensors_of"]
+__all__ = ["Inputs", "batch_size", "map_inputs", "plain", "take", "tensors_of"]
 
 Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 
@@ -93,3 +93,18 @@ def take(inputs: Inputs, where: slice) -> Inputs:
     same form as `inputs`
     """
     return map_inputs(lambda tensor: tensor[where], inputs)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A tensor without its graph, on which another may be recorded.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Copied only if it was made in inference mode.
+
+    Returns
+    -------
+    Tensor
+    """
+    return tensor.clone() if tensor.is_inference() else tensor.detach()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, take
+from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.autodiff.outputs import agreement_tolerance
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.switches import math_attention, silent_vmap
@@ -80,7 +80,7 @@ def output_jacobian(
     if size == 0:
         raise SkgeoError("The batch has no samples; at least one is needed for a Jacobian.")
     with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
-        inputs = map_inputs(_plain, inputs)
+        inputs = map_inputs(plain, inputs)
         together, check = _outputs_together(replica, inputs)
         if path != "loop":
             try:
@@ -101,10 +101,6 @@ def output_jacobian(
                 f"The Jacobian cannot be trusted: {error} Outputs of one sample must not depend on "
                 "others, and custom backward passes must treat each sample by itself."
             ) from error
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 @dataclasses.dataclass

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, take
+from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.autodiff.capture import capture
 from skgeo.autodiff.cotangents import unit_cotangents
 from skgeo.autodiff.layers import named
@@ -74,7 +74,7 @@ class LayerMaps:
             )
         self.replica = replica
         self._modules = named(replica.module)
-        some = map_inputs(_plain, take(inputs, slice(0, _PROBE)))
+        some = map_inputs(plain, take(inputs, slice(0, _PROBE)))
         size = batch_size(some)
         with math_attention(), torch.inference_mode(False):
             seen = capture(replica, some, layers)
@@ -131,7 +131,7 @@ class LayerMaps:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(math_attention())
-            fed = map_inputs(_plain, inputs)
+            fed = map_inputs(plain, inputs)
             watched = [layer.module for layer in chosen]
             if root and self.root_name == "input":
                 fed = recorder.root_at(fed)
@@ -214,10 +214,6 @@ def layer_replica(
     for parameter in copy.parameters.values():
         parameter.requires_grad_(False)
     return copy
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def _same(tensor: Tensor, output: Tensor) -> bool:

@@ -5,33 +5,33 @@ from torch import nn
 from cases import BY_NAME, CASES
 from nets import mlp, normal
 from skgeo.autodiff.directional import plain_normalisation, push
-from skgeo.autodiff.head import Head
 from skgeo.autodiff.operators import layer_replica
+from skgeo.autodiff.segment import Segment
 from skgeo.autodiff.switches import math_attention, no_fast_path
-from skgeo.geometry.chain.heads import DataHead
+from skgeo.geometry.chain.segments import DataSegment
 
 FLOATING = [case for case in CASES if case.name not in ("embedding", "embedding_tied", "dict")]
 
 
 @pytest.mark.parametrize("case", FLOATING, ids=lambda case: case.name)
 def test_second_derivatives_against_differences(case):
-    head = Head(layer_replica(case.module(), forward=case.forward), case.inputs(), None)
-    x = head.start()
+    segment = Segment(layer_replica(case.module(), forward=case.forward), case.inputs(), None)
+    x = segment.start()
     u, v = normal(2, *x.shape)
-    found = push(head, x, u, v)
-    torch.testing.assert_close(found[0], head(x))
-    torch.testing.assert_close(found[1], (head.jacobian(x) @ u.unsqueeze(-1)).squeeze(-1))
+    found = push(segment, x, u, v)
+    torch.testing.assert_close(found[0], segment(x))
+    torch.testing.assert_close(found[1], (segment.jacobian(x) @ u.unsqueeze(-1)).squeeze(-1))
     step = 1e-5
-    jacobians = [head.jacobian(x + sign * step * v) @ u.unsqueeze(-1) for sign in (1, -1)]
+    jacobians = [segment.jacobian(x + sign * step * v) @ u.unsqueeze(-1) for sign in (1, -1)]
     expected = (jacobians[0] - jacobians[1]).squeeze(-1) / (2 * step)
     torch.testing.assert_close(found[2], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_tokens_are_started_behind_their_embedding():
     case = BY_NAME["embedding"]
-    head = DataHead(case.module(), case.inputs(), source="0").at(range(5))
-    x = head.start()
-    value, first, second = push(head, x, x, x)
+    segment = DataSegment(case.module(), case.inputs(), source="0").at(range(5))
+    x = segment.start()
+    value, first, second = push(segment, x, x, x)
     torch.testing.assert_close(value, case.module()(case.inputs()).detach())
     assert first.abs().min() > 0
     assert not second.any()

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
-from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, take
+from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.autodiff.jacobian import output_jacobian
 from skgeo.autodiff.outputs import agreement_tolerance
 from skgeo.autodiff.recorder import LayerCall, Recorder
@@ -147,7 +147,7 @@ def certify_structure(
 def _plain(inputs: Inputs) -> Inputs:
     if batch_size(inputs) == 0:
         raise SkgeoError("The batch has no samples; at least one is needed for a Jacobian.")
-    return map_inputs(lambda t: t.clone() if t.is_inference() else t.detach(), inputs)
+    return map_inputs(plain, inputs)
 
 
 def _factors(

@@ -62,14 +62,6 @@ class Structured:
         """Entries P of the selected parameters."""
         return sum(shape.numel() for shape in self.shapes.values())
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the factors."""
-        tensors = [self.outputs, self.rest_rows]
-        for call in self.calls:
-            tensors += [call.inputs, call.gradients]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
     def weighted(self, weights: Tensor) -> Structured:
         """Other directions, as combinations of these.
 

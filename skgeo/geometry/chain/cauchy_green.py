@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skgeo.geometry.chain.heads import DataHead
+from skgeo.geometry.chain.segments import DataSegment
 from skgeo.linalg.memory import require_memory
 from skgeo.linalg.threads import single_blas_thread
 
@@ -141,7 +141,7 @@ def cauchy_green(
     ([[[4.0, 0.0], [0.0, 9.0]]], [[[9.0, 0.0], [0.0, 4.0]]])
     """
     with single_blas_thread():
-        data = DataHead(module, X, layer=layer, source=source, forward=forward, device=device)
+        data = DataSegment(module, X, layer=layer, source=source, forward=forward, device=device)
         side = min(data.n_source, data.n_layer)
         require_memory(
             8 * data.n_samples * side * (data.n_source + data.n_layer),
@@ -151,8 +151,8 @@ def cauchy_green(
         )
         x, parts = data.start(), []
         for batch in data.batches(2 * side):
-            head, at = data.at(batch), x[batch.start : batch.stop]
-            u, s, vt = torch.linalg.svd(data.jacobian(head, at), full_matrices=False)
+            segment, at = data.at(batch), x[batch.start : batch.stop]
+            u, s, vt = torch.linalg.svd(data.jacobian(segment, at), full_matrices=False)
             parts.append((u.mT.cpu(), s.cpu(), vt.cpu()))
         left, s, right = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     rounding = max(data.n_source, data.n_layer) * torch.finfo(data.dtype).eps

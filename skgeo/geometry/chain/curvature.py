@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from skgeo.autodiff.directional import push
 from skgeo.exceptions import NonSmoothWarning, SkgeoError, warn
 from skgeo.geometry.chain.curves import Curve, read_curve
-from skgeo.geometry.chain.heads import DataHead
 from skgeo.geometry.chain.kinks import has_kinks, kinks_between
+from skgeo.geometry.chain.segments import DataSegment
 from skgeo.linalg.threads import single_blas_thread
 
 __all__ = ["CurveCurvature", "SectionalCurvature", "curvature"]
@@ -195,7 +195,7 @@ def curvature(
         raise SkgeoError(f"radius={radius!r}: expected a positive number.")
     with single_blas_thread():
         given = read_curve(X, t, velocity, acceleration, needed=kind == "curve")
-        data = DataHead(
+        data = DataSegment(
             module, given.points, layer=layer, source=source, forward=forward, device=device
         )
         if kind == "curve":
@@ -203,17 +203,17 @@ def curvature(
         return _of_slices(data, n_directions, radius)
 
 
-def _of_curve(data: DataHead, given: Curve, radius: float | None) -> CurveCurvature:
+def _of_curve(data: DataSegment, given: Curve, radius: float | None) -> CurveCurvature:
     x = data.start()
     velocity, acceleration = given.at(x, data.n_samples)
     parts, bends = [], False
     for batch in data.batches(24):
         rows = slice(batch.start, batch.stop)
-        head, v = data.at(batch), velocity[rows]
-        _, moved, bent = push(head, x[rows], v, v)
+        segment, v = data.at(batch), velocity[rows]
+        _, moved, bent = push(segment, x[rows], v, v)
         bends = bends or bool(bent.any())
         if acceleration is not None:
-            bent = bent + push(head, x[rows], acceleration[rows])[1]
+            bent = bent + push(segment, x[rows], acceleration[rows])[1]
         parts.append((moved.double(), bent.double()))
     v, a = (torch.cat(part) for part in zip(*parts, strict=True))
     _check_finite(data, v, a)
@@ -247,7 +247,7 @@ def _bend(v: Tensor, a: Tensor) -> Tensor:
     return across.norm(dim=1) / squared.squeeze(1)  # 0 / 0 where the curve stands still
 
 
-def _of_slices(data: DataHead, k: int, radius: float | None) -> SectionalCurvature:
+def _of_slices(data: DataSegment, k: int, radius: float | None) -> SectionalCurvature:
     if isinstance(k, bool) or not isinstance(k, int) or k < 2:
         raise SkgeoError(f"n_directions={k!r}: a plane needs an integer of at least 2.")
     if k >= data.n_layer or k > data.n_source:
@@ -260,12 +260,12 @@ def _of_slices(data: DataHead, k: int, radius: float | None) -> SectionalCurvatu
     values, gaps, planes, leading, bends = [], [], [], [], False
     for batch in data.batches(2 * min(data.n_layer, data.n_source)):
         rows = slice(batch.start, batch.stop)
-        head, at = data.at(batch), x[rows]
-        left, s, right = torch.linalg.svd(data.jacobian(head, at), full_matrices=False)
+        segment, at = data.at(batch), x[rows]
+        left, s, right = torch.linalg.svd(data.jacobian(segment, at), full_matrices=False)
         _check_rank(data, s, k, batch.start)
         left, right = left[:, :, :k], right[:, :k]
         beyond = s[:, k] if s.shape[1] > k else torch.zeros_like(s[:, 0])
-        found, bent = _planes(data, head, at, left, s[:, :k], right)
+        found, bent = _planes(data, segment, at, left, s[:, :k], right)
         bends = bends or bent
         values.append(s[:, :k])
         gaps.append(s[:, k - 1] / beyond)
@@ -289,14 +289,14 @@ def _of_slices(data: DataHead, k: int, radius: float | None) -> SectionalCurvatu
 
 
 def _planes(
-    data: DataHead, head: Any, x: Tensor, left: Tensor, s: Tensor, right: Tensor
+    data: DataSegment, segment: Any, x: Tensor, left: Tensor, s: Tensor, right: Tensor
 ) -> tuple[Tensor, bool]:
     """Curvatures of all planes of a batch, and whether any second derivative is not zero."""
     k, bent = right.shape[1], False
     normal = s.new_zeros((len(x), k, k, left.shape[1]))
     for i in range(k):
         for j in range(i, k):
-            second = push(head, x, right[:, i], right[:, j])[2].double()
+            second = push(segment, x, right[:, i], right[:, j])[2].double()
             _check_finite(data, second)
             bent = bent or bool(second.any())
             inside = torch.einsum("bnk,bn->bk", left, second)
@@ -309,7 +309,7 @@ def _planes(
     return found - torch.diag_embed(found.diagonal(dim1=1, dim2=2)), bent
 
 
-def _check_rank(data: DataHead, s: Tensor, k: int, first: int) -> None:
+def _check_rank(data: DataSegment, s: Tensor, k: int, first: int) -> None:
     eps = torch.finfo(data.dtype).eps
     floor = max(data.n_source, data.n_layer) * eps * s[:, :1]
     low = ~(s > floor)[:, k - 1]
@@ -322,7 +322,7 @@ def _check_rank(data: DataHead, s: Tensor, k: int, first: int) -> None:
         )
 
 
-def _without_smoothness(data: DataHead, bends: bool, values: Tensor) -> Tensor:
+def _without_smoothness(data: DataSegment, bends: bool, values: Tensor) -> Tensor:
     """Warn of kinks; NaN where there is nothing but kinks."""
     if bends:
         warn(
@@ -341,7 +341,7 @@ def _without_smoothness(data: DataHead, bends: bool, values: Tensor) -> Tensor:
     return torch.full_like(values, float("nan"))
 
 
-def _local_kinks(data: DataHead, x: Tensor, direction: Tensor, radius: float | None) -> Tensor:
+def _local_kinks(data: DataSegment, x: Tensor, direction: Tensor, radius: float | None) -> Tensor:
     """Kinks per unit of length on the segment of each sample along a direction."""
     if radius is None:
         spread = float((x - x.mean(0)).double().square().sum(1).mean()) ** 0.5
@@ -351,7 +351,7 @@ def _local_kinks(data: DataHead, x: Tensor, direction: Tensor, radius: float | N
     return counts.double() / (2 * radius)
 
 
-def _check_finite(data: DataHead, *tensors: Tensor) -> None:
+def _check_finite(data: DataSegment, *tensors: Tensor) -> None:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise SkgeoError(
             f"derivatives at {data.name!r} are NaN or infinite: the network is not twice "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skgeo.autodiff.patterns import activation_pattern
 from skgeo.autodiff.replica import Replica
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.chain.heads import DataHead, row_budget
+from skgeo.geometry.chain.segments import DataSegment, row_budget
 from skgeo.linalg.threads import single_blas_thread
 
 __all__ = ["KinkDensity", "has_kinks", "kink_density", "kinks_between"]
@@ -127,7 +127,7 @@ def kink_density(
     ([1, 1], 2.0, [2.0, 2.0])
     """
     with single_blas_thread():
-        data = DataHead(module, X, layer=layer, source=source, forward=forward, device=device)
+        data = DataSegment(module, X, layer=layer, source=source, forward=forward, device=device)
         start = data.start()
         if end is None:
             if data.n_samples < 2:
@@ -135,7 +135,7 @@ def kink_density(
             first, last = torch.arange(len(start) - 1), torch.arange(1, len(start))
             x0, x1, others = start[:-1], start[1:], data
         else:
-            others = DataHead(
+            others = DataSegment(
                 module, end, layer=layer, source=source, forward=forward, replica=data.replica
             )
             x0, x1 = start, others.start()
@@ -163,18 +163,18 @@ def kink_density(
         )
 
 
-def has_kinks(data: DataHead) -> bool:
+def has_kinks(data: DataSegment) -> bool:
     """Whether there is an operation with kinks on the way to the layer."""
-    head = data.at(range(1))
-    return bool(_pattern(data, torch.zeros(1, dtype=torch.int64), head.start()).numel())
+    segment = data.at(range(1))
+    return bool(_pattern(data, torch.zeros(1, dtype=torch.int64), segment.start()).numel())
 
 
-def kinks_between(data: DataHead, index: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+def kinks_between(data: DataSegment, index: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
     """Count the units that cross a kink on each of several segments.
 
     Parameters
     ----------
-    data : DataHead
+    data : DataSegment
     index : Tensor of int, shape (m,)
         The samples that everything but the moving tensor is taken from.
     x0, x1 : Tensor of shape (m, n_0)
@@ -223,11 +223,11 @@ def kinks_between(data: DataHead, index: Tensor, x0: Tensor, x1: Tensor) -> Tens
     return counts
 
 
-def _pattern(data: DataHead, index: Tensor, x: Tensor) -> Tensor:
+def _pattern(data: DataSegment, index: Tensor, x: Tensor) -> Tensor:
     """On which side of every kink before the layer each sample is: (m, units)."""
-    head = data.spread(index)
-    # A head runs and names its modules as a replica does, up to its layer.
-    found = activation_pattern(cast(Replica, head), x)
+    segment = data.spread(index)
+    # A segment runs and names its modules as a replica does, up to its layer.
+    found = activation_pattern(cast(Replica, segment), x)
     if not found:
         return torch.zeros((len(x), 0), dtype=torch.int64)
     return torch.cat([code.to(torch.int64) for code in found.values()], dim=1)
@@ -241,13 +241,13 @@ def _digest(codes: Tensor) -> Tensor:
     return torch.stack([(codes * row.to(codes.device)).sum(1) for row in odd], dim=1).cpu()
 
 
-def _variation(data: DataHead, index: Tensor, x0: Tensor, x1: Tensor, lengths: Tensor) -> Tensor:
+def _variation(data: DataSegment, index: Tensor, x0: Tensor, x1: Tensor, lengths: Tensor) -> Tensor:
     """From K x K matrices, as ``g' - g = J'^T D + D^T J`` with ``D = J' - J``: no digits cancel."""
     found = []
     step = row_budget(4 * data.n_source * data.n_layer * 8)
     for part in torch.arange(len(x0)).split(step):
-        head = data.spread(index[part])
-        before, after = data.jacobian(head, x0[part]), data.jacobian(head, x1[part])
+        segment = data.spread(index[part])
+        before, after = data.jacobian(segment, x0[part]), data.jacobian(segment, x1[part])
         change = after - before
         gram = change @ change.mT
         squared = (gram * (before @ before.mT + after @ after.mT)).sum((1, 2)) + 2 * (

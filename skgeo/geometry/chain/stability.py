@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skgeo.autodiff.operators import layer_replica
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.chain.heads import DataHead
+from skgeo.geometry.chain.segments import DataSegment
 from skgeo.linalg.threads import single_blas_thread
 
 __all__ = ["StabilityEstimate", "log_euclidean_distance", "stability", "subspace_angle"]
@@ -135,7 +135,7 @@ def stability(
     """
     _check(noise, scale, n_repeats, n_directions, floor)
     with single_blas_thread():
-        data = DataHead(module, X, layer=layer, source=source, forward=forward, device=device)
+        data = DataSegment(module, X, layer=layer, source=source, forward=forward, device=device)
         if n_directions > min(data.n_source, data.n_layer):
             raise SkgeoError(
                 f"n_directions={n_directions}: the Jacobian at {data.name!r} has "
@@ -152,7 +152,7 @@ def stability(
                 copy = layer_replica(module, forward=forward, device=device)
                 for parameter in copy.parameters.values():
                     parameter.data = _jittered(parameter.detach(), scale, generator)
-                after = DataHead(
+                after = DataSegment(
                     module, X, layer=layer, source=source, forward=forward, replica=copy
                 )
                 moved = after.start() if source is not None else x
@@ -232,16 +232,16 @@ def subspace_angle(v: Tensor, other: Tensor) -> Tensor:
 
 
 def _compare(
-    data: DataHead,
-    after: DataHead,
+    data: DataSegment,
+    after: DataSegment,
     batch: range,
     x: Tensor,
     moved: Tensor,
     k: int,
     floor: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    head, other = data.at(batch), after.at(batch)
-    first, second = data.jacobian(head, x), after.jacobian(other, moved)
+    segment, other = data.at(batch), after.at(batch)
+    first, second = data.jacobian(segment, x), after.jacobian(other, moved)
     _, s, v = torch.linalg.svd(first, full_matrices=False)
     _, other_s, other_v = torch.linalg.svd(second, full_matrices=False)
     epsilon = floor * s[:, 0].square()
@@ -252,14 +252,14 @@ def _compare(
             "directions and no metric to compare with."
         )
     with torch.no_grad():
-        change = (other(moved).double() - head(x).double()).norm(dim=1)
+        change = (other(moved).double() - segment(x).double()).norm(dim=1)
     same = (first == second).flatten(1).all(1)  # not even rounding between equal matrices
     distance = log_euclidean_distance(s, v, other_s, other_v, epsilon)
     angle = subspace_angle(v[:, :k], other_v[:, :k])
     return distance.masked_fill(same, 0.0), angle.masked_fill(same, 0.0), change
 
 
-def _output_size(data: DataHead, x: Tensor) -> float:
+def _output_size(data: DataSegment, x: Tensor) -> float:
     squares = []
     for batch in data.batches(1):
         with torch.no_grad():
@@ -278,7 +278,7 @@ def _jittered(tensor: Tensor, scale: float, generator: torch.Generator) -> Tenso
     return tensor + scale * tensor.double().square().mean().sqrt().to(tensor) * drawn
 
 
-def _applied(noise: Noise, x: Tensor, data: DataHead, generator: torch.Generator) -> Tensor:
+def _applied(noise: Noise, x: Tensor, data: DataSegment, generator: torch.Generator) -> Tensor:
     given = x.reshape(len(x), *data.shape)
     result = noise(given.clone(), generator)
     if not isinstance(result, Tensor) or result.shape != given.shape:

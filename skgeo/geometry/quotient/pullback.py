@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from skgeo.autodiff.batch import tensors_of
 from skgeo.autodiff.operators import LayerMaps, layer_replica
-from skgeo.autodiff.reinjection import Tail
+from skgeo.autodiff.segment import Segment
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.likelihood import Likelihood, resolve_likelihood
@@ -235,9 +235,9 @@ class LayerPullback:
             parts.append(seen.representations()[name].double())
         return torch.cat(parts)
 
-    def tail(self, inputs: Inputs, name: str) -> Tail:
+    def tail(self, inputs: Inputs, name: str) -> Segment:
         """The rest of the network behind a layer, on one batch."""
-        return Tail(self.maps, inputs, name)
+        return Segment(self.maps.replica, inputs, None, self.maps[name])
 
     def default_layer(self) -> str:
         """The last cut before the output; the output itself where there is no other."""

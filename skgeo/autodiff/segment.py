@@ -1,4 +1,4 @@
-"""A layer's representation as a function of where the samples start."""
+"""One stretch of a network as a function: from the input or a layer, to a layer or the outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, tensors_of
+from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, plain, tensors_of
 from skgeo.autodiff.cotangents import pull_back, unit_cotangents
 from skgeo.autodiff.layers import named
 from skgeo.autodiff.outputs import first_tensor, with_first_tensor
@@ -17,17 +17,15 @@ from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.switches import math_attention
 from skgeo.exceptions import SkgeoError
 
-__all__ = ["Head"]
+__all__ = ["Segment"]
 
 
 class _Reached(Exception):
     """Ends a forward pass once the layer has returned."""
 
 
-class Head:
-    r"""The map :math:`x \mapsto h_l` of one batch: put an input in place and run up to a layer.
-
-    The counterpart of :class:`~skgeo.autodiff.reinjection.Tail`.
+class Segment:
+    r"""The map :math:`h_m \mapsto h_l` of one batch: put a representation in place and run on.
 
     Parameters
     ----------
@@ -38,7 +36,8 @@ class Head:
     layer : Layer or None
         Where to end; None for the outputs.
     source : Layer, optional
-        Where to start instead of the first floating input: at this layer's representation. A cut.
+        Where to start instead of the first floating input: at this layer's representation. Where
+        it is not a cut, what goes around it is taken from the batch.
 
     Attributes
     ----------
@@ -52,8 +51,8 @@ class Head:
 
     Notes
     -----
-    A call runs the network up to the layer and no further. It may be differentiated as often as
-    the layers can be.
+    A call runs the network up to the layer and no further; what comes before the source is computed
+    and thrown away. It may be differentiated as often as the layers can be.
 
     Examples
     --------
@@ -63,8 +62,8 @@ class Head:
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     >>> X = torch.ones(5, 3)
     >>> maps = LayerMaps(layer_replica(net), X)
-    >>> head = Head(maps.replica, X, maps["0"])
-    >>> bool((head(torch.zeros(5, 3)) == net[0].bias).all())
+    >>> segment = Segment(maps.replica, X, maps["0"])
+    >>> bool((segment(torch.zeros(5, 3)) == net[0].bias).all())
     True
     """
 
@@ -77,7 +76,7 @@ class Head:
     ) -> None:
         self.module = replica.module
         self._replica = replica
-        self._inputs = map_inputs(_plain, inputs)
+        self._inputs = map_inputs(plain, inputs)
         self._layer, self._source = layer, source
         self._modules = named(replica.module)
         floating = [t for t in tensors_of(inputs) if t.is_floating_point()]
@@ -94,7 +93,7 @@ class Head:
         """Number of coordinates that a sample has at the start."""
         return torch.Size(self._shape).numel()
 
-    def take(self, where: Tensor | slice) -> Head:
+    def take(self, where: Tensor | slice) -> Segment:
         """The same map for some samples, with repetitions if an index is repeated.
 
         Parameters
@@ -103,10 +102,10 @@ class Head:
 
         Returns
         -------
-        Head
+        Segment
         """
         chosen = map_inputs(lambda tensor: tensor[where], self._inputs)
-        return Head(self._replica, chosen, self._layer, self._source)
+        return Segment(self._replica, chosen, self._layer, self._source)
 
     def start(self) -> Tensor:
         """Where the samples of the batch stand.
@@ -230,7 +229,3 @@ class Head:
             return x.reshape(tensor.shape).to(tensor.dtype) * 1
 
         return map_inputs(swap, self._inputs)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor.detach()

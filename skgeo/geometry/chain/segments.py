@@ -9,23 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.batch import tensors_of
-from skgeo.autodiff.head import Head
 from skgeo.autodiff.operators import LayerMaps, layer_replica
 from skgeo.autodiff.recording import Layer
 from skgeo.autodiff.replica import Replica
+from skgeo.autodiff.segment import Segment
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.running import batch_ranges, parameter_dtype
 from skgeo.linalg.memory import require_memory
 
-__all__ = ["DataHead", "row_budget"]
+__all__ = ["DataSegment", "row_budget"]
 
 # Jacobians held at a time.
 _BATCH_BYTES = 2**26
 _PROBE = 4
 
 
-class DataHead:
+class DataSegment:
     r"""The map :math:`x \mapsto h_l` of a network on a set of samples.
 
     Parameters
@@ -85,7 +85,7 @@ class DataHead:
                 f"source {self._source.name!r} is not a cut: something goes around it, so that "
                 "what follows is no function of its representation. Start at a cut."
             )
-        self._all = Head(self.replica, self._inputs, self._layer, self._source)
+        self._all = Segment(self.replica, self._inputs, self._layer, self._source)
         first = self.at(range(min(self.n_samples, _PROBE)))
         place = first.start()
         self.n_source, self.n_layer = first.dim, self._check(first, place)
@@ -95,10 +95,10 @@ class DataHead:
     def _find(self, name: str | None) -> Layer | None:
         return None if name is None else LayerMaps(self.replica, self._inputs, [name])[name]
 
-    def _check(self, head: Head, place: Tensor) -> int:
+    def _check(self, segment: Segment, place: Tensor) -> int:
         x = place.clone().requires_grad_(True)
         with torch.enable_grad():
-            h = head(x)
+            h = segment(x)
         if not bool(torch.isfinite(h).all()):
             raise SkgeoError(f"the representation at {self.name!r} holds NaN or infinity.")
         generator = torch.Generator(h.device).manual_seed(0)
@@ -118,15 +118,15 @@ class DataHead:
             )
         return h.shape[1]
 
-    def at(self, samples: range) -> Head:
+    def at(self, samples: range) -> Segment:
         """The map of some samples."""
         return self._all.take(slice(samples.start, samples.stop))
 
-    def spread(self, index: Tensor) -> Head:
+    def spread(self, index: Tensor) -> Segment:
         """The map of the samples that an index tensor lists, with repetitions."""
         return self._all.take(index)
 
-    def same_beside(self, index: Tensor, other: DataHead, there: Tensor) -> bool:
+    def same_beside(self, index: Tensor, other: DataSegment, there: Tensor) -> bool:
         """Whether samples agree with others in every tensor but the one that moves."""
         if self._source is not None:
             return True
@@ -155,7 +155,7 @@ class DataHead:
         size = row_budget(rows * (self.n_source + self.n_layer) * self.dtype.itemsize)
         return batch_ranges(self.n_samples, size)
 
-    def jacobian(self, head: Head, x: Tensor) -> Tensor:
+    def jacobian(self, segment: Segment, x: Tensor) -> Tensor:
         """Jacobians of a batch in float64, checked: (b, n_l, n_0).
 
         Raises
@@ -169,7 +169,7 @@ class DataHead:
             "choose a narrower layer.",
             self.device,
         )
-        found = head.jacobian(x).double()
+        found = segment.jacobian(x).double()
         if not bool(torch.isfinite(found).all()):
             raise SkgeoError(
                 f"Derivatives of {self.name!r} are NaN or infinite: the network is not "

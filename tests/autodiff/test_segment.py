@@ -1,0 +1,112 @@
+import pytest
+import torch
+from torch import nn
+
+from cases import BY_NAME, CASES
+from oracles import assert_untouched
+from skgeo import SkgeoError
+from skgeo.autodiff.directional import push
+from skgeo.autodiff.operators import LayerMaps, layer_replica
+from skgeo.autodiff.segment import Segment
+from tails import run_from
+
+INDICES = {"embedding", "embedding_tied", "dict"}
+
+
+def segments(case):
+    """The map to every layer of a case, from the input or from the embedding."""
+    module, inputs = case.module(), case.inputs()
+    maps = LayerMaps(layer_replica(module, forward=case.forward), inputs)
+    source = maps.layers[0] if case.name in INDICES else None
+    for layer in maps.layers[source is not None :]:
+        if source is None or source.is_cut:
+            yield module, inputs, layer, Segment(maps.replica, inputs, layer, source)
+    if source is None:
+        yield module, inputs, None, Segment(maps.replica, inputs, None)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_values_at_every_kind_of_layer(case):
+    for module, inputs, layer, segment in segments(case):
+        with assert_untouched(module):
+            found = segment(segment.start())
+        if layer is None:
+            expected = module(inputs) if case.forward is None else case.forward(module, inputs)
+        else:
+            h = run_from(module, inputs, layer.name, forward=case.forward)[1]
+            expected = h.movedim(layer.axis, 0)
+        torch.testing.assert_close(found, expected.detach().reshape(found.shape))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_finite_and_small_moves_from_every_kind_of_layer_to_the_outputs(case):
+    module, inputs = case.module(), case.inputs()
+    maps = LayerMaps(layer_replica(module, forward=case.forward), inputs)
+    outputs, jacobians = maps.jacobians(inputs)
+    representations = maps.record(inputs).representations()
+    for layer in maps.layers:  # those that are no cuts as well
+        segment, h = Segment(maps.replica, inputs, None, layer), representations[layer.name]
+        assert torch.equal(segment(h), outputs.flatten(1))
+        direction = torch.randn(h.shape, generator=torch.Generator().manual_seed(0)).to(h)
+        moved = (h + direction).reshape(len(outputs), *layer.shape)
+        expected = run_from(module, inputs, layer.name, moved, case.forward)[0].detach()
+        torch.testing.assert_close(segment(h + direction), expected.flatten(1))
+        z, dz = push(segment, h, direction)
+        assert torch.equal(z, outputs.flatten(1))
+        expected = (jacobians[layer.name] @ direction.unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(dz, expected)
+
+
+def test_segments_are_differentiable():
+    case = BY_NAME["transformer"]
+    maps = LayerMaps(layer_replica(case.module()), case.inputs())
+    segment = Segment(maps.replica, case.inputs(), None, maps["0"])
+    h = maps.record(case.inputs()).representations()["0"].requires_grad_()
+    assert torch.autograd.gradcheck(lambda h: segment(h), (h,))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_jacobians_against_differences(case):
+    for *_, segment in segments(case):
+        x = segment.start()
+        jacobian = segment.jacobian(x)
+        direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+        step = 1e-6 * direction
+        expected = (segment(x + step) - segment(x - step)) / 2e-6
+        found = (jacobian @ direction.unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_some_samples_and_repeated_ones():
+    case = BY_NAME["mlp"]
+    maps = LayerMaps(layer_replica(case.module()), case.inputs())
+    segment = Segment(maps.replica, case.inputs(), maps.layers[1])
+    x = segment.start()
+    torch.testing.assert_close(segment.take(slice(1, 3))(x[1:3]), segment(x)[1:3])
+    index = torch.tensor([4, 0, 0])
+    torch.testing.assert_close(segment.take(index)(x[index]), segment(x)[index])
+
+
+def test_later_layers_do_not_run():
+    class Refuses(nn.Module):
+        def forward(self, x):
+            raise AssertionError("ran")
+
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Identity())
+    maps = LayerMaps(layer_replica(net), torch.ones(2, 3))
+    maps.replica.module[2] = Refuses()
+    segment = Segment(maps.replica, torch.ones(2, 3), maps["1"])
+    assert torch.equal(segment(torch.ones(2, 3)), net[:2](torch.ones(2, 3)).detach())
+
+
+def test_places_that_cannot_be_started_from():
+    case = BY_NAME["embedding"]
+    maps = LayerMaps(layer_replica(case.module()), case.inputs())
+    with pytest.raises(SkgeoError, match="behind the embedding"):
+        Segment(maps.replica, case.inputs(), None)
+    segment = Segment(maps.replica, case.inputs(), maps["0"], maps["2"])
+    with pytest.raises(SkgeoError, match="the source before the layer"):
+        segment(torch.zeros(5, 3).double())
+    mlp = BY_NAME["mlp"]
+    with pytest.raises(SkgeoError, match=r"\(5, 3\); this batch starts from \(5, 4\)"):
+        Segment(layer_replica(mlp.module()), mlp.inputs(), None)(torch.zeros(5, 3))
