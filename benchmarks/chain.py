@@ -9,17 +9,14 @@ machine.
 from __future__ import annotations
 
 import argparse
-import gc
 import itertools
 import os
-import time
-from collections.abc import Callable
-from typing import Any
 
 for setting in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[setting] = "1"
 
 import torch  # noqa: E402  (the settings above are read when it is imported)
+from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
@@ -35,24 +32,6 @@ from skgeo.linalg.products import product_log_singular_values  # noqa: E402
 
 WIDTHS = [784, *[512] * 8, 10]
 LAYERS = [*(str(2 * index + 1) for index in range(8)), "16"]
-
-
-def seconds(work: Callable[[], Any], repeat: int) -> float:
-    """CPU seconds of the fastest call."""
-    found = []
-    for _ in range(repeat):
-        gc.collect()
-        begin = time.process_time()
-        work()
-        found.append(time.process_time() - begin)
-    return min(found)
-
-
-def show(title: str, rows: list[tuple[str, float]], base: str) -> None:
-    scale = dict(rows)[base]
-    print(f"\n{title}")
-    for name, value in rows:
-        print(f"  {name:<52}{value:9.4f} s {value / scale:9.2f} x")
 
 
 def tanh_network(widths: list[int]) -> nn.Sequential:

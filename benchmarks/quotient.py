@@ -14,7 +14,6 @@ import gc
 import importlib.util
 import itertools
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ for setting in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch  # noqa: E402  (the settings above are read when it is imported)
+from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
@@ -32,17 +32,6 @@ from skgeo.geometry.quotient import LayerPullback, pointwise_eigenvalues  # noqa
 
 WIDTHS = [784, *[512] * 8, 10]
 SAMPLES = 256
-
-
-def seconds(work: Callable[[], Any], repeat: int) -> float:
-    """CPU seconds of the fastest call."""
-    found = []
-    for _ in range(repeat):
-        gc.collect()
-        begin = time.process_time()
-        work()
-        found.append(time.process_time() - begin)
-    return min(found)
 
 
 def resident(field: str) -> int:
@@ -58,13 +47,6 @@ def peak_bytes(work: Callable[[], Any]) -> int:
     before = resident("VmRSS")
     work()
     return resident("VmHWM") - before
-
-
-def show(title: str, rows: list[tuple[str, float]], base: str) -> None:
-    scale = dict(rows)[base]
-    print(f"\n{title}")
-    for name, value in rows:
-        print(f"  {name:<44}{value:9.3f} s {value / scale:9.2f} x")
 
 
 def tanh_network() -> nn.Sequential:

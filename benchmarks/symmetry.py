@@ -11,12 +11,9 @@ projections, and the rows gathered in that order.
 from __future__ import annotations
 
 import argparse
-import gc
 import itertools
 import os
 import time
-from collections.abc import Callable
-from typing import Any
 
 for setting in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[setting] = "1"
@@ -24,6 +21,7 @@ for setting in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import numpy as np  # noqa: E402  (the settings above are read when it is imported)
 import torch  # noqa: E402
 from scipy.optimize import linear_sum_assignment  # noqa: E402
+from timing import seconds  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from skgeo.geometry.symmetry import apply_symmetry, canonical_form, equivalent  # noqa: E402
@@ -32,17 +30,6 @@ INPUTS, OUTPUTS = 64, 10
 WIDTHS = (1_000, 10_000, 100_000, 1_000_000)
 ASSIGNED = (500, 1_000, 2_000, 4_000)
 DEEP = (784, 4096, 4096, 4096, 10)
-
-
-def seconds(work: Callable[[], Any], repeat: int) -> float:
-    """CPU seconds of the fastest call."""
-    found = []
-    for _ in range(repeat):
-        gc.collect()
-        begin = time.process_time()
-        work()
-        found.append(time.process_time() - begin)
-    return min(found)
 
 
 def network(*widths: int, dtype: torch.dtype = torch.float64) -> nn.Sequential:
