@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -175,8 +174,6 @@ class SymmetryClassifier(GeometryEstimator):
     >>> symmetry.fisher_rank_, symmetry.explained_nullity_, symmetry.unexplained_nullity_
     (13, 4, 0)
     """
-
-    _pair_parameters: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
