@@ -12,7 +12,7 @@ import torch
 from skgeo.base import GeometryEstimator, Subject
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.fisher import direction_leverage, measure_fisher
-from skgeo.geometry.likelihood import Likelihood
+from skgeo.network.likelihood import Likelihood
 from skgeo.geometry.pullback import Pullback
 from skgeo.linalg.memory import require_memory
 from skgeo.linalg.rank import NumericalRank

@@ -12,7 +12,7 @@ import torch
 from skgeo.base import GeometryEstimator, Subject
 from skgeo.estimators.depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.exceptions import SkgeoError, warn
-from skgeo.geometry.likelihood import Likelihood
+from skgeo.network.likelihood import Likelihood
 from skgeo.geometry.quotient.coordinates import null_projection, quotient_fidelity
 from skgeo.geometry.quotient.jumps import segment_jumps
 from skgeo.geometry.quotient.pullback import LayerPullback

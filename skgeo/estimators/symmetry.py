@@ -11,7 +11,7 @@ from torch import nn
 
 from skgeo.base import GeometryEstimator, Subject
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.likelihood import Likelihood
+from skgeo.network.likelihood import Likelihood
 from skgeo.geometry.symmetry.canonical import CanonicalForm, canonical_form
 from skgeo.geometry.symmetry.compress import CompressionReport, compress
 from skgeo.geometry.symmetry.equivalence import equivalent

@@ -27,8 +27,8 @@ from skgeo.autodiff.structure import (
 )
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.likelihood import Likelihood, resolve_likelihood
-from skgeo.geometry.running import batch_ranges, check_batch_size, running
+from skgeo.network.likelihood import Likelihood, resolve_likelihood
+from skgeo.network.running import batch_ranges, check_batch_size, running
 from skgeo.linalg.memory import memory_budget as usable_memory
 from skgeo.linalg.memory import require_memory
 
@@ -51,7 +51,7 @@ class Pullback:
     forward : callable, optional
         ``forward(module, inputs) -> outputs``; default ``module(inputs)``.
     likelihood : str or Likelihood, default="gaussian"
-        "auto" is decided by :func:`~skgeo.geometry.likelihood.resolve_likelihood`.
+        "auto" is decided by :func:`~skgeo.network.likelihood.resolve_likelihood`.
     said, targets
         What "auto" reads: the model's own word, and y.
     parameters : "trainable", "all" or list of str, default="trainable"

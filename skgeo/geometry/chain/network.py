@@ -11,7 +11,7 @@ from torch import nn
 from skgeo.autodiff.links import ChainMaps, ChainRecording
 from skgeo.autodiff.operators import layer_replica
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
-from skgeo.geometry.running import batch_ranges, check_batch_size, parameter_dtype, running
+from skgeo.network.running import batch_ranges, check_batch_size, parameter_dtype, running
 
 __all__ = ["ChainNetwork"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.likelihood import Gaussian
+from skgeo.network.likelihood import Gaussian
 from skgeo.geometry.pullback import Pullback
 from skgeo.linalg.block_lanczos import krylov_capacity
 from skgeo.linalg.memory import format_bytes

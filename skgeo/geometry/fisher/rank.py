@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skgeo.geometry.fisher.plan import plan_fisher
 from skgeo.geometry.fisher.sides import fisher_metric
-from skgeo.geometry.likelihood import Likelihood
+from skgeo.network.likelihood import Likelihood
 from skgeo.geometry.pullback import Pullback
 from skgeo.linalg.rank import NumericalRank, decide_rank, resolution
 from skgeo.linalg.spectra import eigenvalues_descending

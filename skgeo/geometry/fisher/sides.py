@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skgeo.autodiff.structure import Structured, mirror
 from skgeo.geometry.fisher.plan import FisherPlan
-from skgeo.geometry.likelihood import Gaussian
+from skgeo.network.likelihood import Gaussian
 from skgeo.geometry.pullback import Pullback
 
 __all__ = ["Progress", "fisher_metric"]

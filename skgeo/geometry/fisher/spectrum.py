@@ -23,7 +23,7 @@ from skgeo.geometry.fisher.directions import row_space, unsquared_eigenvalues
 from skgeo.geometry.fisher.lanczos import leading_eigenpairs
 from skgeo.geometry.fisher.plan import FisherPlan, plan_fisher
 from skgeo.geometry.fisher.sides import Progress, fisher_metric
-from skgeo.geometry.likelihood import Gaussian, Likelihood
+from skgeo.network.likelihood import Gaussian, Likelihood
 from skgeo.geometry.pullback import Pullback
 from skgeo.linalg.rank import NumericalRank, decide_rank, resolution
 from skgeo.linalg.spectra import effective_rank, eigenvalues_descending, participation_ratio

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skgeo.autodiff.patterns import activation_pattern
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.likelihood import Likelihood
+from skgeo.network.likelihood import Likelihood
 from skgeo.geometry.quotient.length import between
 from skgeo.geometry.quotient.pullback import LayerPullback
 from skgeo.geometry.quotient.spectra import (

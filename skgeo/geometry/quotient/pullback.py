@@ -18,8 +18,8 @@ from skgeo.autodiff.operators import LayerMaps, layer_replica
 from skgeo.autodiff.segment import Segment
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.likelihood import Likelihood, resolve_likelihood
-from skgeo.geometry.running import batch_ranges, check_batch_size, parameter_dtype, running
+from skgeo.network.likelihood import Likelihood, resolve_likelihood
+from skgeo.network.running import batch_ranges, check_batch_size, parameter_dtype, running
 from skgeo.linalg.memory import require_memory
 
 __all__ = ["LayerPullback"]
@@ -41,7 +41,7 @@ class LayerPullback:
     forward : callable, optional
         ``forward(module, inputs) -> outputs``; default ``module(inputs)``.
     likelihood : str or Likelihood, default="gaussian"
-        "auto" is decided by :func:`~skgeo.geometry.likelihood.resolve_likelihood`.
+        "auto" is decided by :func:`~skgeo.network.likelihood.resolve_likelihood`.
     said, targets
         What "auto" reads: the model's own word, and y.
     layers : list of str, optional

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from skgeo.autodiff.recording import Layer
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
-from skgeo.geometry.likelihood import Likelihood
+from skgeo.network.likelihood import Likelihood
 from skgeo.geometry.quotient.metric import MeanMetric
 from skgeo.geometry.quotient.pullback import LayerPullback
 from skgeo.linalg.memory import USABLE_SHARE, available_memory, require_memory

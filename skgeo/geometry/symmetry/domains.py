@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.stack import Stack
+from skgeo.network.stack import Stack
 from skgeo.geometry.symmetry.units import Interval, box_interval, data_interval
 
 __all__ = ["Domain", "read_domain"]

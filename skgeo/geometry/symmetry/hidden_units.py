@@ -14,10 +14,10 @@ from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.activations import KINKS, responds
 from skgeo.geometry.symmetry.annihilating import AnnihilatingSets
 from skgeo.geometry.symmetry.domains import Domain, read_domain
-from skgeo.geometry.symmetry.flow import FlowNode
+from skgeo.network.flow import FlowNode
 from skgeo.geometry.symmetry.generators.hidden import HiddenLayer, hidden_layers
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
-from skgeo.geometry.symmetry.stack import Stack, read_stack
+from skgeo.network.stack import Stack, read_stack
 from skgeo.geometry.symmetry.units import (
     Interval,
     UnitClasses,

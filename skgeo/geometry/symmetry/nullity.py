@@ -10,7 +10,7 @@ from torch import nn
 
 from skgeo.exceptions import warn
 from skgeo.geometry.fisher import measure_fisher
-from skgeo.geometry.likelihood import Likelihood
+from skgeo.network.likelihood import Likelihood
 from skgeo.geometry.symmetry.generators import (
     Generators,
     SymmetryNetwork,

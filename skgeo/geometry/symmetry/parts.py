@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.geometry.symmetry.correspondence import match_forms, relative_distance
-from skgeo.geometry.symmetry.flow import Flow, FlowNode, read_flow
+from skgeo.network.flow import Flow, FlowNode, read_flow
 from skgeo.geometry.symmetry.generators.attention import projections
 from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS, canonical_layers
 from skgeo.geometry.symmetry.report import EquivalenceReport

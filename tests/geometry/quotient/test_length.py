@@ -5,7 +5,7 @@ from torch import nn
 
 from cases import BY_NAME
 from skgeo import SkgeoError
-from skgeo.geometry.likelihood import LIKELIHOODS
+from skgeo.network.likelihood import LIKELIHOODS
 from skgeo.geometry.quotient import fisher_rao_length, straightness
 
 

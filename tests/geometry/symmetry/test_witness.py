@@ -5,7 +5,7 @@ from torch import nn
 from nets import mlp, moved, normal
 from oracles import assert_untouched
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.stack import read_stack
+from skgeo.network.stack import read_stack
 from skgeo.geometry.symmetry.witness import (
     ROUNDING_FACTOR,
     find_witness,

@@ -16,9 +16,9 @@ from skgeo.autodiff.modelcheck import check_kind
 from skgeo.autodiff.pushforward import OutputOperator
 from skgeo.autodiff.replica import Replica, replica
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
-from skgeo.geometry.likelihood import Likelihood
+from skgeo.network.likelihood import Likelihood
 from skgeo.geometry.pullback import Pullback
-from skgeo.geometry.symmetry.flow import Flow, FlowNode, read_flow
+from skgeo.network.flow import Flow, FlowNode, read_flow
 
 __all__ = ["Ranges", "Seen", "SymmetryNetwork"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skgeo.geometry.symmetry.flow import FlowNode
+from skgeo.network.flow import FlowNode
 from skgeo.geometry.symmetry.generators.attention import projections
 from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
 from skgeo.geometry.symmetry.generators.hidden import readers

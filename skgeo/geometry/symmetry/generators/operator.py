@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 from torch import nn
 
-from skgeo.geometry.likelihood import Likelihood
+from skgeo.network.likelihood import Likelihood
 from skgeo.geometry.symmetry.generators.candidate import Candidate
 from skgeo.geometry.symmetry.generators.check import relative_changes
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork

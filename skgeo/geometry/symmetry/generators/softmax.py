@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from skgeo.geometry.likelihood import Categorical
+from skgeo.network.likelihood import Categorical
 from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
 from skgeo.geometry.symmetry.generators.hidden import last_layer
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork

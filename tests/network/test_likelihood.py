@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-import skgeo.geometry.likelihood as likelihood_module
+import skgeo.network.likelihood as likelihood_module
 from skgeo.exceptions import GeometryWarning, SkgeoError
-from skgeo.geometry.likelihood import (
+from skgeo.network.likelihood import (
     LIKELIHOODS,
     Bernoulli,
     Categorical,

@@ -14,8 +14,9 @@ from skgeo.autodiff.batch import map_inputs
 from skgeo.autodiff.copytree import TreeCopy, unwrap
 from skgeo.autodiff.modelcheck import check_kind
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.tracer import ExampleTracer, PlaceholderTracer
-from skgeo.geometry.symmetry.vocabulary import (
+from skgeo.network.activation import Activation
+from skgeo.network.tracer import ExampleTracer, PlaceholderTracer
+from skgeo.network.vocabulary import (
     Step,
     describe_call,
     describe_module,
@@ -39,15 +40,15 @@ class FlowNode:
     kind : str
         ``"input"``, ``"output"``, ``"parameter"`` (one that belongs to no known layer),
         ``"constant"`` (any other tensor of the module), ``"unread"`` (a module that could not be
-        looked into), or a kind of :class:`~skgeo.geometry.symmetry.vocabulary.Step`.
+        looked into), or a kind of :class:`~skgeo.network.vocabulary.Step`.
     what : str
         Name of an activation; of anything else its class or function.
     module : str or None
         Dotted name of the module, None for calls of functions and methods.
     parents, users : tuple of str
         Names of the steps that it reads, as often as they are given, and that read it, in order.
-    slope : float
-        Of a rectifier for negative arguments, NaN for everything else.
+    activation : Activation or None
+        With its options, of kind ``"activation"``.
     known : bool
         Whether the steps around it are. False inside a module that could not be traced as a whole:
         what its parts are fed and who reads their results is then not known.
@@ -59,7 +60,7 @@ class FlowNode:
     module: str | None
     parents: tuple[str, ...]
     users: tuple[str, ...]
-    slope: float = float("nan")
+    activation: Activation | None = None
     known: bool = True
 
 
@@ -304,20 +305,20 @@ def _as_nodes(
     _follow_in_place(graph, copied)
     described = {node: _describe(node, steps, opaque, copied) for node in graph.nodes}
     # Lengths are asked for, not computed with; nobody reads a result in asking for its shape.
-    dropped = {node for node, (kind, _, _) in described.items() if kind == "shape"}
+    dropped = {node for node, step in described.items() if step.kind == "shape"}
     for node in graph.nodes:
-        if described[node][0] == "select" and node.all_input_nodes[0] in dropped:
+        if described[node].kind == "select" and node.all_input_nodes[0] in dropped:
             dropped.add(node)
     mark = f"{prefix}/" if prefix else ""
     return [
         FlowNode(
             mark + node.name,
-            described[node][0],
-            described[node][1],
+            described[node].kind,
+            described[node].what,
             node.target if node.op == "call_module" else None,
             tuple(mark + p.name for p in _arguments(node) if p not in dropped),
             tuple(mark + u.name for u in node.users if u not in dropped),
-            described[node][2],
+            described[node].activation,
         )
         for node in graph.nodes
         if node not in dropped
@@ -338,25 +339,23 @@ def _arguments(node: fx.Node) -> list[fx.Node]:
 
 def _describe(
     node: fx.Node, steps: dict[str, Step], opaque: dict[str, str], copied: nn.Module
-) -> tuple[str, str, float]:
-    nan = float("nan")
+) -> Step:
     if node.op in ("placeholder", "output"):
-        return ("input" if node.op == "placeholder" else "output", str(node.target), nan)
+        return Step("input" if node.op == "placeholder" else "output", str(node.target))
     if node.op == "get_attr":
         # What is computed from a parameter before any input enters needs a gradient as well.
         tensor = _attribute(copied, str(node.target))
         names = {id(parameter): name for name, parameter in copied.named_parameters()}
         name = names.get(id(tensor), names.get(id(tensor._base), str(node.target)))
-        return "parameter" if tensor.requires_grad else "constant", name, nan
+        return Step("parameter" if tensor.requires_grad else "constant", name)
     if node.op == "call_module":
         if node.target in opaque:
-            return "unread", opaque[node.target].split()[0], nan
-        step = steps[str(node.target)]
-    else:
-        step = describe_call(node.target, node.args, node.kwargs, method=node.op == "call_method")
-        if step.kind == "other" and step.what in ("view", "reshape") and _flattens(node):
-            step = Step("flatten", step.what)
-    return step.kind, step.what, step.slope
+            return Step("unread", opaque[node.target].split()[0])
+        return steps[str(node.target)]
+    step = describe_call(node.target, node.args, node.kwargs, method=node.op == "call_method")
+    if step.kind == "other" and step.what in ("view", "reshape") and _flattens(node):
+        return Step("flatten", step.what)
+    return step
 
 
 def _flattens(node: fx.Node) -> bool:

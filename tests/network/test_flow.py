@@ -11,7 +11,7 @@ from nets import mlp
 from networks import build
 from oracles import assert_untouched
 from skgeo import NotAModelError
-from skgeo.geometry.symmetry.flow import _trace, read_flow
+from skgeo.network.flow import _trace, read_flow
 
 
 def kinds(flow):

@@ -4,7 +4,7 @@ from torch import nn
 
 from skgeo import SkgeoError
 from skgeo.autodiff import replica
-from skgeo.geometry.running import batch_ranges, check_batch_size, parameter_dtype, running
+from skgeo.network.running import batch_ranges, check_batch_size, parameter_dtype, running
 
 
 def test_a_failing_forward_pass_says_what_it_was_given():
