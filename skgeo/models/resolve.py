@@ -20,7 +20,13 @@ from torch.utils.data import DataLoader, Dataset
 from skgeo.data import Samples, as_samples
 from skgeo.exceptions import SkgeoError
 from skgeo.models.checkpoint import Checkpoint
-from skgeo.models.kinds import check_model, check_parameters, is_estimator, last_step
+from skgeo.models.kinds import (
+    check_model,
+    check_parameters,
+    has_embedding,
+    is_estimator,
+    last_step,
+)
 from skgeo.models.sklearn_models import sklearn_module
 from skgeo.models.skorch_models import is_skorch, skorch_module
 from skgeo.models.wrapped import WrappedModel
@@ -212,12 +218,8 @@ def share_or_clone(model: Any) -> Any:
 
 def _plain(module: nn.Module, forward: Forward | None) -> ResolvedModel:
     # A function of the user's own decides for itself what integers mean.
-    keep = forward is not None or _has_embedding(module)
+    keep = forward is not None or has_embedding(module)
     return ResolvedModel(module, forward, keep_integers=keep)
-
-
-def _has_embedding(module: nn.Module) -> bool:
-    return any(isinstance(child, nn.Embedding | nn.EmbeddingBag) for child in module.modules())
 
 
 def _eager(module: nn.Module) -> nn.Module:
@@ -282,7 +284,7 @@ def _from_fitted(estimator: Any) -> ResolvedModel:
         return ResolvedModel(module, None, preprocess, likelihood, estimator)
     inner, forward, family = skorch_module(core)
     inner = _eager(inner)
-    return ResolvedModel(inner, forward, preprocess, family, estimator, _has_embedding(inner))
+    return ResolvedModel(inner, forward, preprocess, family, estimator, has_embedding(inner))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor, fx, nn
 from skgeo.autodiff.batch import map_inputs
 from skgeo.autodiff.copytree import TreeCopy, unwrap
 from skgeo.autodiff.modelcheck import check_kind
+from skgeo.autodiff.replica import Replica
 from skgeo.exceptions import SkgeoError
 from skgeo.network.activation import Activation
 from skgeo.network.tracer import ExampleTracer, PlaceholderTracer
@@ -126,15 +129,18 @@ class Flow:
         return self[last[0].parents[0]] if last and len(last[0].parents) == 1 else None
 
 
-def read_flow(module: nn.Module, *, forward: Forward | None = None, example: Any = None) -> Flow:
+def read_flow(
+    module: nn.Module | Replica, *, forward: Forward | None = None, example: Any = None
+) -> Flow:
     """Read the data flow of a module, on a private copy.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        Of any architecture. Layers of ``torch.nn`` are steps; other modules are looked into.
+    module : torch.nn.Module or Replica
+        Of any architecture. Layers of ``torch.nn`` are steps; other modules are looked into. A
+        replica is used as it is, and left as it was.
     forward : callable, optional
-        ``forward(module, inputs)``; by default ``module(inputs)``.
+        ``forward(module, inputs)``; by default ``module(inputs)``. A replica has its own.
     example : Tensor, dict of str to Tensor, or tuple of Tensor, optional
         A few samples, in the dtype of the module. Where it cannot be followed without data, its
         lengths are taken from them.
@@ -165,12 +171,16 @@ def read_flow(module: nn.Module, *, forward: Forward | None = None, example: Any
     >>> [node.kind for node in flow]
     ['input', 'linear', 'activation', 'linear', 'output']
     """
-    source = unwrap(check_kind(module))
+    if isinstance(module, Replica):
+        copy, source = module, module.module
+    else:
+        source = unwrap(check_kind(module))
+        copy = Replica(TreeCopy(source), forward, None)
     opaque: dict[str, str] = {}
-    nodes = _trace(source, "", forward, opaque)
+    nodes = _trace(copy, "", opaque)
     if opaque and example is not None:
         less: dict[str, str] = {}
-        found = _trace(source, "", forward, less, example)
+        found = _trace(copy, "", less, example)
         if len(less) < len(opaque) or ("" in opaque and "" not in less):
             nodes, opaque = found, less
     seen: set[str] = set()
@@ -178,7 +188,7 @@ def read_flow(module: nn.Module, *, forward: Forward | None = None, example: Any
         for path in [path for path in opaque if path not in seen]:
             seen.add(path)
             for child in _children(source, path):
-                part = _trace(source, child, None, opaque)
+                part = _trace(copy, child, opaque)
                 nodes += [replace(node, known=False) for node in part]
     unread = [f"{path or type(source).__name__}: {reason}" for path, reason in opaque.items()]
     for node in nodes:
@@ -190,55 +200,67 @@ def read_flow(module: nn.Module, *, forward: Forward | None = None, example: Any
     return Flow(source, tuple(nodes), tuple(dict.fromkeys(unread)))
 
 
-def _trace(
-    source: nn.Module,
-    path: str,
-    forward: Forward | None,
-    opaque: dict[str, str],
-    example: Any = None,
-) -> list[FlowNode]:
+def _trace(copy: Replica, path: str, opaque: dict[str, str], example: Any = None) -> list[FlowNode]:
     """Steps of one module; what cannot be looked into is added to `opaque`."""
-    while True:
-        copy = TreeCopy(source)
-        root = copy.root
-        part = root.get_submodule(path) if path else root
-        for parameter in root.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
-        if example is None:
-            tracer = PlaceholderTracer(root)
-        else:
-            tracer = ExampleTracer(root, map_inputs(Tensor.clone, example))
-        steps = {
-            name: describe_module(m)
-            for name, m in root.named_modules()
-            if is_leaf(m) and name not in opaque
-        }
-        inside: list[str] = []
-        # What is inside a step is no step of its own; the part itself may be inside one.
-        closed = {*steps, *opaque} - set(_around(path))
-        for name, child in list(root.named_modules()):
-            if not closed.isdisjoint(_around(name)):
-                continue
-            _record_calls(tracer, child, name, inside, leaf=name in steps or name in opaque)
-        taken = copy.visit(forward)
-        entered = [tracer.enter(name) for name in _inputs_of(part, path)]
-        try:
-            result = part(*entered) if taken is None else taken(part, *entered)
-            tracer.create_node("output", "output", (tracer.create_arg(result),), {})
-        except Exception as error:  # whatever a forward pass makes of a placeholder
-            failed = inside[-1] if inside else path
-            if failed in opaque:
-                raise SkgeoError(
-                    f"the forward function cannot be followed: {type(error).__name__}: {error}"
-                ) from error
-            opaque[failed] = (
-                f"{type(root.get_submodule(failed) if failed else root).__name__} cannot be "
-                f"followed {'without data ' * (example is None)}({type(error).__name__})"
-            )
-            if failed == path:
-                return _closed(source, path)
+    nodes = None
+    while nodes is None:  # every attempt starts from the copy as it was
+        with copy.restored(), _all_trained(copy):
+            nodes = _attempt(copy, path, opaque, example)
+    return nodes
+
+
+@contextmanager
+def _all_trained(copy: Replica) -> Iterator[None]:
+    """All floating parameters with a gradient, to tell what is computed from them."""
+    before = [(p, p.requires_grad) for p in copy.module.parameters()]
+    for parameter, _ in before:
+        parameter.requires_grad_(parameter.is_floating_point())
+    try:
+        yield
+    finally:
+        for parameter, flag in before:
+            parameter.requires_grad_(flag)
+
+
+def _attempt(
+    copy: Replica, path: str, opaque: dict[str, str], example: Any
+) -> list[FlowNode] | None:
+    """One run on a placeholder; None if a module is to be closed first."""
+    root = copy.module
+    part = root.get_submodule(path) if path else root
+    if example is None:
+        tracer = PlaceholderTracer(root)
+    else:
+        tracer = ExampleTracer(root, map_inputs(Tensor.clone, example))
+    steps = {
+        name: describe_module(m)
+        for name, m in root.named_modules()
+        if is_leaf(m) and name not in opaque
+    }
+    inside: list[str] = []
+    # What is inside a step is not a step of its own; the part itself may be inside one.
+    closed = {*steps, *opaque} - set(_around(path))
+    for name, child in list(root.named_modules()):
+        if not closed.isdisjoint(_around(name)):
             continue
-        return _as_nodes(tracer.graph, root, steps, opaque, prefix=path)
+        _record_calls(tracer, child, name, inside, leaf=name in steps or name in opaque)
+    forward = None if path else copy.forward
+    entered = [tracer.enter(name) for name in _inputs_of(part, path)]
+    try:
+        result = part(*entered) if forward is None else forward(part, *entered)
+        tracer.create_node("output", "output", (tracer.create_arg(result),), {})
+    except Exception as error:  # whatever a forward pass makes of a placeholder
+        failed = inside[-1] if inside else path
+        if failed in opaque:
+            raise SkgeoError(
+                f"The forward function cannot be followed: {type(error).__name__}: {error}"
+            ) from error
+        opaque[failed] = (
+            f"{type(root.get_submodule(failed) if failed else root).__name__} cannot be "
+            f"followed {'without data ' * (example is None)}({type(error).__name__})"
+        )
+        return _closed(root, path) if failed == path else None
+    return _as_nodes(tracer.graph, root, steps, opaque, prefix=path)
 
 
 def _around(name: str) -> list[str]:
@@ -277,8 +299,7 @@ def _record_calls(
     """Have a module of the copy note that it was called."""
     if leaf:
         tracer.leaves[name] = module.forward
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
+        vars(module).update(_forward_hooks=OrderedDict(), _forward_pre_hooks=OrderedDict())
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return tracer.create_proxy("call_module", name, args, kwargs)

@@ -15,7 +15,7 @@ from skgeo.exceptions import SkgeoError
 from skgeo.network.activation import IDENTITY, Activation
 from skgeo.network.flow import Flow, FlowNode, read_flow
 
-__all__ = ["Stack", "read_stack"]
+__all__ = ["Stack", "read_stack", "stack_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +165,11 @@ def read_stack(
     """
     check_kind(module)
     check_finite(module)
-    flow = read_flow(module, forward=forward)
+    return stack_of(read_flow(module, forward=forward), module, convolutions=convolutions)
+
+
+def stack_of(flow: Flow, module: nn.Module, *, convolutions: bool = False) -> Stack:
+    """The plain chain that a data flow is, to be rebuilt from the user's module."""
     allowed = ("linear", "conv") if convolutions else ("linear",)
     layers: list[FlowNode] = []
     activations: list[Activation] = []
@@ -189,7 +193,7 @@ def read_stack(
             f"{type(flow.root).__name__} ends in an activation, {activations[-1]}; expected a "
             "chain that ends in an affine layer. Leave the activation to the likelihood."
         )
-    return _as_stack(flow, layers, activations, flattened)
+    return _as_stack(flow, module, layers, activations, flattened)
 
 
 def _chain(flow: Flow) -> list[FlowNode]:
@@ -222,6 +226,7 @@ def _no_chain(flow: Flow, node: FlowNode) -> SkgeoError:
 
 def _as_stack(
     flow: Flow,
+    module: nn.Module,
     nodes: Sequence[FlowNode],
     activations: Sequence[Activation],
     flattened: Sequence[bool],
@@ -262,7 +267,7 @@ def _as_stack(
         tuple(node.kind for node in nodes),
         tuple(spreads),
         layers[0].weight.dtype,
-        flow.root,
+        unwrap(module),
     )
 
 

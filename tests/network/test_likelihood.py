@@ -182,8 +182,12 @@ def test_auto_reads_the_dtype_of_the_targets(targets, n_outputs, name):
 
 def test_auto_prefers_the_word_of_the_user_then_of_the_model():
     y = np.array([0, 1])
-    assert resolve_likelihood("poisson", said="gaussian", targets=y, n_outputs=2).name == "poisson"
-    assert resolve_likelihood("auto", said="gaussian", targets=y, n_outputs=2).name == "gaussian"
+    assert (
+        resolve_likelihood("poisson", declared="gaussian", targets=y, n_outputs=2).name == "poisson"
+    )
+    assert (
+        resolve_likelihood("auto", declared="gaussian", targets=y, n_outputs=2).name == "gaussian"
+    )
 
 
 def test_auto_without_a_clue_warns():

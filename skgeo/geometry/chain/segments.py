@@ -15,8 +15,8 @@ from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.segment import Segment
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.network.running import batch_ranges, parameter_dtype
 from skgeo.linalg.memory import require_memory
+from skgeo.network.running import batch_ranges, parameter_dtype
 
 __all__ = ["DataSegment", "row_budget"]
 

@@ -18,9 +18,9 @@ from skgeo.autodiff.operators import LayerMaps, layer_replica
 from skgeo.autodiff.segment import Segment
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
+from skgeo.linalg.memory import require_memory
 from skgeo.network.likelihood import Likelihood, resolve_likelihood
 from skgeo.network.running import batch_ranges, check_batch_size, parameter_dtype, running
-from skgeo.linalg.memory import require_memory
 
 __all__ = ["LayerPullback"]
 
@@ -94,7 +94,7 @@ class LayerPullback:
         self.n_outputs = shape[-1] if len(shape) > 1 else 1
         self.n_positions = shape.numel() // self.n_outputs
         self.likelihood = resolve_likelihood(
-            likelihood, said=said, targets=self.samples.targets, n_outputs=self.n_outputs
+            likelihood, declared=said, targets=self.samples.targets, n_outputs=self.n_outputs
         )
         self.n_rows = self.n_positions * self.likelihood.rank(self.n_outputs)
         check_batch_size(batch_size)
