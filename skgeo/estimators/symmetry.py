@@ -15,10 +15,11 @@ from skgeo.geometry.symmetry.canonical import CanonicalForm, canonical_form
 from skgeo.geometry.symmetry.compress import CompressionReport, compress
 from skgeo.geometry.symmetry.equivalence import equivalent
 from skgeo.geometry.symmetry.generators import SymmetryNetwork
-from skgeo.geometry.symmetry.hidden_units import LayerClasses, classify_network, unit_responses
+from skgeo.geometry.symmetry.hidden_units import LayerClasses, classify_network
 from skgeo.geometry.symmetry.nullity import NULLITY_LIMIT, measure_nullity
 from skgeo.geometry.symmetry.one_hidden import resolve_tolerance
 from skgeo.geometry.symmetry.report import EquivalenceReport
+from skgeo.geometry.symmetry.responses import unit_responses
 from skgeo.geometry.symmetry.units import UNIT_CLASSES
 from skgeo.linalg.threads import single_blas_thread
 from skgeo.models import ResolvedModel, resolve_model
@@ -228,8 +229,8 @@ class SymmetryClassifier(GeometryEstimator):
         self.not_covered_ = (
             network.flow.unread if account.generators is None else account.generators.not_covered
         )
-        self._likelihood = network.likelihood
-        self.likelihood_ = network.likelihood.name
+        self._likelihood = network.bound.likelihood
+        self.likelihood_ = self._likelihood.name
 
     def _check_parameters(self) -> None:
         if self.max_set_size not in (2, 3, 4):
@@ -281,14 +282,11 @@ class SymmetryClassifier(GeometryEstimator):
         self.minimal_width_is_optimal_ = report.optimal or self.minimal_width_ == 0
 
     def _features(self, bound: BoundNetwork) -> np.ndarray:
-        self._check_measured()
-        network = SymmetryNetwork(bound)
-        responses, distance = unit_responses(network)
+        responses, distance = unit_responses(SymmetryNetwork(bound))
         shares = [
             responses[:, torch.from_numpy(self.labels_ == name)].double().mean(1)
             for name in self.classes_
         ]
-        assert distance is not None
         return torch.stack([*shares, distance], dim=1).numpy()
 
     def _feature_names(self) -> list[str]:
