@@ -48,6 +48,7 @@ def test_columns_lie_in_the_null_space(case):
     with assert_untouched(module):
         nullity, found = null_space_and_columns(module, X, case.forward)
     assert found.n_generators <= nullity
+    assert {row.symmetry for row in (*found.table, *found.dropped)} <= set(table.SYMMETRIES)
 
 
 @pytest.mark.parametrize(
@@ -371,6 +372,37 @@ def test_train_mode_is_warned_of_once():
     assert found.dimensions["batchnorm"] == 8
 
 
+def test_layers_that_never_run_are_passed_over():
+    class Branched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.rest = mlp(3, 4, 2, activation=nn.ReLU), nn.Linear(3, 2).double()
+            self.table, self.kernel = nn.Embedding(3, 2).double(), nn.Conv1d(1, 1, 2).double()
+
+        def forward(self, x):
+            if bool((x > 1e6).any()):
+                return self.rest(x) + self.table(x.long()) + self.kernel(x[:, None])
+            return self.body(x)
+
+    nullity, found = null_space_and_columns(Branched(), normal(30, 3))
+    assert found.dimensions == {"scaling": 4}
+    assert nullity >= 4
+
+
+def test_norms_without_gain_end_a_stream():
+    class Normed(Stream):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4, affine=False)
+
+        def forward(self, x):
+            x = self.stem(x).relu()
+            return self.head(self.norm(x + self.outside[0](self.inside[0](x).relu())))
+
+    _, found = null_space_and_columns(settled(Normed), 3 * normal(60, 3))
+    assert found.dimensions == {"scaling": 5}
+
+
 def test_modules_without_known_layers():
     found = generators(LockedMLP(), normal(20, 4))
     assert found.matrix.shape == (35, 0)
@@ -390,7 +422,7 @@ def test_what_changes_the_outputs_is_not_believed(monkeypatch):
         for node, layer in network.layers("linear"):
             yield from Change(network).add(layer.bias, 0, 1.0).candidate("wrong", node.module)
 
-    monkeypatch.setattr(table, "_RULES", (*table._RULES, wrong))
+    monkeypatch.setitem(table._RULES, wrong, ("wrong",))
     found = generators(mlp(2, 3, 1), normal(20, 2))
     assert found.table == ()
     assert [(row.symmetry, row.layer) for row in found.dropped] == [("wrong", "0"), ("wrong", "2")]

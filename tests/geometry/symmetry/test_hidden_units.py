@@ -5,11 +5,12 @@ from torch import nn
 from nets import mlp, normal
 from skgeo import SkgeoError
 from skgeo.geometry.symmetry.generators import SymmetryNetwork
-from skgeo.geometry.symmetry.hidden_units import classify_network, unit_responses
+from skgeo.geometry.symmetry.hidden_units import classify_network
+from skgeo.network.bound import bind
 
 
 def classes(module, X, **options):
-    network = SymmetryNetwork(module, X)
+    network = SymmetryNetwork(bind(module, X))
     return {layer.name: layer.classes for layer in classify_network(network, **options)}
 
 
@@ -142,7 +143,7 @@ class ByPosition(nn.Module):
 def test_parts_are_believed_only_if_they_run_as_they_were_traced():
     assert list(classes(ByPosition(skips=False), normal(9, 3))) == ["body.0"]
     module = ByPosition(skips=True)
-    network = SymmetryNetwork(module, normal(9, 3))
+    network = SymmetryNetwork(bind(module, normal(9, 3)))
     assert "ByPosition cannot be followed without data" in network.flow.unread[0]
     assert classify_network(network) == []
 
@@ -161,31 +162,3 @@ def test_layers_called_by_keyword():
 
 def test_linear_layers_have_no_classes():
     assert classes(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)).double(), normal(9, 2)) == {}
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, None])
-def test_responses_in_batches(batch_size):
-    module, X = mlp(3, 5, 2, activation=nn.ReLU), normal(9, 3)
-    responses, distance = unit_responses(SymmetryNetwork(module, X, batch_size=batch_size))
-    arguments = module[0](X)
-    assert torch.equal(responses, arguments > 0)
-    norms = torch.linalg.vector_norm(module[0].weight, dim=1)
-    torch.testing.assert_close(distance, (arguments.abs() / norms).amin(1).detach())
-    responses, distance = unit_responses(SymmetryNetwork(module, X), distances=False)
-    assert distance is None
-
-
-def test_activations_in_place_do_not_hide_arguments():
-    module = nn.Sequential(nn.Linear(3, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)).double()
-    X = normal(9, 3)
-    responses, distance = unit_responses(SymmetryNetwork(module, X))
-    assert torch.equal(responses, module[0](X) > 0)
-    assert bool((distance > 0).all())
-
-
-def test_clamps_have_two_kinks():
-    module = nn.Sequential(nn.Linear(1, 1), nn.Hardtanh(), nn.Linear(1, 1)).double()
-    with torch.no_grad():
-        module[0].weight[:], module[0].bias[:] = 2.0, 0.0
-    _, distance = unit_responses(SymmetryNetwork(module, torch.tensor([[0.1], [-0.4], [2.0]])))
-    torch.testing.assert_close(distance, torch.tensor([0.4, 0.1, 1.5]).double(), rtol=0, atol=1e-7)

@@ -23,29 +23,31 @@ from skgeo.geometry.symmetry.generators.scaling import scaling
 from skgeo.geometry.symmetry.generators.softmax import softmax_shift
 from skgeo.geometry.symmetry.generators.streams import stream_scaling
 
-__all__ = ["Rule", "propose"]
+__all__ = ["SYMMETRIES", "propose"]
 
 Rule = Callable[[SymmetryNetwork], Iterator[Candidate]]
 
-_RULES: tuple[Rule, ...] = (
-    scaling,
-    stream_scaling,
-    linear,
-    attention,
-    batchnorm,
-    norm_gain,
-    norm_shift,
-    norm_scale,
-    norm_hyperplane,
-    softmax_shift,
-    no_output,
-    duplicate,
-    constant_unit,
-    dead,
-    constant_input,
-    unused_entry,
-    affine,
-)
+# Each rule with the symmetries that its candidates are called by.
+_RULES: dict[Rule, tuple[str, ...]] = {
+    scaling: ("scaling",),
+    stream_scaling: ("stream_scaling",),
+    linear: ("linear",),
+    attention: ("query_key", "value_output", "key_bias", "value_bias"),
+    batchnorm: ("batchnorm",),
+    norm_gain: ("norm_gain",),
+    norm_shift: ("norm_shift",),
+    norm_scale: ("norm_scale",),
+    norm_hyperplane: ("norm_hyperplane",),
+    softmax_shift: ("softmax_shift",),
+    no_output: ("no_output",),
+    duplicate: ("duplicate",),
+    constant_unit: ("constant_unit",),
+    dead: ("dead",),
+    constant_input: ("constant_input",),
+    unused_entry: ("unused_entry",),
+    affine: ("affine",),
+}
+SYMMETRIES = tuple(name for names in _RULES.values() for name in names)
 
 
 def propose(network: SymmetryNetwork) -> list[Candidate]:
