@@ -203,7 +203,7 @@ def test_two_names_of_one_function_count_alike():
     ],
 )  # fmt: skip
 def test_units_that_are_flat_on_the_data(activation, shift):
-    """Incoming weights and the bias do nothing, outgoing ones nothing or what the next bias does."""
+    """Incoming weights and the bias do nothing, outgoing ones raise the next bias at most."""
     net, X = stretched(3, 5, 2, activation=activation, seed=1)
     with torch.no_grad():
         if shift is None:  # within the flat piece around zero
