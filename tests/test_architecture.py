@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Components from the bottom to the top; those in one row may import each other.
 LAYERS = [
-    {"exceptions", "_show_versions"},
+    {"_arguments", "exceptions", "_show_versions"},
     {"linalg"},
     {"data"},
     {"models"},
