@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.batch import Inputs, batch_size
-from skgeo.autodiff.copytree import TreeCopy, is_record, substitute, unwrap
+from skgeo.autodiff.copytree import TreeCopy, is_record, substitute
 from skgeo.autodiff.modelcheck import (
     check_finite,
     check_kind,
@@ -26,7 +26,7 @@ from skgeo.autodiff.modelcheck import (
 from skgeo.autodiff.selection import select, unknown_names
 from skgeo.autodiff.switches import no_fast_path
 from skgeo.exceptions import SkgeoError
-from skgeo.models.kinds import has_embedding
+from skgeo.models.kinds import has_embedding, unwrap
 
 __all__ = ["Replica", "replica"]
 

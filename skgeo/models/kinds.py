@@ -27,6 +27,7 @@ __all__ = [
     "is_estimator",
     "is_model",
     "last_step",
+    "unwrap",
 ]
 
 KINDS = (
@@ -83,6 +84,17 @@ def check_model(model: Any) -> None:
         )
     if not is_skorch(core):
         check_supported(core)
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module inside a compiled or data-parallel wrapper, which shares its parameters."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
 
 
 def has_embedding(module: nn.Module) -> bool:

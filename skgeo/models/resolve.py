@@ -26,6 +26,7 @@ from skgeo.models.kinds import (
     has_embedding,
     is_estimator,
     last_step,
+    unwrap,
 )
 from skgeo.models.sklearn_models import sklearn_module
 from skgeo.models.skorch_models import is_skorch, skorch_module
@@ -146,12 +147,12 @@ def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> R
     check_model(model)
     if isinstance(model, WrappedModel):
         resolved = ResolvedModel(
-            _eager(model.module), model.forward, likelihood=model.likelihood, keep_integers=True
+            unwrap(model.module), model.forward, likelihood=model.likelihood, keep_integers=True
         )
     elif isinstance(model, Checkpoint):
         resolved = _plain(model.load(), model.forward)
     elif isinstance(model, nn.Module):
-        resolved = _plain(_eager(model), None)
+        resolved = _plain(unwrap(model), None)
     else:
         resolved = _from_fitted(_fitted(model, X, y, refit=refit))
         _check_width(resolved.estimator, X)
@@ -222,12 +223,6 @@ def _plain(module: nn.Module, forward: Forward | None) -> ResolvedModel:
     return ResolvedModel(module, forward, keep_integers=keep)
 
 
-def _eager(module: nn.Module) -> nn.Module:
-    """The module inside one that torch.compile returned; they share their parameters."""
-    inner = getattr(module, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else module
-
-
 def _fitted(model: Any, X: Any, y: Any, *, refit: bool) -> Any:
     name = type(model).__name__
     if isinstance(model, FrozenEstimator):
@@ -283,7 +278,7 @@ def _from_fitted(estimator: Any) -> ResolvedModel:
         module, likelihood = sklearn_module(core)
         return ResolvedModel(module, None, preprocess, likelihood, estimator)
     inner, forward, family = skorch_module(core)
-    inner = _eager(inner)
+    inner = unwrap(inner)
     return ResolvedModel(inner, forward, preprocess, family, estimator, has_embedding(inner))
 
 

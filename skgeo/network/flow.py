@@ -13,10 +13,11 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from skgeo.autodiff.batch import map_inputs
-from skgeo.autodiff.copytree import TreeCopy, unwrap
+from skgeo.autodiff.copytree import TreeCopy
 from skgeo.autodiff.modelcheck import check_kind
 from skgeo.autodiff.replica import Replica
 from skgeo.exceptions import SkgeoError
+from skgeo.models.kinds import unwrap
 from skgeo.network.activation import Activation
 from skgeo.network.tracer import ExampleTracer, PlaceholderTracer
 from skgeo.network.vocabulary import (

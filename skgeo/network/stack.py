@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.copytree import TreeCopy, unwrap
+from skgeo.autodiff.copytree import TreeCopy
 from skgeo.autodiff.modelcheck import check_finite, check_kind
 from skgeo.exceptions import SkgeoError
+from skgeo.models.kinds import unwrap
 from skgeo.network.activation import IDENTITY, Activation
 from skgeo.network.flow import Flow, FlowNode, read_flow
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from skgeo._arguments import check_option
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.fisher.rows import FisherRows
 from skgeo.linalg.block_lanczos import krylov_capacity
@@ -66,8 +67,7 @@ class FisherPlan:
 
 def choose_side(n_rows: int, n_parameters: int, solver: str) -> str:
     """The side to form: the one asked for, or the smaller."""
-    if solver not in SOLVERS:
-        raise SkgeoError(f"solver={solver!r}: expected one of {', '.join(map(repr, SOLVERS))}.")
+    check_option("solver", solver, SOLVERS)
     if solver != "auto":
         return solver
     return "gram" if n_rows <= n_parameters else "parameter"

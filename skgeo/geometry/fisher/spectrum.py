@@ -18,7 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from skgeo.exceptions import GeometryWarning, SkgeoError, warn
+from skgeo._arguments import check_integer
+from skgeo.exceptions import GeometryWarning, warn
 from skgeo.geometry.fisher.directions import row_space, unsquared_eigenvalues
 from skgeo.geometry.fisher.lanczos import leading_eigenpairs
 from skgeo.geometry.fisher.plan import FisherPlan, plan_fisher
@@ -226,7 +227,8 @@ def measure_fisher(
     -------
     FisherSpectrum
     """
-    _check_components(n_components)
+    if n_components is not None:
+        check_integer("n_components", n_components, least=0, also="None")
     plan = plan_fisher(fisher, solver=solver, n_components=n_components, tangent=tangent)
     if plan.side == "lanczos":
         return _leading(fisher, plan, n_components)
@@ -295,8 +297,3 @@ def _leading(fisher: FisherRows, plan: FisherPlan, n_components: int | None) -> 
         n_samples=fisher.network.n_samples,
         likelihood=fisher.network.likelihood,
     )
-
-
-def _check_components(asked: int | None) -> None:
-    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 0):
-        raise SkgeoError(f"n_components={asked!r}: expected a non-negative integer or None.")
