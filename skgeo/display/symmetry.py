@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skgeo.display._axes import new_axes
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.generators.table import SYMMETRIES
 from skgeo.geometry.symmetry.units import UNIT_CLASSES
@@ -155,7 +156,7 @@ class BoundaryDisplay:
         self
         """
         if ax is None:
-            ax = _new_axes("BoundaryDisplay", (5.4, 4.6))
+            ax = new_axes("BoundaryDisplay", (5.4, 4.6))
         points = None if X is None else np.asarray(X, dtype=np.float64)
         view = _view(self._stack, points) if extent is None else tuple(map(float, extent))
         across = np.linspace(view[0], view[1], resolution)
@@ -351,7 +352,7 @@ class NullityDisplay:
         self
         """
         if ax is None:
-            ax = _new_axes("NullityDisplay", (7.0, 2.0))
+            ax = new_axes("NullityDisplay", (7.0, 2.0))
         row = sum(1 for _ in _rows(ax))
         style = {"height": 0.6, "edgecolor": "white", **kwargs}
         self.bars_: dict[str, Any] = {}
@@ -434,14 +435,3 @@ def _view(stack: Stack, points: np.ndarray | None) -> tuple[float, float, float,
         far = (bias.abs()[there] / norm[there]).quantile(0.8)
         size = 1.5 * float(far) + 1.0
     return -size, size, -size, size
-
-
-def _new_axes(name: str, size: tuple[float, float]) -> Any:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            f"{name} needs matplotlib: python -m pip install 'skgeo[plot]'"
-        ) from error
-    _, ax = plt.subplots(figsize=size, layout="constrained")
-    return ax

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from skgeo._arguments import check_integer, check_option
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.canonical import CanonicalForm, canonical_form
@@ -209,7 +210,8 @@ class SymmetryClassifier(GeometryEstimator):
         self.verbose = verbose
 
     def _measure(self, bound: BoundNetwork) -> None:
-        self._check_parameters()
+        check_option("max_set_size", self.max_set_size, (2, 3, 4))
+        check_integer("nullity_limit", self.nullity_limit, least=0)
         tol = resolve_tolerance(self.tol, torch.finfo(bound.model.dtype).eps)
         network = SymmetryNetwork(bound)
         layers = classify_network(network, domain=self.domain, tol=tol, max_size=self.max_set_size)
@@ -231,13 +233,6 @@ class SymmetryClassifier(GeometryEstimator):
         )
         self._likelihood = network.bound.likelihood
         self.likelihood_ = self._likelihood.name
-
-    def _check_parameters(self) -> None:
-        if self.max_set_size not in (2, 3, 4):
-            raise SkgeoError(f"max_set_size={self.max_set_size!r}: expected 2, 3 or 4.")
-        limit = self.nullity_limit
-        if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 0:
-            raise SkgeoError(f"nullity_limit={limit!r}: expected a non-negative integer.")
 
     def _set_units(self, layers: list[LayerClasses]) -> None:
         labels = [label for layer in layers for label in layer.classes.labels]
@@ -402,8 +397,8 @@ class SymmetryClassifier(GeometryEstimator):
     def _resolved(self, request: str) -> ResolvedModel:
         if self.model is None:
             raise SkgeoError(
-                f"{request} speaks of one network, and this SymmetryClassifier has none: bind it, "
-                "SymmetryClassifier(model=net)."
+                f"Got a call of {request} on a SymmetryClassifier without a model; it needs a bound "
+                "estimator. Give it a model: SymmetryClassifier(model=net)."
             )
         if hasattr(self, "model_"):
             found: ResolvedModel = self.model_
@@ -415,8 +410,8 @@ class SymmetryClassifier(GeometryEstimator):
         model = self._resolved(request)
         if model.forward is not None:
             raise SkgeoError(
-                f"{request} reads modules that are called as module(inputs), and this model has a "
-                "forward function of its own. Pass the module itself."
+                f"Got a model with a forward function of its own; {request} reads modules that are "
+                "called as module(inputs). Pass the module itself."
             )
         return model.module
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_option
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.annihilating import AnnihilatingSets
 from skgeo.geometry.symmetry.domains import Domain, read_domain
@@ -49,8 +50,7 @@ def classify_network(
     or on the data; by default nowhere, since on all of space no unit with incoming weights is. A
     box is followed through plain chains; in other architectures through the first layer only.
     """
-    if domain not in (None, "box", "data"):
-        raise SkgeoError(f"domain={domain!r}: expected None, 'box' or 'data'.")
+    check_option("domain", domain, (None, "box", "data"))
     box = _read_box(network) if domain == "box" else None
     found = []
     for hidden in classified_layers(network):
