@@ -218,9 +218,9 @@ def test_calls_without_data_work_before_fit():
 
 def test_calls_need_one_model():
     for call in ("canonical", "compress"):
-        with pytest.raises(SkgeoError, match="needs a bound estimator"):
+        with pytest.raises(SkgeoError, match="expected a bound one"):
             getattr(SymmetryClassifier(), call)()
-    with pytest.raises(SkgeoError, match="needs a bound estimator"):
+    with pytest.raises(SkgeoError, match="expected a bound one"):
         SymmetryClassifier().equivalent(mlp(2, 3, 1))
     wrapped = WrappedModel(mlp(2, 3, 1), forward=lambda module, x: module(x) + 1)
     with pytest.raises(SkgeoError, match="forward function of its own"):
