@@ -397,8 +397,8 @@ class SymmetryClassifier(GeometryEstimator):
     def _resolved(self, request: str) -> ResolvedModel:
         if self.model is None:
             raise SkgeoError(
-                f"Got {request} on a SymmetryClassifier without a model; expected a bound one. Bind "
-                "it to a model: SymmetryClassifier(model=net)."
+                f"Got {request} on a SymmetryClassifier without a model; expected a bound one. "
+                "Bind it to a model: SymmetryClassifier(model=net)."
             )
         if hasattr(self, "model_"):
             found: ResolvedModel = self.model_

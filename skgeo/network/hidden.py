@@ -190,7 +190,7 @@ def hidden_units_of(flow: Flow, *, softmax: bool = False) -> tuple[HiddenUnits, 
 def _found(flow: Flow, last: str | None) -> Iterator[HiddenUnits]:
     for node, layer in flow.layers(*_MAKERS):
         weight = getattr(layer, "weight", None)
-        if weight is None or (node.kind == "layernorm" and weight.dim() > 1):
+        if weight is None or len(weight) == 0 or (node.kind == "layernorm" and weight.dim() > 1):
             continue
         if getattr(layer, "groups", 1) > 1:
             continue
