@@ -91,6 +91,36 @@ def test_a_batch_norm_behind_something_else_stands_for_itself():
     assert classes(module, normal(9, 3))["norm"].labels[2] == "w_degenerate"
 
 
+def test_channels_that_read_different_inputs_are_not_duplicates():
+    """Equal kernels of a grouped convolution, before a BatchNorm that is alike for both."""
+    module = nn.Sequential(
+        nn.Conv2d(2, 2, 2, groups=2), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(18, 1)
+    )
+    module = module.double().eval()
+    with torch.no_grad():
+        module[0].weight[1], module[0].bias[1] = module[0].weight[0], module[0].bias[0]
+    found = classes(module, normal(9, 2, 4, 4))
+    assert found["1"].labels == ("generic", "generic")
+
+
+@pytest.mark.parametrize(
+    ("activation", "labels"),
+    [
+        (nn.Tanh(), ["antiparallel", "antiparallel"]),
+        (nn.Hardtanh(-2, 2), ["antiparallel", "antiparallel"]),
+        (nn.Hardtanh(0, 6), ["generic", "generic"]),
+        (nn.Softsign(), ["antiparallel", "antiparallel"]),
+        (nn.GELU(), ["generic", "generic"]),
+    ],
+    ids=str,
+)
+def test_a_unit_and_its_negative(activation, labels):
+    module = nn.Sequential(nn.Linear(3, 3), activation, nn.Linear(3, 2)).double()
+    with torch.no_grad():
+        module[0].weight[1], module[0].bias[1] = -module[0].weight[0], -module[0].bias[0]
+    assert classes(module, normal(9, 3))["0"].labels == (*labels, "generic")
+
+
 def test_domains_of_deeper_layers():
     module = mlp(2, 3, 2, 1, activation=nn.ReLU, seed=1)
     with torch.no_grad():
@@ -100,6 +130,35 @@ def test_domains_of_deeper_layers():
     assert classes(module, X)["2"].labels == ("generic", "generic")
     for domain in ("box", "data"):
         assert classes(module, X, domain=domain)["2"].labels == ("dead", "always_on")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.Softplus(0.3), nn.Softplus(3), nn.ELU(2.0), nn.CELU(0.2), nn.GELU(), nn.GELU("tanh"),
+        nn.SiLU(), nn.Mish(), nn.Hardswish(), nn.Hardtanh(-0.4, 0.7), nn.ReLU6(), nn.Hardshrink(0.3),
+        nn.Softshrink(0.3), nn.LeakyReLU(-0.5), nn.Threshold(0.2, -0.3), nn.Tanh(), nn.Sigmoid(),
+        nn.LogSigmoid(), nn.PReLU(), nn.Identity(),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_boxes_are_followed_through_every_activation(activation, sign):
+    """A unit that is on at the ends of a box by a little is not dead, and one that is off is."""
+    module = nn.Sequential(
+        nn.Linear(1, 1), activation, nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)
+    ).double()
+    X = torch.linspace(-1, 1, 2001, dtype=torch.float64)[:, None]
+    with torch.no_grad():
+        for parameter, value in zip(module[0].parameters(), (1.0, 0.1), strict=True):
+            parameter.fill_(value)
+        module[2].weight.fill_(float(sign))
+        module[2].bias.fill_(0.0)
+        top = float(module[:3](X).max())
+        module[2].bias.fill_(0.01 - top)
+        assert classes(module, X, domain="box")["2"].labels == ("generic",)
+        module[2].bias.fill_(-0.01 - top)
+        assert classes(module, X, domain="box")["2"].labels == ("dead",)
 
 
 def test_boxes_reach_the_first_layer_of_other_architectures():
