@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,34 @@ class Stack:
     def widths(self) -> tuple[int, ...]:
         """Inputs of the first layer, units of each hidden one, outputs of the last."""
         return (self.weights[0].shape[1], *(weight.shape[0] for weight in self.weights))
+
+    def arguments(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor] | None = None,
+        biases: Sequence[Tensor | None] | None = None,
+    ) -> Iterator[Tensor]:
+        """What goes into each activation, and the outputs last, of linear layers.
+
+        Of (N, n) numbers, in float64; with other weights, if they are given.
+        """
+        weights = self.weights if weights is None else weights
+        biases = self.biases if biases is None else biases
+        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            z = nn.functional.linear(x, weight, bias)
+            yield z
+            if index < len(self.activations):
+                x = self.activations[index](z)
+
+    def outputs(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor] | None = None,
+        biases: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """The last of :meth:`arguments`."""
+        *_, last = self.arguments(x, weights, biases)
+        return last
 
     def rebuild(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> nn.Module:
         """Make a module of the same classes with other weights, on the device of the first.
@@ -255,7 +283,10 @@ def _as_stack(
     )
     spreads = []
     for before, after, flat in zip(weights, weights[1:], flattened, strict=False):
-        spread, rest = divmod(after.shape[1], before.shape[0])
+        if before.shape[0] == after.shape[1] == 0:  # a layer without units
+            spreads.append(1)
+            continue
+        spread, rest = divmod(after.shape[1], max(before.shape[0], 1))
         spatial = before.dim() > 2 and after.dim() == 2
         if rest or spread == 0 or (spread > 1 and not (flat and spatial)):
             raise SkgeoError(

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.correspondence import match_forms
+from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
 from skgeo.geometry.symmetry.hinge_equivalence import compare_hinges
 from skgeo.geometry.symmetry.hinges import HingeForm, hinge_form
 from skgeo.geometry.symmetry.layerwise import LayerForm, canonical_layers, random_keys
-from skgeo.geometry.symmetry.one_hidden import OneHidden, resolve_tolerance
+from skgeo.geometry.symmetry.tolerance import resolve_tolerance
 from skgeo.network.activation import activation
 from skgeo.network.stack import Stack, read_stack
 
@@ -46,7 +47,7 @@ class CanonicalForm:
     tol: float
     hinges: HingeForm | None
     layers: LayerForm | None
-    network: OneHidden | None = field(repr=False)
+    network: HiddenLayer | None = field(repr=False)
     stack: Stack = field(repr=False)
 
     @property
@@ -249,7 +250,7 @@ def stack_form(stack: Stack, tol: float, *, drop_off: bool = True) -> LayerForm:
     )
 
 
-def one_hidden_of(stack: Stack) -> OneHidden | None:
+def one_hidden_of(stack: Stack) -> HiddenLayer | None:
     """A chain of linear layers with one hidden layer of rectifiers at most, as ReLU and a rest.
 
     Parameters
@@ -258,7 +259,7 @@ def one_hidden_of(stack: Stack) -> OneHidden | None:
 
     Returns
     -------
-    OneHidden or None
+    HiddenLayer or None
         None for other chains. Leaky ReLU of slope s is (1 - s) relu(z) + s z; layers without an
         activation between them are multiplied together.
     """
@@ -272,21 +273,20 @@ def one_hidden_of(stack: Stack) -> OneHidden | None:
     if not bent:
         n, k = stack.widths[0], stack.widths[-1]
         inner, bias = outer.new_zeros((0, n)), outer.new_zeros(0)
-        return OneHidden(inner, bias, outer.new_zeros((k, 0)), shift, outer, "relu", precision)
+        return HiddenLayer(inner, bias, outer.new_zeros((k, 0)), shift, outer, precision=precision)
     inner, bias = _product(stack, 0, bent[0] + 1)
     slope = stack.activations[bent[0]].slope
     if slope == -1:
         return None  # nothing but the kink
     if slope == 0:
-        return OneHidden(inner, bias, outer, shift, None, "relu", precision)
-    return OneHidden(
+        return HiddenLayer(inner, bias, outer, shift, precision=precision)
+    return HiddenLayer(
         inner,
         bias,
         (1 - slope) * outer,
         shift + slope * (outer @ bias),
         slope * (outer @ inner),
-        "relu",
-        precision,
+        precision=precision,
     )
 
 

@@ -14,9 +14,9 @@ from skgeo.autodiff.modelcheck import check_finite, check_kind
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.geometry.symmetry.canonical import check_interface
 from skgeo.geometry.symmetry.comparison import compare_stacks
-from skgeo.geometry.symmetry.one_hidden import resolve_tolerance
 from skgeo.geometry.symmetry.parts import compare_parts
 from skgeo.geometry.symmetry.report import EquivalenceReport
+from skgeo.geometry.symmetry.tolerance import resolve_tolerance
 from skgeo.geometry.symmetry.witness import (
     ROUNDING_FACTOR,
     Outputs,

@@ -93,7 +93,10 @@ def layer_blocks(weights: Sequence[Tensor]) -> list[Tensor]:
     blocks: list[Tensor] = []
     for index, weight in enumerate(weights):
         before = blocks[-1].shape[0] if blocks else weight.shape[1]
-        if before == 0 or (weight[0].numel() % before):
+        if before == weight.shape[1] == 0:  # after a layer without units
+            blocks.append(weight.double().reshape(weight.shape[0], 0, 1))
+            continue
+        if before == 0 or (weight.shape[1:].numel() % before):
             raise SkgeoError(
                 f"Layer {index} has weights of shape {tuple(weight.shape)} and follows a layer of "
                 f"{before} units, which does not divide its inputs."
@@ -322,6 +325,8 @@ class _Work:
     def _merge(self, index: int) -> None:
         """Make one unit of those with the same rows, and drop it if nothing reads their sum."""
         rows = self._rows(index)
+        if not len(rows):
+            return
         size = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
         # Direction and logarithm of the norm: distances are relative to the norm.
         points = torch.cat([rows / size.clamp(min=_TINY), size.clamp(min=_TINY).log()], dim=1)

@@ -135,14 +135,9 @@ def _activating(stack: Stack, generator: torch.Generator) -> list[Tensor]:
     groups = []
     for scale in _POOL_SCALES:
         x = torch.randn(count, stack.widths[0], generator=generator, dtype=torch.float64)
-        x = h = scale * x / x.norm(dim=1, keepdim=True).clamp(min=1e-300)
-        chosen = []
-        for index, (weight, bias) in enumerate(
-            zip(stack.weights[:-1], stack.biases[:-1], strict=True)
-        ):
-            z = h @ weight.T if bias is None else h @ weight.T + bias
-            chosen.append(z.argmax(dim=0))
-            h = stack.activations[index](z)
+        x = scale * x / x.norm(dim=1, keepdim=True).clamp(min=1e-300)
+        *hidden, _ = stack.arguments(x)
+        chosen = [z.argmax(dim=0) for z in hidden]
         best = torch.unique(torch.cat(chosen))
         kept = torch.randperm(len(best), generator=generator)[:_MOST_ROWS]
         groups.append(x[best[kept]])
