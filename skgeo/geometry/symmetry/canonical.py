@@ -16,7 +16,7 @@ from skgeo.geometry.symmetry.hinge_equivalence import compare_hinges
 from skgeo.geometry.symmetry.hinges import HingeForm, hinge_form
 from skgeo.geometry.symmetry.layerwise import LayerForm, canonical_layers, random_keys
 from skgeo.geometry.symmetry.tolerance import resolve_tolerance
-from skgeo.network.activation import activation
+from skgeo.network.activation import TANH
 from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["CanonicalForm", "canonical_form", "check_interface", "one_hidden_of", "stack_form"]
@@ -194,7 +194,7 @@ def canonical_form(net: nn.Module, *, tol: Any = "auto") -> CanonicalForm:
         return CanonicalForm(kind, True, tol, hinge_form(network, tol=tol), None, network, stack)
     form = stack_form(stack, tol)
     dense = all(kind == "linear" for kind in stack.kinds)
-    kind = "tanh" if dense and form.activations == (activation("tanh"),) else "layers"
+    kind = "tanh" if dense and form.activations == (TANH,) else "layers"
     return CanonicalForm(kind, kind == "tanh", tol, None, form, None, stack)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skgeo.data import as_samples
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.domains import Domain, read_domain
-from skgeo.geometry.symmetry.hidden_layer import RELU, HiddenLayer
+from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
 from skgeo.geometry.symmetry.hinge_equivalence import difference_network
 from skgeo.geometry.symmetry.hinges import hinge_form
 from skgeo.geometry.symmetry.merging import fold_affine
@@ -25,6 +25,7 @@ from skgeo.geometry.symmetry.reduction import (
 )
 from skgeo.geometry.symmetry.tolerance import resolve_tolerance
 from skgeo.geometry.symmetry.width_curve import WidthError, width_curve
+from skgeo.network.activation import RELU
 from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["CompressionReport", "compress"]

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
-from skgeo.network.activation import Activation, activation, as_activation
+from skgeo.network.activation import RELU, Activation, as_activation
 
-__all__ = ["RELU", "HiddenLayer", "one_hidden"]
+__all__ = ["HiddenLayer", "one_hidden"]
 
-RELU = activation("relu")
 # Entries of the hidden layer evaluated at a time.
 _BLOCK = 2**22
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.grouping import group_rows
-from skgeo.geometry.symmetry.hidden_layer import RELU, HiddenLayer
+from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
 from skgeo.geometry.symmetry.tolerance import resolve_tolerance
+from skgeo.network.activation import RELU
 
 __all__ = ["HingeForm", "hinge_form", "relative"]
 

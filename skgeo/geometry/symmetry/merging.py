@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from skgeo.geometry.symmetry.hidden_layer import RELU, HiddenLayer
+from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
 from skgeo.geometry.symmetry.minimal_width import minimal_width
 from skgeo.geometry.symmetry.units import Interval, unit_boundaries
+from skgeo.network.activation import RELU
 
 __all__ = ["fold_affine", "merge_units", "narrow_units"]
 

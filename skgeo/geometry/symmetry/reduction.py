@@ -10,9 +10,9 @@ from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.domains import Domain
-from skgeo.geometry.symmetry.hidden_layer import RELU, HiddenLayer
+from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
 from skgeo.geometry.symmetry.merging import merge_units, narrow_units
-from skgeo.network.activation import Activation, activation
+from skgeo.network.activation import RELU, TANH, Activation
 from skgeo.network.stack import Stack
 
 __all__ = ["Reduction", "check_same_function", "hidden_layers_of", "reduce_stack"]
@@ -20,7 +20,6 @@ __all__ = ["Reduction", "check_same_function", "hidden_layers_of", "reduce_stack
 _SWEEPS = 8
 # How many times a bound on rounding a difference may be.
 _SLACK = 8.0
-_TANH = activation("tanh")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +130,7 @@ def _reduced(layer: HiddenLayer, here: Domain, tol: float) -> tuple[HiddenLayer,
     interval = here.interval(layer.weights, layer.biases)
     narrow, proved = narrow_units(layer, interval=interval, ball=here.ball(), tol=tol)
     # Sussmann (1992), Theorem 1: units of tanh that are apart cannot be fewer.
-    return narrow, proved or layer.activation == _TANH
+    return narrow, proved or layer.activation == TANH
 
 
 def _is_optimal(stack: Stack, region: Domain, proved: bool) -> bool:
