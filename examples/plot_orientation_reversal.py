@@ -28,7 +28,7 @@ from skgeo.geometry.symmetry import (
     minimal_width,
     nullity_account,
 )
-from skgeo.geometry.symmetry.one_hidden import one_hidden
+from skgeo.geometry.symmetry.hidden_layer import one_hidden
 
 
 def relu_network(weights, biases, outputs, shift):

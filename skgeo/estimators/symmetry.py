@@ -18,9 +18,9 @@ from skgeo.geometry.symmetry.equivalence import equivalent
 from skgeo.geometry.symmetry.generators import SymmetryNetwork
 from skgeo.geometry.symmetry.hidden_units import LayerClasses, classify_network
 from skgeo.geometry.symmetry.nullity import NULLITY_LIMIT, measure_nullity
-from skgeo.geometry.symmetry.one_hidden import resolve_tolerance
 from skgeo.geometry.symmetry.report import EquivalenceReport
 from skgeo.geometry.symmetry.responses import unit_responses
+from skgeo.geometry.symmetry.tolerance import resolve_tolerance
 from skgeo.geometry.symmetry.units import UNIT_CLASSES
 from skgeo.linalg.threads import single_blas_thread
 from skgeo.models import ResolvedModel, resolve_model

@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
-from skgeo.network.activation_table import KINDS, Facts, Kind, elu_coefficients
+from skgeo.network.activation_table import KINDS, Facts, elu_coefficients
 
-__all__ = ["ACTIVATION_NAMES", "IDENTITY", "Activation", "Scales", "activation"]
+__all__ = [
+    "ACTIVATION_NAMES",
+    "IDENTITY",
+    "RELU",
+    "TANH",
+    "Activation",
+    "Scales",
+    "activation",
+    "as_activation",
+]
 
 # Which changes of scale an activation lets through: any a > 0, the two signs, any invertible
 # matrix, none, or (a slope for each unit) not known.
@@ -49,7 +58,7 @@ class Activation:
 
     def __call__(self, x: Tensor) -> Tensor:
         r"""Values :math:`\phi(x)`; units on the last axis of 1 or 2, or on axis 1 of more."""
-        return self._kind.function(x, **dict(self.options))
+        return KINDS[self.name].function(x, **dict(self.options))
 
     def derivative(self, x: Tensor) -> Tensor:
         r"""Values :math:`\phi'(x)`, at a kink what torch takes there."""
@@ -66,12 +75,12 @@ class Activation:
 
         Parameters
         ----------
-        low, high : Tensor of shape (d,), float64
-            May be infinite.
+        low, high : Tensor of one shape, float64
+            May be infinite. Units as in a call.
 
         Returns
         -------
-        tuple of two Tensors of shape (d,)
+        tuple of two Tensors of that shape
         """
         period = self._facts.period
         if math.isfinite(period):  # one period shows everything
@@ -156,6 +165,11 @@ class Activation:
         return slopes is not None and slopes[1] == 1.0 and slopes[0] != 1.0
 
     @property
+    def slopes(self) -> tuple[float, float] | None:
+        """Left and right of zero, where it is linear on either side; None for everything else."""
+        return self._facts.slopes
+
+    @property
     def slope(self) -> float:
         """Of a rectifier or the identity for negative arguments; NaN for everything else."""
         slopes = self._facts.slopes
@@ -178,13 +192,9 @@ class Activation:
             return "positive"
         return "sign" if self.is_odd else "none"
 
-    @cached_property
-    def _kind(self) -> Kind:
-        return KINDS[self.name]
-
-    @cached_property
+    @property
     def _facts(self) -> Facts:
-        return self._kind.facts(**dict(self.options))
+        return _facts(self.name, self.options)
 
     @cached_property
     def _key(self) -> tuple[Any, ...]:
@@ -193,8 +203,8 @@ class Activation:
         if facts.slopes is not None:
             return ("slopes", *facts.slopes)
         options = dict(self.options)
-        if self.name in ("hardtanh", "relu6", "clamp"):
-            return ("hardtanh", *facts.limits)
+        if facts.clamp is not None:
+            return ("clamp", *facts.clamp)
         if self.name in ("elu", "selu", "celu"):
             return ("elu", *elu_coefficients(self.name, options))
         return (self.name, *options.values())
@@ -206,7 +216,9 @@ class Activation:
         return hash(self._key)
 
     def __str__(self) -> str:
-        defaults = self._kind.defaults
+        if self.per_unit:
+            return f"{self.name}({len(dict(self.options)['weight'])} slopes)"
+        defaults = KINDS[self.name].defaults
         changed = [
             f"{k}={v:g}" if isinstance(v, float) else f"{k}={v!r}"
             for k, v in self.options
@@ -215,8 +227,14 @@ class Activation:
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
 
+@lru_cache(maxsize=1024)
+def _facts(name: str, options: tuple[tuple[str, Any], ...]) -> Facts:
+    """Worked out once for each function and its options."""
+    return KINDS[name].facts(**dict(options))
+
+
 ACTIVATION_NAMES = tuple(KINDS)
-IDENTITY = Activation("identity")
+IDENTITY, RELU, TANH = Activation("identity"), Activation("relu"), Activation("tanh")
 
 
 def activation(name: str, **options: Any) -> Activation:
@@ -244,7 +262,44 @@ def activation(name: str, **options: Any) -> Activation:
             f"{', '.join(kind.defaults) or 'none'}."
         )
     values = {key: options.get(key, default) for key, default in kind.defaults.items()}
-    return Activation(name, tuple((key, _plain(value)) for key, value in values.items()))
+    found = Activation(name, tuple((key, _plain(value)) for key, value in values.items()))
+    reason = _fault(found.name, found.options)
+    if reason:
+        raise SkgeoError(f"{found} is not a function: {reason}. Change its options.")
+    return found
+
+
+def as_activation(value: str | Activation) -> Activation:
+    """An activation as it is, or that of a name with torch's default options.
+
+    Raises
+    ------
+    SkgeoError
+        If the name is unknown, or `value` is neither.
+
+    Examples
+    --------
+    >>> str(as_activation("leaky_relu")), as_activation("leaky_relu").slope
+    ('leaky_relu', 0.01)
+    """
+    if isinstance(value, Activation):
+        return value
+    if isinstance(value, str):
+        return activation(value)
+    raise SkgeoError(
+        f"Got {value!r} as an activation; expected a name such as 'relu', or an Activation "
+        "(skgeo.network.activation makes one with options)."
+    )
+
+
+@lru_cache(maxsize=1024)
+def _fault(name: str, options: tuple[tuple[str, Any], ...]) -> str:
+    """Why torch does not compute this function; empty if it does."""
+    try:
+        value = Activation(name, options)(torch.zeros(1, dtype=torch.float64))
+    except (RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:
+        return str(error).split("\n")[0].rstrip(".")
+    return "" if bool(torch.isfinite(value).all()) else f"its value at 0 is {float(value[0])}"
 
 
 def _plain(value: Any) -> Any:

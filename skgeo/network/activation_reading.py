@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,22 +98,26 @@ def _are_numbers(options: Mapping[str, Any]) -> bool:
     return all(isinstance(value, bool | int | float | str) for value in options.values())
 
 
-# Functions and methods of torch, by what the table calls them.
-_ALIASES = {"clip": "clamp", "hardtanh_": "hardtanh", "log_sigmoid": "logsigmoid"}
-_FUNCTIONS: dict[Any, str] = {
-    getattr(home, spelt): name
-    for name in KINDS
-    if name not in ("identity", "prelu")
-    for spelt in (name, f"{name}_", *(k for k, v in _ALIASES.items() if v == name))
-    for home in (torch, F, torch.special, torch._C._nn)
-    if hasattr(home, spelt)
+# How calls are spelt: the row of the table, and its options in the order of the arguments.
+_CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
+    **{name: (name, tuple(kind.defaults)) for name, kind in KINDS.items()},
+    "elu": ("elu", ("alpha",)),
+    "clip": ("clamp", ("min", "max")),
+    "clamp_min": ("clamp", ("min",)),
+    "clamp_max": ("clamp", ("max",)),
+    "absolute": ("abs", ()),
+    "expit": ("sigmoid", ()),
 }
+del _CALLS["identity"], _CALLS["prelu"]
+_FUNCTIONS: dict[Any, str] = {
+    getattr(home, spelt + end): spelt
+    for spelt in _CALLS
+    for end in ("", "_")
+    for home in (torch, F, torch.special)
+    if hasattr(home, spelt + end)
+} | {abs: "abs", operator.abs: "abs"}
 _METHODS = {
-    spelt: name
-    for name in KINDS
-    if name not in ("identity", "prelu")
-    for spelt in (name, f"{name}_", *(k for k, v in _ALIASES.items() if v == name))
-    if hasattr(Tensor, spelt)
+    spelt + end: spelt for spelt in _CALLS for end in ("", "_") if hasattr(Tensor, spelt + end)
 }
 
 
@@ -132,26 +137,28 @@ def activation_call(
     Returns
     -------
     Activation or None
-        None where the function is none, or an option is computed by the network.
+        None where the function is not one, or an option is computed by the network.
 
     Examples
     --------
     >>> str(activation_call(F.hardtanh, (torch.zeros(2), -6, 6), {}))
     'hardtanh(min_val=-6, max_val=6)'
     """
+    if not method and target is F.rrelu:
+        return _rrelu_call(args, kwargs)
     try:
-        name = _METHODS.get(target) if method else _FUNCTIONS.get(target)
+        spelt = _METHODS.get(target) if method else _FUNCTIONS.get(target)
     except TypeError:  # not hashable
         return None
-    if name is None:
-        if not method and target is F.rrelu:
-            return _rrelu_call(args, kwargs)
-        return None
-    keys = [key for key in KINDS[name].defaults if key not in ("scale", "input_scale")]
-    options = dict(zip(keys, args[1:], strict=False)) | {
-        key: value for key, value in kwargs.items() if key in keys
-    }
-    options = {key: value for key, value in options.items() if value is not None}
+    return None if spelt is None else _read(*_CALLS[spelt], args, kwargs)
+
+
+def _read(
+    name: str, keys: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Activation | None:
+    """The activation of a call whose options come in this order."""
+    given = dict(zip(keys, args[1:], strict=False)) | {k: kwargs[k] for k in keys if k in kwargs}
+    options = {key: value for key, value in given.items() if value is not None}
     return activation(name, **options) if _are_numbers(options) else None
 
 
@@ -165,12 +172,9 @@ def _rrelu_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Activation 
     return activation("leaky_relu", negative_slope=(ends[0] + ends[1]) / 2)
 
 
-# Operations that torch's dispatcher sees, with their options in the order of their schema.
-_OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    name: (name, tuple(kind.defaults)) for name, kind in KINDS.items() if name != "prelu"
-} | {
-    "clamp_min": ("clamp", ("min",)),
-    "clamp_max": ("clamp", ("max",)),
+# Operations that torch's dispatcher sees.
+_OPERATIONS = _CALLS | {
+    "elu": ("elu", tuple(KINDS["elu"].defaults)),
     "log_sigmoid_forward": ("logsigmoid", ()),
 }
 
@@ -191,11 +195,4 @@ def activation_operation(
     -------
     Activation or None
     """
-    if name not in _OPERATIONS:
-        return None
-    kind, keys = _OPERATIONS[name]
-    options = dict(zip(keys, args[1:], strict=False)) | {
-        key: value for key, value in kwargs.items() if key in keys
-    }
-    options = {key: value for key, value in options.items() if value is not None}
-    return activation(kind, **options) if _are_numbers(options) else None
+    return _read(*_OPERATIONS[name], args, kwargs) if name in _OPERATIONS else None

@@ -32,6 +32,7 @@ class Facts:
     odd: bool = False
     falls: bool = False  # somewhere
     slopes: tuple[float, float] | None = None  # left and right of zero, if that is all there is
+    clamp: tuple[float, float] | None = None  # x, but between these two
     polynomial: bool = False  # piecewise: flat parts have derivative zero
 
 
@@ -116,8 +117,16 @@ def _bounded(low: float, high: float) -> Facts:
         return _two_slopes(0.0)
     if low == -_INF and high == 0.0:
         return _two_slopes(1.0, 0.0)
+    low = min(low, high)  # torch.clamp takes the upper end where they cross
     places = tuple(end for end in (low, high) if math.isfinite(end)) if low < high else ()
-    return Facts((low, high), places, odd=low == -high, turns=places, polynomial=True)
+    return Facts(
+        limits=(low, high),
+        kinks=places,
+        turns=places,
+        odd=low == -high,
+        polynomial=True,
+        clamp=(low, high),
+    )
 
 
 def _elu_facts(name: str) -> Callable[..., Facts]:
@@ -125,9 +134,11 @@ def _elu_facts(name: str) -> Callable[..., Facts]:
         alpha, scale, inner = elu_coefficients(name, options)
         if alpha * inner == 0.0:
             return _two_slopes(0.0, scale)
+        # alpha times 1 / alpha may be off by a rounding.
+        smooth = abs(alpha * inner - 1.0) < 1e-15
         return Facts(
             limits=(-scale * alpha if inner > 0 else scale * alpha * _INF, scale * _INF),
-            kinks=() if alpha * inner == 1.0 else (0.0,),
+            kinks=() if smooth else (0.0,),
             bends=(0.0,),
             turns=(0.0,),
             falls=alpha * inner < 0,
@@ -150,12 +161,11 @@ def _shrink_facts(lambd: float, *, hard: bool) -> Facts:
 
 
 def _threshold_facts(threshold: float, value: float) -> Facts:
-    if threshold == 0.0 and value == 0.0:
-        return _two_slopes(0.0)
+    if value == threshold:
+        return _bounded(threshold, _INF)
     place = (threshold,)
-    steps = () if value == threshold else place
     falls = value > threshold
-    return Facts((value, _INF), place, steps, turns=place, falls=falls, polynomial=True)
+    return Facts((value, _INF), place, place, turns=place, falls=falls, polynomial=True)
 
 
 def _softplus_facts(beta: float, threshold: float) -> Facts:

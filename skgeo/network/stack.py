@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,8 @@ class Stack:
         Dotted names of the modules of the layers.
     kinds : tuple of str
         ``"linear"`` or ``"conv"``.
+    settings : tuple of tuple
+        Stride, padding, padding mode and dilation of each convolution; empty for linear layers.
     spreads : tuple of int
         Of each layer but the last: neighbouring input columns of the next layer that belong to one
         unit. 1 but for a convolution that is flattened into a linear layer.
@@ -48,6 +50,7 @@ class Stack:
     activations: tuple[Activation, ...]
     names: tuple[str, ...]
     kinds: tuple[str, ...]
+    settings: tuple[tuple[Any, ...], ...]
     spreads: tuple[int, ...]
     dtype: torch.dtype
     module: nn.Module = field(repr=False)
@@ -61,6 +64,34 @@ class Stack:
     def widths(self) -> tuple[int, ...]:
         """Inputs of the first layer, units of each hidden one, outputs of the last."""
         return (self.weights[0].shape[1], *(weight.shape[0] for weight in self.weights))
+
+    def arguments(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor] | None = None,
+        biases: Sequence[Tensor | None] | None = None,
+    ) -> Iterator[Tensor]:
+        """What goes into each activation, and the outputs last, of linear layers.
+
+        Of (N, n) numbers, in float64; with other weights, if they are given.
+        """
+        weights = self.weights if weights is None else weights
+        biases = self.biases if biases is None else biases
+        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            z = nn.functional.linear(x, weight, bias)
+            yield z
+            if index < len(self.activations):
+                x = self.activations[index](z)
+
+    def outputs(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor] | None = None,
+        biases: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """The last of :meth:`arguments`."""
+        *_, last = self.arguments(x, weights, biases)
+        return last
 
     def rebuild(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> nn.Module:
         """Make a module of the same classes with other weights, on the device of the first.
@@ -252,7 +283,10 @@ def _as_stack(
     )
     spreads = []
     for before, after, flat in zip(weights, weights[1:], flattened, strict=False):
-        spread, rest = divmod(after.shape[1], before.shape[0])
+        if before.shape[0] == after.shape[1] == 0:  # a layer without units
+            spreads.append(1)
+            continue
+        spread, rest = divmod(after.shape[1], max(before.shape[0], 1))
         spatial = before.dim() > 2 and after.dim() == 2
         if rest or spread == 0 or (spread > 1 and not (flat and spatial)):
             raise SkgeoError(
@@ -266,10 +300,27 @@ def _as_stack(
         tuple(activations),
         tuple(str(node.module) for node in nodes),
         tuple(node.kind for node in nodes),
+        tuple(
+            _settings(layer) if node.kind == "conv" else ()
+            for node, layer in zip(nodes, layers, strict=True)
+        ),
         tuple(spreads),
         layers[0].weight.dtype,
         unwrap(module),
     )
+
+
+def _settings(layer: Any) -> tuple[Any, ...]:
+    """Stride, padding at both ends of each axis, padding mode and dilation of a convolution."""
+    if layer.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        padding = tuple((total // 2, total - total // 2) for total in totals)
+    elif layer.padding == "valid":
+        padding = tuple((0, 0) for _ in layer.kernel_size)
+    else:
+        padding = tuple((each, each) for each in layer.padding)
+    mode = layer.padding_mode if any(map(any, padding)) else "zeros"
+    return tuple(layer.stride), padding, mode, tuple(layer.dilation)
 
 
 def _parameter(values: Tensor, like: Tensor, requires_grad: bool) -> nn.Parameter:

@@ -165,7 +165,9 @@ def describe_call(
         plain = _FUNCTIONS.get(target, "")
     found = activation_call(target, args, kwargs, method=method)
     if found is not None:
-        return Step("activation", found.name, found)
+        return (
+            Step("identity", name) if found.is_identity else Step("activation", found.name, found)
+        )
     if plain == "flatten":
         start = _option(args, kwargs, 1, "start_dim", 0)
         end = _option(args, kwargs, 2, "end_dim", -1)

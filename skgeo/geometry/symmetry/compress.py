@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,18 +13,22 @@ from torch import Tensor, nn
 from skgeo.data import as_samples
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.domains import Domain, read_domain
+from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
 from skgeo.geometry.symmetry.hinge_equivalence import difference_network
 from skgeo.geometry.symmetry.hinges import hinge_form
-from skgeo.geometry.symmetry.merging import LayerUnits, fold_affine, merge_units, narrow_units
-from skgeo.geometry.symmetry.one_hidden import OneHidden, resolve_tolerance
+from skgeo.geometry.symmetry.merging import fold_affine
+from skgeo.geometry.symmetry.reduction import (
+    Reduction,
+    check_same_function,
+    hidden_layers_of,
+    reduce_stack,
+)
+from skgeo.geometry.symmetry.tolerance import resolve_tolerance
 from skgeo.geometry.symmetry.width_curve import WidthError, width_curve
+from skgeo.network.activation import RELU
 from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["CompressionReport", "compress"]
-
-_SWEEPS = 8
-# Layers whose units have no activation, or each its own.
-_UNTOUCHED = ("identity", "prelu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +126,8 @@ def compress(
     Raises
     ------
     SkgeoError
-        If the network is no such chain, or X is missing or does not fit.
+        If the network is not such a chain, X is missing or does not fit, or the outputs turn out
+        to differ on the domain by more than rounding explains.
 
     Notes
     -----
@@ -155,53 +161,31 @@ def compress(
     """
     stack = read_stack(net, forward=forward)
     inputs = _read_inputs(stack, X, needed=domain is not None or not exact)
-    precision = torch.finfo(stack.dtype).eps
-    tol = resolve_tolerance(tol, precision)
+    tol = resolve_tolerance(tol, torch.finfo(stack.dtype).eps)
     region = read_domain(stack, domain, inputs)
-    layers = _read_layers(stack)
-    biased = tuple(bias is not None for bias in stack.biases)
-    weights = list(stack.weights)
-    biases = [_bias(stack, i) for i in range(stack.depth)]
-    proved = False
-    for _ in range(_SWEEPS):
-        widths = [len(weight) for weight in weights]
-        for i in reversed(range(len(layers))):
-            layers[i] = replace(
-                layers[i],
-                weights=weights[i],
-                biases=biases[i],
-                outputs=weights[i + 1],
-                shift=biases[i + 1],
-            )
-            if stack.activations[i] in _UNTOUCHED:
-                continue
-            layers[i], proved = _reduced(layers[i], region, weights, biases, i, tol, precision)
-            weights[i], biases[i] = layers[i].weights, layers[i].biases
-            weights[i + 1], biases[i + 1] = layers[i].outputs, layers[i].shift
-        if widths == [len(weight) for weight in weights]:
-            break
-    given = [
-        bias if had or bool((bias != 0).any()) else None
-        for bias, had in zip(biases, biased, strict=True)
-    ]
-    module = stack.rebuild(weights, given)
+    found = reduce_stack(stack, region, tol=tol)
+    module = stack.rebuild(found.weights, found.biases)
     shape = None if inputs is None else tuple(inputs.shape[1:])
-    first, second = _evaluators(stack, weights, given, forward)
-    error = _difference(first, second, region.inside(), shape)
+    # Not the module that is returned, which stays in its own dtype.
+    pair = stack.rebuild(stack.weights, stack.biases), copy.deepcopy(module)
+    first, second = (_evaluator(each, forward, shape) for each in pair)
+    error = check_same_function(stack, found, region, first, second, tol)
     outside = region.outside()
     return CompressionReport(
         module=module,
         domain=domain,
         layers=stack.names[:-1],
         widths_before=stack.widths[1:-1],
-        widths=tuple(len(weight) for weight in weights[:-1]),
-        units=tuple(layer.units for layer in layers),
-        optimal=_optimal(stack, region, proved),
+        widths=found.widths,
+        units=tuple(layer.units for layer in found.layers if layer.units is not None),
+        optimal=found.optimal,
         error=error,
         error_outside=(
-            float("nan") if outside is None else _difference(first, second, outside, shape)
+            float("nan")
+            if outside is None
+            else float((first(outside) - second(outside)).abs().max())
         ),
-        error_bound=error if domain == "data" else _bound(stack, layers, region, tol),
+        error_bound=error if domain == "data" else _bound(stack, found, region, tol),
         tol=tol,
         curve=() if exact else width_curve(stack, region.samples),
     )
@@ -219,101 +203,42 @@ def _read_inputs(stack: Stack, X: Any, *, needed: bool) -> Tensor | None:
     return inputs.to("cpu", torch.float64)
 
 
-def _bias(stack: Stack, i: int) -> Tensor:
-    bias = stack.biases[i]
-    return torch.zeros(len(stack.weights[i]), dtype=torch.float64) if bias is None else bias
-
-
-def _read_layers(stack: Stack) -> list[LayerUnits]:
-    """The hidden layers as they are."""
-    return [
-        LayerUnits(
-            stack.weights[i],
-            _bias(stack, i),
-            stack.weights[i + 1],
-            _bias(stack, i + 1),
-            stack.activations[i],
-            stack.slopes[i],
-            torch.arange(len(stack.weights[i])),
-        )
-        for i in range(stack.depth - 1)
-    ]
-
-
-def _reduced(
-    layer: LayerUnits,
-    region: Domain,
-    weights: list[Tensor],
-    biases: list[Tensor],
-    i: int,
-    tol: float,
-    precision: float,
-) -> tuple[LayerUnits, bool]:
-    """One hidden layer with fewer units, and whether no fewer do."""
-    here = region.at(weights, biases, i)
-    layer = merge_units(layer, interval=here.interval(layer.weights, layer.biases), tol=tol)
-    interval = here.interval(layer.weights, layer.biases)
-    narrow, proved = narrow_units(
-        layer, interval=interval, ball=here.ball(), tol=tol, precision=precision
-    )
-    return narrow, proved or layer.activation == "tanh"
-
-
-def _optimal(stack: Stack, region: Domain, proved: bool) -> bool:
-    """Whether the proof for the one hidden layer covers the domain."""
-    if stack.depth == 1:
-        return True
-    if stack.depth > 2 or region.kind == "data" or not proved:
-        return False
-    return region.kind is None or (stack.activations[0] == "relu" and region.is_solid())
-
-
-def _evaluators(
-    stack: Stack,
-    weights: list[Tensor],
-    biases: list[Tensor | None],
+def _evaluator(
+    module: nn.Module,
     forward: Callable[[Any, Any], Any] | None,
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Both networks with the weights of their dtype, run in float64."""
-
-    def evaluator(module: nn.Module) -> Callable[[Tensor], Tensor]:
-        module = module.double().cpu().eval()
-        return module if forward is None else lambda points: forward(module, points)
-
-    before, after = stack.rebuild(stack.weights, stack.biases), stack.rebuild(weights, biases)
-    return evaluator(before), evaluator(after)
-
-
-def _difference(
-    first: Callable[[Tensor], Tensor],
-    second: Callable[[Tensor], Tensor],
-    points: Tensor,
     shape: tuple[int, ...] | None,
-) -> float:
-    if shape is not None:
-        points = points.reshape(len(points), *shape)
-    with torch.no_grad():
-        return float((first(points) - second(points)).abs().max())
+) -> Callable[[Tensor], Tensor]:
+    """A module with the weights of its dtype, run in float64 on rows of numbers."""
+    module = module.double().cpu().eval()
+
+    def evaluate(points: Tensor) -> Tensor:
+        inputs = points if shape is None else points.reshape(len(points), *shape)
+        with torch.no_grad():
+            found = module(inputs) if forward is None else forward(module, inputs)
+        return found.reshape(len(points), -1)
+
+    return evaluate
 
 
-def _bound(stack: Stack, layers: list[LayerUnits], region: Domain, tol: float) -> float:
+def _bound(stack: Stack, found: Reduction, region: Domain, tol: float) -> float:
     """Bound on the difference of two one-hidden-layer ReLU networks on a domain."""
-    if stack.activations != ("relu",):
+    if stack.activations != (RELU,):
         return float("nan")
     networks = []
     # Weights as the modules hold them, in their own precision.
+    (layer,) = found.layers
     rounded = replace(
-        layers[0],
-        weights=layers[0].weights.to(stack.dtype).double(),
-        biases=layers[0].biases.to(stack.dtype).double(),
-        outputs=layers[0].outputs.to(stack.dtype).double(),
-        shift=layers[0].shift.to(stack.dtype).double(),
+        layer,
+        weights=layer.weights.to(stack.dtype).double(),
+        biases=layer.biases.to(stack.dtype).double(),
+        outputs=layer.outputs.to(stack.dtype).double(),
+        shift=layer.shift.to(stack.dtype).double(),
     )
     here = region.at([], [], 0)
-    for layer in (_read_layers(stack)[0], rounded):
+    for layer in (*hidden_layers_of(stack), rounded):
         interval = here.interval(layer.weights, layer.biases) if region.kind else None
         rest, linear, _ = fold_affine(layer, interval=interval)
-        networks.append(OneHidden(rest.weights, rest.biases, rest.outputs, rest.shift, linear))
+        networks.append(HiddenLayer(rest.weights, rest.biases, rest.outputs, rest.shift, linear))
     form = hinge_form(difference_network(*networks), tol=tol)
     reach = 1.0 + region.radius()
     weight = (form.jumps.abs() * form.offsets.abs().clamp(min=1)[:, None]).sum(0)

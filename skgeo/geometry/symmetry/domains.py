@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from skgeo.exceptions import SkgeoError
+from skgeo._arguments import check_option
 from skgeo.geometry.symmetry.units import Interval, box_interval, data_interval
+from skgeo.network.activation import Activation
 from skgeo.network.stack import Stack
 
 __all__ = ["Domain", "read_domain"]
@@ -19,13 +19,6 @@ __all__ = ["Domain", "read_domain"]
 _POINTS = 1000
 # How much wider than the domain the points outside it are strewn.
 _WIDER = 4.0
-_MONOTONE: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda x: x,
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "softplus": F.softplus,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,45 +29,32 @@ class Domain:
     ----------
     kind : {None, "box", "data"}
         Of the inputs of the network.
-    low, high : Tensor of shape (n,) or None
-        Box around the inputs of this layer, infinite where there is no bound; None where an
-        activation before is not known.
+    low, high : Tensor of shape (n,)
+        Box around the inputs of this layer, infinite where there is no bound.
     samples : Tensor of shape (N, n)
-        Inputs of this layer at the samples; no rows where they are not known.
-    activations : tuple of str
-    slopes : tuple of float
+        Inputs of this layer at the samples.
+    activations : tuple of Activation
     """
 
     kind: Literal["box", "data"] | None
-    low: Tensor | None
-    high: Tensor | None
+    low: Tensor
+    high: Tensor
     samples: Tensor
-    activations: tuple[str, ...]
-    slopes: tuple[float, ...]
+    activations: tuple[Activation, ...]
 
     def at(self, weights: Sequence[Tensor], biases: Sequence[Tensor], layer: int) -> Domain:
         """Inputs of a hidden layer, for the domain of the network's own inputs."""
         low, high, samples = self.low, self.high, self.samples
         for i in range(layer):
-            function = self._function(i)
-            if function is None or low is None or high is None:
-                return replace(self, low=None, high=None, samples=samples[:0])
-            samples = function(samples @ weights[i].T + biases[i])
-            low, high = (function(v) for v in box_interval(weights[i], biases[i], low, high))
+            activation = self.activations[i]
+            samples = activation(samples @ weights[i].T + biases[i])
+            low, high = activation.image(*box_interval(weights[i], biases[i], low, high))
         return replace(self, low=low, high=high, samples=samples)
 
-    def _function(self, i: int) -> Callable[[Tensor], Tensor] | None:
-        if self.activations[i] == "leaky_relu" and self.slopes[i] >= 0:
-            slope = self.slopes[i]
-            return lambda x: F.leaky_relu(x, slope)
-        return _MONOTONE.get(self.activations[i])
-
-    def interval(self, weights: Tensor, biases: Tensor) -> Interval | None:
+    def interval(self, weights: Tensor, biases: Tensor) -> Interval:
         """Bounds of the pre-activations of a layer that reads these inputs."""
         if self.kind == "data" and len(self.samples):
             return data_interval(weights, biases, self.samples)
-        if self.low is None or self.high is None:
-            return None
         return box_interval(weights, biases, self.low, self.high)
 
     def ball(self) -> tuple[Tensor, float] | None:
@@ -82,22 +62,20 @@ class Domain:
         if self.kind == "data" and len(self.samples):
             centre = self.samples.mean(0)
             return centre, float(torch.linalg.vector_norm(self.samples - centre, dim=1).max())
-        if self.low is None or self.high is None or not bool(torch.isfinite(self._width()).all()):
+        if not bool(torch.isfinite(self._width()).all()):
             return None
         return (self.low + self.high) / 2, float(torch.linalg.vector_norm(self._width())) / 2
 
     def _width(self) -> Tensor:
-        assert self.low is not None
-        assert self.high is not None
         return self.high - self.low
 
     def is_solid(self) -> bool:
         """Whether the box has an inside."""
-        return self.low is not None and bool((self._width() > 0).all())
+        return bool((self._width() > 0).all())
 
     def radius(self) -> float:
         """Largest norm of an input, 0 where there is none."""
-        if self.kind is None or self.low is None or self.high is None:
+        if self.kind is None:
             return 0.0
         return float(torch.linalg.vector_norm(torch.maximum(self.low.abs(), self.high.abs())))
 
@@ -108,12 +86,11 @@ class Domain:
         n = self.samples.shape[1]
         if self.kind is None:
             return torch.cat([self.samples, 3 * _normal(_POINTS, n)])
-        assert self.low is not None
         return torch.cat([self.samples, self.low + _uniform(_POINTS, n) * self._width()])
 
     def outside(self) -> Tensor | None:
         """Random points outside the domain, in a box four times as wide; None if it is all."""
-        if self.kind is None or self.low is None or self.high is None:
+        if self.kind is None:
             return None
         n = len(self.low)
         middle, width = (self.low + self.high) / 2, self._width()
@@ -143,8 +120,7 @@ def read_domain(stack: Stack, kind: Literal["box", "data"] | None, inputs: Tenso
     SkgeoError
         If `kind` is none of these.
     """
-    if kind not in (None, "box", "data"):
-        raise SkgeoError(f"domain={kind!r}: expected None, 'box' or 'data'.")
+    check_option("domain", kind, (None, "box", "data"))
     n = stack.widths[0]
     if inputs is None:
         samples = torch.zeros((0, n), dtype=torch.float64)
@@ -154,7 +130,7 @@ def read_domain(stack: Stack, kind: Literal["box", "data"] | None, inputs: Tenso
     high = -low
     if kind is not None:
         low, high = samples.amin(0), samples.amax(0)
-    return Domain(kind, low, high, samples, stack.activations, stack.slopes)
+    return Domain(kind, low, high, samples, stack.activations)
 
 
 def _normal(count: int, n: int) -> Tensor:

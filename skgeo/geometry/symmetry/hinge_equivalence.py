@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
+from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
 from skgeo.geometry.symmetry.hinges import HingeForm, hinge_form, relative
-from skgeo.geometry.symmetry.one_hidden import OneHidden, resolve_tolerance
 from skgeo.geometry.symmetry.report import EquivalenceReport
+from skgeo.geometry.symmetry.tolerance import resolve_tolerance
 
 __all__ = ["UnitMap", "compare_hinges", "difference_network", "unit_map"]
 
@@ -45,16 +46,16 @@ class UnitMap:
     residual: float
 
 
-def difference_network(a: OneHidden, b: OneHidden) -> OneHidden:
+def difference_network(a: HiddenLayer, b: HiddenLayer) -> HiddenLayer:
     """The network a - b: the units of a, then those of b with their outputs negated.
 
     Parameters
     ----------
-    a, b : OneHidden
+    a, b : HiddenLayer
 
     Returns
     -------
-    OneHidden
+    HiddenLayer
 
     Raises
     ------
@@ -63,7 +64,7 @@ def difference_network(a: OneHidden, b: OneHidden) -> OneHidden:
 
     Examples
     --------
-    >>> from skgeo.geometry.symmetry.one_hidden import one_hidden
+    >>> from skgeo.geometry.symmetry.hidden_layer import one_hidden
     >>> net = one_hidden([[1.0]], [0.0], [[1.0]])
     >>> difference_network(net, net)(torch.tensor([[5.0]], dtype=torch.float64))
     tensor([[0.]], dtype=torch.float64)
@@ -79,7 +80,7 @@ def difference_network(a: OneHidden, b: OneHidden) -> OneHidden:
     if a.skip is not None or b.skip is not None:
         zero = a.weights.new_zeros((a.n_outputs, a.n_inputs))
         skip = (zero if a.skip is None else a.skip) - (zero if b.skip is None else b.skip)
-    return OneHidden(
+    return HiddenLayer(
         torch.cat([a.weights, b.weights]),
         torch.cat([a.biases, b.biases]),
         torch.cat([a.outputs, -b.outputs], dim=1),
@@ -90,12 +91,12 @@ def difference_network(a: OneHidden, b: OneHidden) -> OneHidden:
     )
 
 
-def compare_hinges(a: OneHidden, b: OneHidden, *, tol: Any = "auto") -> EquivalenceReport:
+def compare_hinges(a: HiddenLayer, b: HiddenLayer, *, tol: Any = "auto") -> EquivalenceReport:
     """Decide whether two one-hidden-layer ReLU networks are one function, with evidence.
 
     Parameters
     ----------
-    a, b : OneHidden
+    a, b : HiddenLayer
         Of any widths.
     tol : "auto" or float, default="auto"
         Relative, as in :func:`~skgeo.geometry.symmetry.hinges.hinge_form`.
@@ -123,7 +124,7 @@ def compare_hinges(a: OneHidden, b: OneHidden, *, tol: Any = "auto") -> Equivale
 
     Examples
     --------
-    >>> from skgeo.geometry.symmetry.one_hidden import one_hidden
+    >>> from skgeo.geometry.symmetry.hidden_layer import one_hidden
     >>> a = one_hidden([[1.0], [-1.0]], [-1.0, -1.0], [[1.0, 1.0]], [2.0])
     >>> b = one_hidden([[-1.0], [1.0]], [1.0, 1.0], [[1.0, 1.0]])
     >>> report = compare_hinges(a, b)
@@ -180,7 +181,7 @@ def compare_hinges(a: OneHidden, b: OneHidden, *, tol: Any = "auto") -> Equivale
 
 
 def _difference_form(
-    a: OneHidden, b: OneHidden, difference: OneHidden, tol: float
+    a: HiddenLayer, b: HiddenLayer, difference: HiddenLayer, tol: float
 ) -> tuple[HingeForm, float]:
     """Form of the difference, and its size.
 
@@ -212,12 +213,12 @@ def _largest_part(form: HingeForm) -> str:
     return "the constants differ"
 
 
-def unit_map(a: OneHidden, b: OneHidden, form: HingeForm) -> UnitMap | None:
+def unit_map(a: HiddenLayer, b: HiddenLayer, form: HingeForm) -> UnitMap | None:
     """Match units boundary by boundary and measure how well a becomes b.
 
     Parameters
     ----------
-    a, b : OneHidden
+    a, b : HiddenLayer
     form : HingeForm
         Of their difference.
 
@@ -251,13 +252,13 @@ def unit_map(a: OneHidden, b: OneHidden, form: HingeForm) -> UnitMap | None:
     return best
 
 
-def _inert(network: OneHidden, norms: Tensor) -> Tensor:
+def _inert(network: HiddenLayer, norms: Tensor) -> Tensor:
     """Units that are constants, or that nothing reads."""
     return (norms == 0) | (network.outputs == 0).all(0)
 
 
 def _matching_order(
-    network: OneHidden, form: HingeForm, units: slice, inert: Tensor, by_side: bool
+    network: HiddenLayer, form: HingeForm, units: slice, inert: Tensor, by_side: bool
 ) -> Tensor:
     """Units sorted by boundary, then by side if asked, then by a projection of their jumps."""
     generator = torch.Generator().manual_seed(7)
@@ -270,7 +271,7 @@ def _matching_order(
 
 
 def _measured(
-    a: OneHidden, b: OneHidden, form: HingeForm, permutation: Tensor, inert_b: Tensor
+    a: HiddenLayer, b: HiddenLayer, form: HingeForm, permutation: Tensor, inert_b: Tensor
 ) -> UnitMap:
     """Transform a and compare it with b, number by number."""
     d = a.n_units
@@ -319,12 +320,12 @@ def _scattered(mask: Tensor, permutation: Tensor) -> Tensor:
     return result
 
 
-def _constants(network: OneHidden, norms: Tensor) -> Tensor:
+def _constants(network: HiddenLayer, norms: Tensor) -> Tensor:
     """What units without incoming weights add to the outputs."""
     return network.outputs @ torch.where(norms == 0, network.biases.clamp(min=0), 0.0)
 
 
-def _candidates(network: OneHidden, form: HingeForm) -> Tensor:
+def _candidates(network: HiddenLayer, form: HingeForm) -> Tensor:
     """Inputs where a non-zero network of hinges is likely to be far from zero.
 
     Beside the boundary with the largest jump, J: at three points in a row across a boundary, no

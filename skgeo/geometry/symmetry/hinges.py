@@ -16,7 +16,9 @@ from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.grouping import group_rows
-from skgeo.geometry.symmetry.one_hidden import OneHidden, resolve_tolerance
+from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
+from skgeo.geometry.symmetry.tolerance import resolve_tolerance
+from skgeo.network.activation import RELU
 
 __all__ = ["HingeForm", "hinge_form", "relative"]
 
@@ -91,7 +93,7 @@ class HingeForm:
 
 
 def hinge_form(
-    network: OneHidden,
+    network: HiddenLayer,
     *,
     tol: Any = "auto",
     seed: int = 0,
@@ -106,7 +108,7 @@ def hinge_form(
 
     Parameters
     ----------
-    network : OneHidden
+    network : HiddenLayer
     tol : "auto" or float, default="auto"
         Boundaries :math:`(u, t)` closer than this, :math:`t` relative to
         :math:`\sqrt{1 + t^2}`, are one. A jump is dropped when it is below `tol` times what was
@@ -135,7 +137,7 @@ def hinge_form(
     --------
     Orientation reversal: ``relu(x-1) + relu(-x-1) + 2 = relu(-x+1) + relu(x+1)``.
 
-    >>> from skgeo.geometry.symmetry.one_hidden import one_hidden
+    >>> from skgeo.geometry.symmetry.hidden_layer import one_hidden
     >>> a = hinge_form(one_hidden([[1.0], [-1.0]], [-1.0, -1.0], [[1.0, 1.0]], [2.0]))
     >>> b = hinge_form(one_hidden([[-1.0], [1.0]], [1.0, 1.0], [[1.0, 1.0]]))
     >>> bool(torch.equal(a.jumps, b.jumps) and torch.equal(a.offsets, b.offsets))
@@ -143,8 +145,8 @@ def hinge_form(
     >>> bool(torch.equal(a.linear, b.linear) and torch.equal(a.constant, b.constant))
     True
     """
-    if network.activation != "relu":
-        raise SkgeoError(f"activation {network.activation!r}: hinge forms are those of ReLU.")
+    if network.activation != RELU:
+        raise SkgeoError(f"The activation is {network.activation}; hinge forms are those of ReLU.")
     tol = resolve_tolerance(tol, network.precision)
     w, b, q = network.weights, network.biases, network.outputs
     d, n = w.shape

@@ -2,160 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
 from skgeo.geometry.symmetry.minimal_width import minimal_width
-from skgeo.geometry.symmetry.one_hidden import OneHidden
 from skgeo.geometry.symmetry.units import Interval, unit_boundaries
+from skgeo.network.activation import RELU
 
-__all__ = ["LayerUnits", "fold_affine", "merge_units", "narrow_units"]
-
-_POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "silu": F.silu,
-    "softplus": F.softplus,
-}
+__all__ = ["fold_affine", "merge_units", "narrow_units"]
 
 
-@dataclass(frozen=True, eq=False)
-class LayerUnits:
-    """A hidden layer :math:`c + \\sum_i q_i \\phi(w_i^T h + b_i)` and where its units came from.
-
-    Attributes
-    ----------
-    weights : Tensor of shape (d, n)
-    biases : Tensor of shape (d,)
-    outputs : Tensor of shape (k, d)
-    shift : Tensor of shape (k,)
-    activation : str
-    slope : float
-        Of a rectifier for negative arguments.
-    units : Tensor of shape (d_before,)
-        int64; for each unit there once was, the one it has become part of, -1 where it is gone or
-        in the biases.
-    """
-
-    weights: Tensor
-    biases: Tensor
-    outputs: Tensor
-    shift: Tensor
-    activation: str
-    slope: float
-    units: Tensor
-
-    @property
-    def width(self) -> int:
-        """Number of units."""
-        return len(self.weights)
-
-    @property
-    def rectifier(self) -> bool:
-        """Whether the activation is linear on either side of zero."""
-        return self.activation in ("relu", "leaky_relu")
-
-    def constant(self, values: Tensor) -> Tensor | None:
-        """The activation at some values; None for one that is not known here."""
-        if self.activation == "leaky_relu":
-            return F.leaky_relu(values, self.slope)
-        function = _POINTWISE.get(self.activation)
-        return None if function is None else function(values)
-
-    def keep(self, which: Tensor) -> LayerUnits:
-        """Only some units, given by a mask."""
-        number = torch.full((self.width + 1,), -1, dtype=torch.int64)
-        number[:-1][which] = torch.arange(int(which.sum()))
-        return replace(
-            self,
-            weights=self.weights[which],
-            biases=self.biases[which],
-            outputs=self.outputs[:, which],
-            units=number[self.units],
-        )
-
-
-def merge_units(layer: LayerUnits, *, interval: Interval | None, tol: float) -> LayerUnits:
+def merge_units(layer: HiddenLayer, *, interval: Interval | None, tol: float) -> HiddenLayer:
     """Drop units without effect, put constant ones into the bias, and merge equal ones.
 
     Rows that stay are left as they are, number by number.
 
     Parameters
     ----------
-    layer : LayerUnits
+    layer : HiddenLayer
     interval : tuple of two Tensors of shape (d,), optional
-        Bounds of the pre-activations on the domain; ReLU units that are never positive go.
+        Bounds of the pre-activations on the domain; units that are constant there go.
     tol : float
         Relative.
 
     Returns
     -------
-    LayerUnits
+    HiddenLayer
     """
     w, b, q = layer.weights, layer.biases, layer.outputs
+    if layer.n_units == 0:
+        return layer
+    homogeneous = layer.activation.scales == "positive"
     size = torch.hypot(torch.linalg.vector_norm(w, dim=1), b)
-    masses = torch.linalg.vector_norm(q, dim=0) * (size if layer.rectifier else 1.0)
-    read = masses > tol * (masses.mean() if len(masses) else 1.0)
-    flat = torch.linalg.vector_norm(w, dim=1) <= tol * size
-    values = layer.constant(b)
-    shift = layer.shift
-    if values is None:
-        flat = torch.zeros_like(flat)
-    else:
-        shift = shift + q[:, flat] @ values[flat]
-    dead = torch.zeros_like(flat)
-    if interval is not None and layer.activation == "relu":
-        dead = interval[1] <= 0
-    layer = replace(layer, shift=shift).keep(read & ~flat & ~dead)
-    if layer.width == 0:
+    masses = torch.linalg.vector_norm(q, dim=0) * (size if homogeneous else 1.0)
+    read = masses > tol * masses.mean()
+    constant = torch.linalg.vector_norm(w, dim=1) <= tol * size
+    values = layer.activation(b)
+    if interval is not None:
+        low, high = layer.activation.image(*interval)
+        still = (low == high) & ~constant
+        constant, values = constant | still, torch.where(still, low, values)
+    shift = layer.shift + q[:, constant] @ values[constant]
+    layer = replace(layer, shift=shift).keep(read & ~constant)
+    if layer.n_units == 0:
         return layer
     w, q = layer.weights, layer.outputs
     label, side, _ = unit_boundaries(w, layer.biases, layer.activation, tol)
-    if layer.activation == "tanh":
+    if layer.activation.scales == "sign":
         place, sign = label, side.double()
     else:
         place, sign = 2 * label + (side > 0).long(), torch.ones(len(side), dtype=torch.float64)
     _, place = place.unique(return_inverse=True)
-    number = torch.arange(layer.width)
-    first = torch.full((int(place.max()) + 1,), layer.width, dtype=torch.int64)
+    number = torch.arange(layer.n_units)
+    first = torch.full((int(place.max()) + 1,), layer.n_units, dtype=torch.int64)
     first = first.scatter_reduce(0, place, number, "amin")
     head = first[place]
     factor = sign * sign[head]
-    if layer.rectifier:
+    if homogeneous:
         norms = torch.linalg.vector_norm(w, dim=1)
         factor = factor * norms / norms[head]
     scaled = q * factor
     summed = torch.zeros_like(q).index_add_(1, head, scaled)
     gross = torch.zeros_like(q).index_add_(1, head, scaled.abs())
     left = (summed.abs() > tol * gross).any(0) & (head == number)
-    merged = replace(layer, outputs=summed, units=_follow(layer.units, head))
+    merged = replace(layer, outputs=summed, units=layer.followed(head))
     return merged.keep(left)
 
 
-def _follow(units: Tensor, then: Tensor) -> Tensor:
-    """Compose two maps of units, -1 staying what it is."""
-    padded = torch.cat([then, then.new_tensor([-1])])
-    return padded[units]
-
-
 def fold_affine(
-    layer: LayerUnits, *, interval: Interval | None
-) -> tuple[LayerUnits, Tensor, Tensor]:
+    layer: HiddenLayer, *, interval: Interval | None
+) -> tuple[HiddenLayer, Tensor, Tensor]:
     """Take out the units of a rectifier that are affine on the domain.
 
     Parameters
     ----------
-    layer : LayerUnits
+    layer : HiddenLayer
     interval : tuple of two Tensors of shape (d,) or None
 
     Returns
     -------
-    layer : LayerUnits
+    layer : HiddenLayer
         The other units, with the constants in the shift.
     linear : Tensor of shape (k, n)
         The linear part of those taken out.
@@ -163,12 +92,14 @@ def fold_affine(
         Their indices.
     """
     zero = layer.weights.new_zeros((len(layer.outputs), layer.weights.shape[1]))
-    if interval is None or not layer.rectifier:
+    if interval is None or not layer.activation.is_rectifier:
         return layer, zero, torch.zeros(0, dtype=torch.int64)
     positive, negative = interval[0] >= 0, interval[1] <= 0
     affine = positive | negative
     # Not torch.where on two numbers: that rounds the slope to float32.
-    factor = torch.full_like(layer.biases, layer.slope).masked_fill(positive, 1.0)[affine]
+    factor = torch.full_like(layer.biases, layer.activation.slope).masked_fill(positive, 1.0)[
+        affine
+    ]
     outputs = layer.outputs[:, affine] * factor
     shift = layer.shift + outputs @ layer.biases[affine]
     linear = outputs @ layer.weights[affine]
@@ -176,53 +107,42 @@ def fold_affine(
 
 
 def narrow_units(
-    layer: LayerUnits,
+    layer: HiddenLayer,
     *,
     interval: Interval | None,
     ball: tuple[Tensor, float] | None,
     tol: float,
-    precision: float,
-) -> tuple[LayerUnits, bool]:
+) -> tuple[HiddenLayer, bool]:
     """Rewrite a layer of rectifiers with fewer units where there is a way to.
 
     Parameters
     ----------
-    layer : LayerUnits
+    layer : HiddenLayer
         As :func:`merge_units` gives it.
     interval : tuple of two Tensors of shape (d,) or None
     ball : tuple of a Tensor of shape (n,) and a float, or None
         Holds the domain.
-    tol, precision : float
+    tol : float
 
     Returns
     -------
-    layer : LayerUnits
+    layer : HiddenLayer
         The layer that was given unless fewer units do.
     optimal : bool
         Whether no fewer units can compute the same function.
     """
-    if not layer.rectifier:
-        return layer, False
+    if not layer.activation.is_rectifier or layer.n_units == 0:
+        return layer, layer.n_units == 0
     rest, linear, affine = fold_affine(layer, interval=interval if ball is not None else None)
-    if layer.activation == "relu":
+    if layer.activation == RELU:
         skip = linear if len(affine) else None
-        network = OneHidden(
-            rest.weights, rest.biases, rest.outputs, rest.shift, skip, "relu", precision
+        network = HiddenLayer(
+            rest.weights, rest.biases, rest.outputs, rest.shift, skip, precision=layer.precision
         )
         found = minimal_width(network, tol=tol, ball=ball)
-        if found.width >= layer.width:
-            return layer, found.optimal and found.width == layer.width
-        built = found.network
-        narrow = LayerUnits(
-            built.weights,
-            built.biases,
-            built.outputs,
-            built.shift,
-            "relu",
-            0.0,
-            _follow(rest.units, found.units),
-        )
-        return narrow, found.optimal
+        if found.width >= layer.n_units:
+            return layer, found.optimal and found.width == layer.n_units
+        return replace(found.network, units=rest.followed(found.units)), found.optimal
     if ball is None or not len(affine):
         return layer, False
     left, values, right = torch.linalg.svd(linear, full_matrices=False)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from skgeo.geometry.symmetry.binary import binary_blocks
+from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
 from skgeo.geometry.symmetry.hinges import HingeForm, hinge_form
-from skgeo.geometry.symmetry.one_hidden import OneHidden
 
 __all__ = ["MinimalWidth", "minimal_width"]
 
@@ -44,7 +44,7 @@ class MinimalWidth:
         M, the number of live boundaries: a lower bound.
     optimal : bool
         Whether `width` was proved to be the minimum, up to the tolerance.
-    network : OneHidden
+    network : HiddenLayer
     units : Tensor of shape (d,)
         int64; for each unit of the given network the first unit of this one on its boundary, -1
         where there is none.
@@ -53,18 +53,18 @@ class MinimalWidth:
     width: int
     n_boundaries: int
     optimal: bool
-    network: OneHidden
+    network: HiddenLayer
     units: Tensor
 
 
 def minimal_width(
-    network: OneHidden, *, tol: Any = "auto", ball: tuple[Tensor, float] | None = None
+    network: HiddenLayer, *, tol: Any = "auto", ball: tuple[Tensor, float] | None = None
 ) -> MinimalWidth:
     r"""Find the least width of a one-hidden-layer ReLU network of this function.
 
     Parameters
     ----------
-    network : OneHidden
+    network : HiddenLayer
         Of ReLU. A linear part beside the hidden layer is taken over by units.
     tol : "auto" or float, default="auto"
         As in :func:`~skgeo.geometry.symmetry.hinges.hinge_form`.
@@ -90,7 +90,7 @@ def minimal_width(
     --------
     Four units compute the absolute value, which takes two:
 
-    >>> from skgeo.geometry.symmetry.one_hidden import one_hidden
+    >>> from skgeo.geometry.symmetry.hidden_layer import one_hidden
     >>> net = one_hidden([[1.0], [2.0], [-1.0], [-1.0]], None, [[0.5, 0.25, 0.5, 0.5]])
     >>> found = minimal_width(net)
     >>> found.width, found.n_boundaries, found.optimal
@@ -249,7 +249,7 @@ def _own_orientation(form: HingeForm, live: Tensor) -> Tensor:
     return (side[live] < 0).nonzero()[:, 0]
 
 
-def _span(network: OneHidden, form: HingeForm) -> float:
+def _span(network: HiddenLayer, form: HingeForm) -> float:
     """Size of the sum that A is, over boundaries in quadrature."""
     masses = torch.linalg.vector_norm(network.outputs, dim=0) * form.norms
     total = masses.square().sum()
@@ -259,14 +259,14 @@ def _span(network: OneHidden, form: HingeForm) -> float:
 
 
 def _build(
-    network: OneHidden,
+    network: HiddenLayer,
     form: HingeForm,
     u: Tensor,
     t: Tensor,
     jumps: Tensor,
     choice: _Choice,
     ball: tuple[Tensor, float] | None,
-) -> tuple[OneHidden, Tensor]:
+) -> tuple[HiddenLayer, Tensor]:
     """The network of a choice, and for each boundary the first unit on it."""
     sign = torch.ones(len(u), dtype=torch.float64)
     sign[choice.negative] = -1
@@ -306,5 +306,5 @@ def _build(
     q = torch.cat([outputs, *(output[None] for output in extra)]).T
     # Incoming and outgoing weights of equal norms.
     scale = torch.linalg.vector_norm(q, dim=0).clamp(min=1e-300).sqrt()
-    built = OneHidden(w * scale[:, None], b * scale, q / scale, shift, None, "relu")
+    built = HiddenLayer(w * scale[:, None], b * scale, q / scale, shift)
     return built, torch.arange(len(u))

@@ -14,6 +14,7 @@ from torch import Tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.annihilating import AnnihilatingSets, annihilating_sets
 from skgeo.geometry.symmetry.grouping import group_rows
+from skgeo.network.activation import Activation, as_activation
 
 __all__ = [
     "UNIT_CLASSES",
@@ -35,7 +36,6 @@ UNIT_CLASSES = (
     "reversible",
 )
 Interval = tuple[Tensor, Tensor]
-_RECTIFIERS = ("relu", "leaky_relu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def classify_units(
     biases: Tensor,
     outputs: Tensor,
     *,
-    activation: str = "relu",
+    activation: Activation | str = "relu",
     interval: Interval | None = None,
     tol: float = 1e-10,
     max_size: int = 4,
@@ -90,7 +90,8 @@ def classify_units(
        and counts as always on.
     4. ``duplicate``: another unit has its activation boundary and side; for other activations
        than rectifiers, its very (w, b).
-    5. ``antiparallel``: another unit has its boundary and the other side; for tanh, -(w, b).
+    5. ``antiparallel``: another unit has its boundary and the other side; for odd activations such
+       as tanh, -(w, b).
     6. ``reversible`` (rectifiers): it is in a set of units with :math:`\sum q_i w_i^T = 0`.
     7. ``generic``.
 
@@ -102,9 +103,8 @@ def classify_units(
     biases : Tensor of shape (d,)
     outputs : Tensor of shape (k, d)
         Outgoing weights.
-    activation : str, default="relu"
-        "relu", "leaky_relu" and "tanh" are known; of others only classes 1, 2 and 4, and of
-        "prelu", whose units have slopes of their own, 1 and 2.
+    activation : Activation or str, default="relu"
+        Of a layer whose units have a slope each only classes 1 and 2 are known.
     interval : tuple of two Tensors of shape (d,), optional
         Bounds of the pre-activations on a domain: :func:`box_interval`, :func:`data_interval`.
     tol : float, default=1e-10
@@ -135,7 +135,8 @@ def classify_units(
             f"of {tuple(outputs.shape)}: expected (d, n), (d,) and (k, d)."
         )
     weights, biases, outputs = (t.double() for t in (weights, biases, outputs))
-    rectifier = activation in _RECTIFIERS
+    activation = as_activation(activation)
+    rectifier = activation.scales == "positive"
     code = torch.zeros(d, dtype=torch.int64)
     residual = torch.full((d,), torch.nan, dtype=torch.float64)
     group = torch.full((d,), -1, dtype=torch.int64)
@@ -158,10 +159,11 @@ def classify_units(
     if rectifier and interval is not None:
         low, high = interval
         none = torch.zeros_like(norms)
-        give("dead" if activation == "relu" else "always_on", high <= 0, none)
-        give("always_on", low >= 0, none)
+        below, above = activation.slopes or (0.0, 1.0)
+        give("dead" if below == 0.0 else "always_on", high <= 0, none)
+        give("dead" if above == 0.0 else "always_on", low >= 0, none)
     live = (code == 0).nonzero()[:, 0]
-    if activation == "prelu":  # a slope for each unit: equal (w, b) do not make equal units
+    if activation.per_unit:  # equal (w, b) do not make equal units
         live = live[:0]
     label, side, apart = unit_boundaries(weights[live], biases[live], activation, tol)
     for sign, name in ((1, "duplicate"), (-1, "antiparallel")):
@@ -197,7 +199,7 @@ def classify_units(
 
 
 def unit_boundaries(
-    weights: Tensor, biases: Tensor, activation: str, tol: float
+    weights: Tensor, biases: Tensor, activation: Activation, tol: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Group units that are one up to a symmetry of their activation.
 
@@ -206,8 +208,8 @@ def unit_boundaries(
     weights : Tensor of shape (d, n)
         No row zero.
     biases : Tensor of shape (d,)
-    activation : str
-        Rectifiers: up to a factor of either sign; tanh: up to a sign; others: equal (w, b).
+    activation : Activation
+        Rectifiers: up to a factor of either sign; odd ones: up to a sign; others: equal (w, b).
     tol : float
 
     Returns
@@ -225,13 +227,13 @@ def unit_boundaries(
     probe = torch.randn(n, generator=generator, dtype=torch.float64)
     signs = torch.where(weights @ probe >= 0, 1.0, -1.0).double()
     rows = torch.empty((d, n + 2), dtype=torch.float64)
-    if activation in _RECTIFIERS:
+    if activation.scales == "positive":
         factor = signs / norms
         last = torch.zeros_like(norms)
         rows[:, n] = torch.asinh(biases * factor)
     else:
         size = torch.hypot(norms, biases)
-        if activation != "tanh":
+        if activation.scales != "sign":
             signs = torch.ones_like(signs)
         factor = signs / size
         last = size.log()

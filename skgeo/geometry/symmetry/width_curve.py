@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
 from skgeo.network.stack import Stack
@@ -69,11 +68,11 @@ def width_curve(stack: Stack, samples: Tensor) -> tuple[WidthError, ...]:
     """
     if not len(samples):
         raise SkgeoError("the width-error curve needs samples.")
-    whole = _outputs(stack, list(stack.weights), list(stack.biases), samples)
+    *arguments, whole = stack.arguments(samples)
     found = []
-    for i in range(stack.depth - 1):
+    for i, activation in enumerate(stack.activations):
         d = len(stack.weights[i])
-        hidden = _hidden(stack, i, samples)
+        hidden = activation(arguments[i])
         wanted = torch.logspace(0, torch.tensor(float(d)).log10(), _WIDTHS).round().int().tolist()
         widths = sorted({0, *wanted, d}, reverse=True)
         for units, outputs, shift in _eliminate(stack, i, hidden, widths):
@@ -82,7 +81,7 @@ def width_curve(stack: Stack, samples: Tensor) -> tuple[WidthError, ...]:
             weights[i] = weights[i][units]
             biases[i] = None if bias is None else bias[units]
             weights[i + 1], biases[i + 1] = outputs, shift
-            error = _outputs(stack, weights, biases, samples) - whole
+            error = stack.outputs(samples, weights, biases) - whole
             found.append(
                 WidthError(
                     stack.names[i],
@@ -120,32 +119,3 @@ def _eliminate(
             units = units[keep]
         results.append((units, outputs.clone(), level - outputs @ mean[units]))
     return results
-
-
-def _hidden(stack: Stack, i: int, samples: Tensor) -> Tensor:
-    """Activations of a hidden layer."""
-    for j in range(i + 1):
-        before = nn.functional.linear(samples, stack.weights[j], stack.biases[j])
-        samples = _pointwise(stack.activations[j], stack.slopes[j])(before)
-    return samples
-
-
-def _outputs(
-    stack: Stack, weights: list[Tensor], biases: list[Tensor | None], samples: Tensor
-) -> Tensor:
-    for weight, bias, name, slope in zip(
-        weights, biases, stack.activations, stack.slopes, strict=False
-    ):
-        samples = _pointwise(name, slope)(nn.functional.linear(samples, weight, bias))
-    return nn.functional.linear(samples, weights[-1], biases[-1])
-
-
-def _pointwise(name: str, slope: float) -> Callable[[Tensor], Tensor]:
-    if name == "identity":
-        return lambda x: x
-    if name == "leaky_relu":
-        return lambda x: nn.functional.leaky_relu(x, slope)
-    function = getattr(torch, name, None) or getattr(nn.functional, name, None)
-    if function is None:
-        raise SkgeoError(f"activation {name!r}: its values are not known here.")
-    return function

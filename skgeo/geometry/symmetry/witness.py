@@ -14,7 +14,15 @@ from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.network.stack import Stack
 
-__all__ = ["ROUNDING_FACTOR", "Outputs", "Witness", "find_witness", "probe_inputs", "probe_outputs"]
+__all__ = [
+    "ROUNDING_FACTOR",
+    "Outputs",
+    "Witness",
+    "find_witness",
+    "probe_inputs",
+    "probe_outputs",
+    "sample_of",
+]
 
 _SAMPLES = 64
 _SCALES = (1.0, 0.1, 10.0)
@@ -127,14 +135,9 @@ def _activating(stack: Stack, generator: torch.Generator) -> list[Tensor]:
     groups = []
     for scale in _POOL_SCALES:
         x = torch.randn(count, stack.widths[0], generator=generator, dtype=torch.float64)
-        x = h = scale * x / x.norm(dim=1, keepdim=True).clamp(min=1e-300)
-        chosen = []
-        for index, (weight, bias) in enumerate(
-            zip(stack.weights[:-1], stack.biases[:-1], strict=True)
-        ):
-            z = h @ weight.T if bias is None else h @ weight.T + bias
-            chosen.append(z.argmax(dim=0))
-            h = z.tanh() if stack.activations[index] == "tanh" else z.clamp(min=0)
+        x = scale * x / x.norm(dim=1, keepdim=True).clamp(min=1e-300)
+        *hidden, _ = stack.arguments(x)
+        chosen = [z.argmax(dim=0) for z in hidden]
         best = torch.unique(torch.cat(chosen))
         kept = torch.randperm(len(best), generator=generator)[:_MOST_ROWS]
         groups.append(x[best[kept]])
@@ -268,11 +271,12 @@ def find_witness(groups: Sequence[Inputs], a: Outputs, b: Outputs) -> Witness | 
         row = int(apart.argmax())
         excess = float(apart[row]) / floor if floor > 0 else float("inf") * bool(apart[row] > 0)
         if apart[row] > floor and (best is None or excess > best.excess):
-            best = Witness(_sample(group, row), (ours[row], theirs[row]), excess)
+            best = Witness(sample_of(group, row), (ours[row], theirs[row]), excess)
     return best
 
 
-def _sample(inputs: Inputs, row: int) -> Any:
+def sample_of(inputs: Inputs, row: int) -> Any:
+    """One sample, without a batch axis."""
     if isinstance(inputs, Tensor):
         return inputs[row]
     if isinstance(inputs, dict):

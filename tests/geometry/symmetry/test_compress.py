@@ -268,3 +268,104 @@ def test_bad_input():
         module[0].weight[0, 0] = float("nan")
     with pytest.raises(SkgeoError, match="NaN"):
         compress(module)
+
+
+MAKE = {
+    "softplus 5": lambda: nn.Softplus(beta=5),
+    "softplus 0.3": lambda: nn.Softplus(beta=0.3),
+    "elu": lambda: nn.ELU(2.0),
+    "celu": lambda: nn.CELU(0.5),
+    "gelu tanh": lambda: nn.GELU("tanh"),
+    "hardtanh": lambda: nn.Hardtanh(-0.2, 0.2),
+    "relu6": nn.ReLU6,
+    "softsign": nn.Softsign,
+    "softshrink": lambda: nn.Softshrink(0.1),
+    "hardshrink": lambda: nn.Hardshrink(0.1),
+    "leaky": lambda: nn.LeakyReLU(0.3),
+    "prelu": nn.PReLU,
+    "threshold": lambda: nn.Threshold(0.1, -0.3),
+}
+
+
+@pytest.mark.parametrize("domain", [None, "box", "data"])
+@pytest.mark.parametrize("name", MAKE)
+def test_constants_and_copies_go_under_any_activation_with_its_options(name, domain):
+    plant = Planter(3)
+    net = deep(plant, (3, 8, 7, 2), activation=MAKE[name])
+    for i in (0, 2):
+        plant_superfluous(net, i, 1.0)
+    X = plant.normal(200, 3)
+    report = compress(net, domain=domain, X=X)
+    assert all(
+        after <= before - 5
+        for before, after in zip(report.widths_before, report.widths, strict=True)
+    )
+    assert gap(net, report.module, X) < 1e-12
+    assert report.error < 1e-12
+    curve = compress(net, exact=False, X=X).curve
+    whole = [point for point in curve if point.width == len(point.units) == 8]
+    assert whole
+    assert all(point.max_error < 1e-9 for point in whole)
+
+
+def test_a_box_goes_through_softplus_as_it_is():
+    # The argument of the rectifier reaches log(1 + e^0.3) / 0.3 - 2 = 0.85 at x = 1.
+    net = nn.Sequential(
+        *(nn.Linear(1, 1), nn.Softplus(beta=0.3), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
+    ).double()
+    with torch.no_grad():
+        for value, parameter in zip((1.0, 0.0, 1.0, -2.0, 1.0, 0.0), net.parameters(), strict=True):
+            parameter.fill_(value)
+    X = torch.linspace(-1, 1, 21, dtype=torch.float64)[:, None]
+    report = compress(net, domain="box", X=X)
+    assert report.widths == (1, 1)
+    assert gap(net, report.module, X) == 0.0
+    with torch.no_grad():
+        net[2].bias.fill_(-2.9)  # now it is at most -0.05
+    assert sum(compress(net, domain="box", X=X).widths) == 0
+
+
+@pytest.mark.parametrize("domain", [None, "box", "data"])
+def test_units_that_saturate_on_the_domain_are_constants(domain):
+    net = nn.Sequential(nn.Linear(1, 2), nn.Hardtanh(-1, 1), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0], [1.0]]))
+        net[0].bias.copy_(torch.tensor([0.0, 5.0]))  # the second is 1 for x > -4
+    X = torch.linspace(-2, 2, 11, dtype=torch.float64)[:, None]
+    report = compress(net, domain=domain, X=X)
+    assert report.widths == ((2,) if domain is None else (1,))
+    assert gap(net, report.module, X) < 1e-15
+
+
+def test_a_reduction_that_went_wrong_is_refused(monkeypatch):
+    net = deep(Planter(0), (2, 4, 1), activation=nn.Tanh)
+    compress(net)
+
+    def wrong(layer, **_):
+        return layer.keep(torch.arange(layer.n_units) != 0)
+
+    monkeypatch.setattr("skgeo.geometry.symmetry.reduction.merge_units", wrong)
+    with pytest.raises(SkgeoError, match="the reduction went wrong"):
+        compress(net)
+
+
+@pytest.mark.parametrize("domain", [None, "box", "data"])
+@pytest.mark.parametrize("spoilt", ["off", "unread", "zero"])
+def test_a_whole_layer_that_does_nothing(spoilt, domain):
+    plant = Planter(1)
+    net = deep(plant, (2, 4, 4, 1))
+    with torch.no_grad():
+        if spoilt == "off":
+            net[2].weight.copy_(-net[2].weight.abs())
+            net[2].bias.fill_(-1.0)
+        elif spoilt == "unread":
+            net[4].weight.fill_(0.0)
+        else:
+            net[2].weight.fill_(0.0)
+            net[2].bias.fill_(0.0)
+    X = plant.normal(50, 2)
+    report = compress(net, domain=domain, X=X)
+    assert sum(report.widths) == 0
+    assert gap(net, report.module, X) < 1e-14
+    again = compress(report.module, domain=domain, X=X)
+    assert sum(again.widths) == 0

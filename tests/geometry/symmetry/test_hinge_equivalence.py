@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from planted import Planter, evaluate, flip, seed_case_31
 from skgeo import SkgeoError
 from skgeo.exceptions import GeometryWarning
+from skgeo.geometry.symmetry.hidden_layer import one_hidden
 from skgeo.geometry.symmetry.hinge_equivalence import compare_hinges
-from skgeo.geometry.symmetry.one_hidden import one_hidden
 
 N_PLANTED = 200
 

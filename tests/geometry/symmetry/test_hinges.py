@@ -7,8 +7,9 @@ from planted import Planter, evaluate, flip, seed_case_31
 from skgeo import SkgeoError
 from skgeo.exceptions import GeometryWarning
 from skgeo.geometry.symmetry.grouping import group_rows
+from skgeo.geometry.symmetry.hidden_layer import one_hidden
 from skgeo.geometry.symmetry.hinges import hinge_form
-from skgeo.geometry.symmetry.one_hidden import one_hidden, resolve_tolerance
+from skgeo.geometry.symmetry.tolerance import resolve_tolerance
 
 
 def same_form(a, b, atol=1e-9):
@@ -161,11 +162,11 @@ def test_bad_input():
     with pytest.raises(SkgeoError, match=r"biases of shape \(2,\): expected \(1,\)"):
         one_hidden([[1.0]], [0.0, 1.0], [[1.0]])
     with pytest.raises(SkgeoError, match="expected one of"):
-        one_hidden([[1.0]], [0.0], [[1.0]], activation="gelu")
+        one_hidden([[1.0]], [0.0], [[1.0]], activation="no such")
     with pytest.raises(SkgeoError, match="those of ReLU"):
         hinge_form(one_hidden([[1.0]], [0.0], [[1.0]], activation="tanh"))
     for tol in (0, 1.0, True, "small", None):
-        with pytest.raises(SkgeoError, match="between 0 and 1"):
+        with pytest.raises(SkgeoError, match="greater than 0 and less than 1 or 'auto'"):
             resolve_tolerance(tol, 1e-16)
     with pytest.warns(GeometryWarning, match="below the precision"):
         resolve_tolerance(1e-9, 1.2e-7)

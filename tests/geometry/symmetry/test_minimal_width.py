@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planted import Planter, seed_case_31
+from skgeo.geometry.symmetry.hidden_layer import one_hidden
 from skgeo.geometry.symmetry.hinge_equivalence import compare_hinges
 from skgeo.geometry.symmetry.hinges import hinge_form
 from skgeo.geometry.symmetry.minimal_width import minimal_width
-from skgeo.geometry.symmetry.one_hidden import one_hidden
 
 
 def least_width(form, tol=1e-9):

@@ -9,6 +9,7 @@ from skgeo.geometry.symmetry.units import (
     classify_units,
     data_interval,
 )
+from skgeo.network.activation import activation
 
 N_PLANTED = 200
 
@@ -157,11 +158,23 @@ def test_tanh_units_are_equal_up_to_sign_and_not_up_to_scale():
     assert found.reversible.minimal == ()
 
 
+@pytest.mark.parametrize("name", ["softsign", "tanhshrink", "softshrink", "hardshrink", "hardtanh"])
+def test_units_of_odd_activations_are_equal_up_to_sign(name):
+    w, b = double([[1.0], [-1.0], [2.0]]), double([0.5, -0.5, 1.0])
+    found = classify_units(w, b, torch.ones(1, 3).double(), activation=name)
+    assert found.labels == ("antiparallel", "antiparallel", "generic")
+    clamp = activation("hardtanh", min_val=0.0, max_val=6.0)  # not odd
+    assert classify_units(w, b, torch.ones(1, 3).double(), activation=clamp).labels == (
+        ("generic",) * 3
+    )
+
+
 def test_other_activations_share_equal_weights_only():
     w, b = double([[1.0], [-1.0], [1.0], [0.0]]), double([0.5, -0.5, 0.5, 1.0])
     found = classify_units(w, b, torch.ones(1, 4).double(), activation="gelu")
     assert found.labels == ("duplicate", "generic", "duplicate", "w_degenerate")
-    found = classify_units(w, b, torch.ones(1, 4).double(), activation="prelu")
+    slopes = activation("prelu", weight=(0.1, 0.2, 0.3, 0.4))  # one per unit
+    found = classify_units(w, b, torch.ones(1, 4).double(), activation=slopes)
     assert found.labels == ("generic", "generic", "generic", "w_degenerate")
 
 

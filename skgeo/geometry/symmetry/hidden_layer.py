@@ -2,7 +2,6 @@ r"""One hidden layer as arrays: :math:`f(x) = c + A x + \sum_i q_i\,\phi(w_i^T x
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,23 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skgeo.exceptions import SkgeoError, warn
+from skgeo.exceptions import SkgeoError
+from skgeo.network.activation import RELU, Activation, as_activation
 
-__all__ = ["OneHidden", "one_hidden", "resolve_tolerance"]
+__all__ = ["HiddenLayer", "one_hidden"]
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-}
-# A tolerance that joins units which are apart by design.
-_COARSE = 1e-3
 # Entries of the hidden layer evaluated at a time.
 _BLOCK = 2**22
 
 
 @dataclass(frozen=True, eq=False)
-class OneHidden:
-    """A network of one hidden layer. Made by :func:`one_hidden`, which checks it.
+class HiddenLayer:
+    """One hidden layer, as a function of the layer before it.
+
+    :func:`one_hidden` makes and checks one that is a network of its own.
 
     Attributes
     ----------
@@ -36,9 +32,12 @@ class OneHidden:
     shift : Tensor of shape (k,)
     skip : Tensor of shape (k, n) or None
         Linear part beside the hidden layer.
-    activation : {"relu", "tanh"}
+    activation : Activation
     precision : float
         Machine epsilon of the type that the weights came in; they are held in float64.
+    units : Tensor of shape (d_before,) or None
+        int64; for each unit there once was, the one it has become part of, -1 where it is gone or
+        in the biases. None where all are as they were.
     """
 
     weights: Tensor
@@ -46,8 +45,9 @@ class OneHidden:
     outputs: Tensor
     shift: Tensor
     skip: Tensor | None = None
-    activation: str = "relu"
+    activation: Activation = RELU
     precision: float = torch.finfo(torch.float64).eps
+    units: Tensor | None = None
 
     @property
     def n_units(self) -> int:
@@ -66,10 +66,9 @@ class OneHidden:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Outputs of shape (N, k) for inputs of shape (N, n)."""
-        phi = _ACTIVATIONS[self.activation]
         size = max(1, _BLOCK // max(self.n_units, 1))
         parts = [
-            phi(x @ self.weights.T + self.biases) @ self.outputs.T + self.shift
+            self.activation(x @ self.weights.T + self.biases) @ self.outputs.T + self.shift
             for x in inputs.split(size)
         ]
         result = torch.cat(parts) if parts else inputs.new_empty((0, self.n_outputs))
@@ -94,7 +93,19 @@ class OneHidden:
             gross = gross + inputs.abs() @ self.skip.abs().T
         return 4 * self.precision * gross
 
-    def take(self, units: Tensor) -> OneHidden:
+    def keep(self, which: Tensor) -> HiddenLayer:
+        """Only some units, given by a mask; `units` follows."""
+        number = torch.full((self.n_units,), -1, dtype=torch.int64)
+        number[which] = torch.arange(int(which.sum()))
+        return replace(self.take(which), units=self.followed(number))
+
+    def followed(self, then: Tensor) -> Tensor:
+        """For each unit there once was the number of its unit by the map `then`."""
+        if self.units is None:
+            return then
+        return torch.cat([then, then.new_tensor([-1])])[self.units]  # -1 stays what it is
+
+    def take(self, units: Tensor) -> HiddenLayer:
         """The same network with some of its units only, in that order."""
         return replace(
             self,
@@ -111,30 +122,30 @@ def one_hidden(
     shift: Any = None,
     skip: Any = None,
     *,
-    activation: str = "relu",
-) -> OneHidden:
+    activation: Activation | str = "relu",
+) -> HiddenLayer:
     """Arrays of a network of one hidden layer, checked and in float64.
 
     Parameters
     ----------
     weights : array or Tensor of shape (d, n)
-        One row a unit.
+        One row per unit.
     biases : array or Tensor of shape (d,) or None
     outputs : array or Tensor of shape (k, d)
     shift : array or Tensor of shape (k,), optional
         Output bias.
     skip : array or Tensor of shape (k, n), optional
         Linear part beside the hidden layer.
-    activation : {"relu", "tanh"}, default="relu"
+    activation : Activation or str, default="relu"
 
     Returns
     -------
-    OneHidden
+    HiddenLayer
 
     Raises
     ------
     SkgeoError
-        For shapes that do not fit, NaN or infinite weights, or another activation.
+        For shapes that do not fit, NaN or infinite weights, or an unknown activation.
 
     Examples
     --------
@@ -142,8 +153,6 @@ def one_hidden(
     >>> net(torch.tensor([[-3.0]], dtype=torch.float64))
     tensor([[3.]], dtype=torch.float64)
     """
-    if activation not in _ACTIVATIONS:
-        raise SkgeoError(f"activation={activation!r}: expected one of {sorted(_ACTIVATIONS)}.")
     w, q = _tensor(weights), _tensor(outputs)
     if w.dim() != 2 or q.dim() != 2 or q.shape[1] != len(w):
         raise SkgeoError(
@@ -167,7 +176,7 @@ def one_hidden(
     )
     w, b, q, c = (t.to("cpu", torch.float64) for t in (w, b, q, c))
     a = None if a is None else a.to("cpu", torch.float64)
-    return OneHidden(w, b, q, c, a, activation, coarse)
+    return HiddenLayer(w, b, q, c, a, as_activation(activation), coarse)
 
 
 def _tensor(values: Any) -> Tensor:
@@ -175,54 +184,3 @@ def _tensor(values: Any) -> Tensor:
     if isinstance(values, Tensor):
         return values.detach()
     return torch.from_numpy(np.asarray(values))
-
-
-def resolve_tolerance(tol: Any, precision: float) -> float:
-    """Relative tolerance for weights of a given machine epsilon.
-
-    Parameters
-    ----------
-    tol : "auto" or float
-    precision : float
-        Machine epsilon of the type in which the weights were stored.
-
-    Returns
-    -------
-    float
-        ``"auto"`` is 1e-10 for float64 and 16 machine epsilons, 2e-6, for float32.
-
-    Raises
-    ------
-    SkgeoError
-        If `tol` is no positive number below 1.
-
-    Warns
-    -----
-    GeometryWarning
-        If `tol` is below the weights' own precision, or "auto" for weights of half precision.
-
-    Examples
-    --------
-    >>> resolve_tolerance("auto", 2.220446049250313e-16)
-    1e-10
-    """
-    if isinstance(tol, str) and tol == "auto":
-        found = max(1e-10, 16 * precision)
-        if found > _COARSE:
-            warn(
-                f"weights of half precision: units closer than {found:.1g} are taken for one. Set "
-                "tol for another answer."
-            )
-        return found
-    if (
-        isinstance(tol, bool)
-        or not isinstance(tol, (int, float, np.floating))
-        or not 0 < float(tol) < 1
-    ):
-        raise SkgeoError(f"tol={tol!r}: expected 'auto' or a number between 0 and 1.")
-    if tol < precision:
-        warn(
-            f"tol={tol:.1e} is below the precision of the weights, {precision:.1e}: copies that "
-            "differ by rounding alone will not be recognised."
-        )
-    return float(tol)
