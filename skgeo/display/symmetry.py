@@ -162,7 +162,7 @@ class BoundaryDisplay:
         across = np.linspace(view[0], view[1], resolution)
         up = np.linspace(view[2], view[3], resolution)
         grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
-        layers = _pre_activations(self._stack, torch.from_numpy(grid))
+        *layers, _ = self._stack.arguments(torch.from_numpy(grid))
         bent = all(act.kinks or act.is_identity for act in self._stack.activations)
         self.n_regions_ = self._regions(ax, layers, view, resolution) if bent else None
         self.lines_: dict[int, Any] = {}
@@ -405,18 +405,6 @@ def _unique_legend(ax: Any) -> None:
             loc="upper left",
             bbox_to_anchor=(1.0, 1.0),
         )
-
-
-def _pre_activations(stack: Stack, x: Tensor) -> list[Tensor]:
-    """Of every hidden layer, before its activation."""
-    found = []
-    for weight, bias, activation in zip(
-        stack.weights, stack.biases, stack.activations, strict=False
-    ):
-        z = x @ weight.T if bias is None else x @ weight.T + bias
-        found.append(z)
-        x = activation(z)
-    return found
 
 
 def _view(stack: Stack, points: np.ndarray | None) -> tuple[float, float, float, float]:

@@ -16,8 +16,9 @@ from skgeo.geometry.symmetry.canonical import CanonicalForm, canonical_form
 from skgeo.geometry.symmetry.compress import CompressionReport, compress
 from skgeo.geometry.symmetry.equivalence import equivalent
 from skgeo.geometry.symmetry.generators import SymmetryNetwork
-from skgeo.geometry.symmetry.hidden_units import LayerClasses, classify_network
+from skgeo.geometry.symmetry.hidden_units import LayerClasses, classify_network, read_chain
 from skgeo.geometry.symmetry.nullity import NULLITY_LIMIT, measure_nullity
+from skgeo.geometry.symmetry.reduction import reduce_stack
 from skgeo.geometry.symmetry.report import EquivalenceReport
 from skgeo.geometry.symmetry.responses import unit_responses
 from skgeo.geometry.symmetry.tolerance import resolve_tolerance
@@ -216,7 +217,7 @@ class SymmetryClassifier(GeometryEstimator):
         network = SymmetryNetwork(bound)
         layers = classify_network(network, domain=self.domain, tol=tol, max_size=self.max_set_size)
         self._set_units(layers)
-        self._set_minimal_width(bound, tol)
+        self._set_minimal_width(network, tol)
         account = measure_nullity(
             network, tol=self.rank_tol, limit=self.nullity_limit, progress=bound.progress
         )
@@ -254,27 +255,18 @@ class SymmetryClassifier(GeometryEstimator):
             self.reversible_sets_complete_ &= found.complete and len(unions) < _MOST_SETS
             start += len(layer.classes.labels)
 
-    def _set_minimal_width(self, network: BoundNetwork, tol: float) -> None:
+    def _set_minimal_width(self, network: SymmetryNetwork, tol: float) -> None:
         self.minimal_width_: int | float = float("nan")
         self.minimal_width_is_optimal_ = False
-        X = None if self.domain is None else network.samples
-        try:
-            report = compress(
-                network.model.module,
-                domain=self.domain,
-                X=X,
-                tol=tol,
-                forward=network.model.forward,
-            )
-        except SkgeoError:  # no chain, or an activation that is not known
+        chain = read_chain(network, self.domain)
+        if chain is None:
             return
-        bent = [
-            width
-            for layer, width in zip(report.layers, report.widths, strict=True)
-            if layer in set(self.symmetries_["layer"])
-        ]
-        self.minimal_width_ = sum(bent)
-        self.minimal_width_is_optimal_ = report.optimal or self.minimal_width_ == 0
+        stack, region = chain
+        found = reduce_stack(stack, region, tol=tol)
+        classified = set(self.symmetries_["layer"])
+        widths = zip(stack.names, found.widths, strict=False)
+        self.minimal_width_ = sum(width for name, width in widths if name in classified)
+        self.minimal_width_is_optimal_ = found.optimal or self.minimal_width_ == 0
 
     def _features(self, bound: BoundNetwork) -> np.ndarray:
         responses, distance = unit_responses(SymmetryNetwork(bound))

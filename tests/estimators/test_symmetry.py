@@ -306,7 +306,7 @@ def test_preprocessing_comes_first():
     ("options", "message"),
     [
         ({"domain": "ball"}, "expected None, 'box' or 'data'"),
-        ({"tol": -1.0}, "expected 'auto' or a number between 0 and 1"),
+        ({"tol": -1.0}, "expected a finite number greater than 0 and less than 1 or 'auto'"),
         ({"max_set_size": 9}, "expected 2, 3 or 4"),
         ({"nullity_limit": -1}, "expected a non-negative integer"),
         ({"likelihood": "poison"}, "likelihood"),

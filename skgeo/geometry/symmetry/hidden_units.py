@@ -13,6 +13,7 @@ from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.annihilating import AnnihilatingSets
 from skgeo.geometry.symmetry.domains import Domain, read_domain
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
+from skgeo.geometry.symmetry.reduction import hidden_layers_of
 from skgeo.geometry.symmetry.units import (
     Interval,
     UnitClasses,
@@ -23,7 +24,7 @@ from skgeo.network.activation import Activation
 from skgeo.network.hidden import HiddenUnits
 from skgeo.network.stack import Stack
 
-__all__ = ["LayerClasses", "classified_layers", "classify_network"]
+__all__ = ["LayerClasses", "classified_layers", "classify_network", "read_chain"]
 
 DomainName = Literal["box", "data"] | None
 
@@ -51,7 +52,7 @@ def classify_network(
     box is followed through plain chains; in other architectures through the first layer only.
     """
     check_option("domain", domain, (None, "box", "data"))
-    box = _read_box(network) if domain == "box" else None
+    box = read_chain(network, "box") if domain == "box" else None
     found = []
     for hidden in classified_layers(network):
         weights, biases = hidden.incoming
@@ -84,18 +85,22 @@ def classified_layers(network: SymmetryNetwork) -> list[HiddenUnits]:
     ]
 
 
-def _read_box(network: SymmetryNetwork) -> tuple[Stack, Domain] | None:
-    """The chain that the network is and the box around its inputs; None where it is no chain."""
+def read_chain(network: SymmetryNetwork, domain: DomainName) -> tuple[Stack, Domain] | None:
+    """The chain of linear layers that a network is, and a domain of its inputs; None for others."""
     try:
         stack = network.bound.stack
     except SkgeoError:
         return None
-    inputs = network.bound.inputs()
-    if set(stack.kinds) != {"linear"} or not isinstance(inputs, Tensor):
+    inputs = None if domain is None else network.bound.inputs()
+    if set(stack.kinds) != {"linear"} or isinstance(inputs, (dict, tuple)):
         return None
-    if inputs[0].numel() != stack.widths[0]:
+    if inputs is not None and inputs[0].numel() != stack.widths[0]:
         return None
-    return stack, read_domain(stack, "box", inputs.to("cpu", torch.float64))
+    return stack, read_domain(stack, domain, None if inputs is None else _double(inputs))
+
+
+def _double(values: Tensor) -> Tensor:
+    return values.to("cpu", torch.float64)
 
 
 def _box_interval(
@@ -105,12 +110,9 @@ def _box_interval(
     weights, biases = hidden.incoming
     if box is not None:
         stack, domain = box
-        offsets = [
-            torch.zeros(len(w), dtype=torch.float64) if b is None else b
-            for w, b in zip(stack.weights, stack.biases, strict=True)
-        ]
-        here = domain.at(stack.weights, offsets, stack.names.index(hidden.source))
-        return here.interval(weights, biases)
+        before = hidden_layers_of(stack)[: stack.names.index(hidden.source)]
+        rows, shifts = [layer.weights for layer in before], [layer.biases for layer in before]
+        return domain.at(rows, shifts, len(before)).interval(weights, biases)
     node = hidden.node
     while node.kind in ("batchnorm", "linear", "flatten", "identity") and len(node.parents) == 1:
         if node.kind == "linear" and str(node.module) != hidden.source:

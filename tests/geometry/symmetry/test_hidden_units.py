@@ -137,9 +137,9 @@ def test_domains_of_deeper_layers():
     "activation",
     [
         nn.Softplus(0.3), nn.Softplus(3), nn.ELU(2.0), nn.CELU(0.2), nn.GELU(), nn.GELU("tanh"),
-        nn.SiLU(), nn.Mish(), nn.Hardswish(), nn.Hardtanh(-0.4, 0.7), nn.ReLU6(), nn.Hardshrink(0.3),
-        nn.Softshrink(0.3), nn.LeakyReLU(-0.5), nn.Threshold(0.2, -0.3), nn.Tanh(), nn.Sigmoid(),
-        nn.LogSigmoid(), nn.PReLU(), nn.Identity(),
+        nn.SiLU(), nn.Mish(), nn.Hardswish(), nn.Hardtanh(-0.4, 0.7), nn.ReLU6(),
+        nn.Hardshrink(0.3), nn.Softshrink(0.3), nn.LeakyReLU(-0.5), nn.Threshold(0.2, -0.3),
+        nn.Tanh(), nn.Sigmoid(), nn.LogSigmoid(), nn.PReLU(), nn.Identity(),
     ],
     ids=str,
 )  # fmt: skip
