@@ -63,7 +63,7 @@ class HiddenUnits:
         The identity where an affine layer follows at once.
     consumers : tuple of Consumer
     passed : tuple of FlowNode
-        Steps between the activation and the consumers.
+        Steps between the layer and the consumers, but for the activation.
     meets_softmax : bool
         Whether the only consumer gives the logits of a softmax, which sees their differences.
     """
@@ -84,12 +84,12 @@ class HiddenUnits:
     @property
     def source(self) -> str:
         """The same, but for a BatchNorm the layer whose outputs it normalises."""
-        return self.name if self._normalised is None else str(self._normalised.module)
+        return self.name if self.normalised is None else str(self.normalised.module)
 
     @property
     def width(self) -> int:
         """Number of units."""
-        return int(self.layer.weight.shape[self.node.kind == "embedding"])
+        return _width(self.node.kind, self.layer)
 
     @property
     def is_rectified(self) -> bool:
@@ -116,20 +116,22 @@ class HiddenUnits:
     @property
     def makers(self) -> list[Any]:
         """The layer, and the one before a BatchNorm."""
-        before = self._normalised
+        before = self.normalised
         return [self.layer] if before is None else [self.layer, self.flow.layer(before)]
 
     @cached_property
-    def _normalised(self) -> FlowNode | None:
+    def normalised(self) -> FlowNode | None:
         """The layer of the units before a BatchNorm, where nothing else reads it."""
-        (before,) = self.flow.parents(self.node)
-        if self.node.kind != "batchnorm" or before.kind not in ("linear", "conv"):
+        if self.node.kind != "batchnorm":
             return None
-        if len(before.users) != 1 or not self.flow.is_single(before):
+        (before,) = self.flow.parents(self.node)
+        while before.kind == "identity" and len(before.users) == len(before.parents) == 1:
+            (before,) = self.flow.parents(before)
+        if before.kind not in ("linear", "conv") or not self.flow.is_single(before):
             return None
         layer: Any = self.flow.layer(before)
         fits = getattr(layer, "groups", 1) == 1 and len(layer.weight) == self.width
-        return before if fits else None
+        return before if fits and len(before.users) == 1 else None
 
     @cached_property
     def incoming(self) -> tuple[Tensor, Tensor]:
@@ -139,15 +141,19 @@ class HiddenUnits:
         LayerNorm, what the units read are the normalised values.
         """
         layer = self.layer
-        weights, biases = _affine(layer, transposed=self.node.kind == "embedding")
-        if self.node.kind == "batchnorm":
-            gain = weights[:, 0] / (_double(layer.running_var) + layer.eps).sqrt()
-            biases = biases - gain * _double(layer.running_mean)
-            if self._normalised is None:
-                return torch.diag(gain), biases
-            weights, shift = _affine(self.flow.layer(self._normalised))
-            return gain[:, None] * weights, gain * shift + biases
-        return (torch.diag(weights[:, 0]) if layer.weight.dim() == 1 else weights), biases
+        if self.node.kind == "embedding":
+            return _double(layer.weight).T, torch.zeros(self.width, dtype=torch.float64)
+        if self.node.kind != "batchnorm":
+            weights, biases = _affine(layer)
+            return (torch.diag(weights[:, 0]) if layer.weight.dim() == 1 else weights), biases
+        gain = (_double(layer.running_var) + layer.eps).rsqrt()
+        gain = gain if layer.weight is None else gain * _double(layer.weight)
+        shift = -gain * _double(layer.running_mean)
+        shift = shift if layer.bias is None else shift + _double(layer.bias)
+        if self.normalised is None:
+            return torch.diag(gain), shift
+        weights, biases = _affine(self.flow.layer(self.normalised))
+        return gain[:, None] * weights, gain * biases + shift
 
     @cached_property
     def outgoing(self) -> Tensor:
@@ -170,11 +176,20 @@ def _double(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float64)
 
 
-def _affine(layer: Any, *, transposed: bool = False) -> tuple[Tensor, Tensor]:
-    weights = _double(layer.weight)
-    weights = weights.T if transposed else weights.reshape(len(weights), -1)
-    bias = getattr(layer, "bias", None)
-    return weights, weights.new_zeros(len(weights)) if bias is None else _double(bias)
+def _affine(layer: Any) -> tuple[Tensor, Tensor]:
+    weights = (
+        _double(layer.weight).flatten(1)
+        if layer.weight.dim() > 1
+        else _double(layer.weight)[:, None]
+    )
+    return weights, weights.new_zeros(len(weights)) if layer.bias is None else _double(layer.bias)
+
+
+def _width(kind: str, layer: Any) -> int:
+    """Number of units that a layer makes."""
+    if kind == "batchnorm":
+        return int(layer.num_features)
+    return int(layer.weight.shape[kind == "embedding"])
 
 
 def hidden_units_of(flow: Flow, *, softmax: bool = False) -> tuple[HiddenUnits, ...]:
@@ -189,33 +204,47 @@ def hidden_units_of(flow: Flow, *, softmax: bool = False) -> tuple[HiddenUnits, 
 
 def _found(flow: Flow, last: str | None) -> Iterator[HiddenUnits]:
     for node, layer in flow.layers(*_MAKERS):
-        weight = getattr(layer, "weight", None)
-        if weight is None or len(weight) == 0 or (node.kind == "layernorm" and weight.dim() > 1):
+        if node.kind == "layernorm" and (layer.weight is None or layer.weight.dim() > 1):
             continue
-        if getattr(layer, "groups", 1) > 1:
+        width = _width(node.kind, layer)
+        if width == 0 or getattr(layer, "groups", 1) > 1:
             continue
-        activated, activation = _activation_behind(flow, node)
+        activated, activation, steps = _activation_behind(flow, node)
         ends, passed = flow.readers(activated, _PASSING)
-        if not ends or not all(reads_units(flow, end, len(weight)) for end in ends):
+        if not ends or not all(reads_units(flow, end, width) for end in ends):
+            continue
+        kinds = {step.kind for step in (*steps, *passed)}
+        if not all(_axes_agree(node.kind, end.kind, kinds) for end in ends):
             continue
         if activation.is_identity and any(end.kind == "batchnorm" for end in ends):
             continue
+        if activation.per_unit and len(dict(activation.options)["weight"]) != width:
+            continue
         first = node.kind in ("conv", "batchnorm")
-        consumers = tuple(Consumer(end, flow.layer(end), len(weight), first) for end in ends)
+        consumers = tuple(Consumer(end, flow.layer(end), width, first) for end in ends)
         meets = last is not None and [end.name for end in ends] == [last]
-        yield HiddenUnits(flow, node, layer, activation, consumers, tuple(passed), meets)
+        yield HiddenUnits(flow, node, layer, activation, consumers, (*steps, *passed), meets)
 
 
-def _activation_behind(flow: Flow, node: FlowNode) -> tuple[FlowNode, Activation]:
-    """The activation that alone reads a step, or the step itself and the identity."""
+def _activation_behind(flow: Flow, node: FlowNode) -> tuple[FlowNode, Activation, list[FlowNode]]:
+    """The activation that alone reads a step, or the step itself, and the steps up to it."""
+    steps: list[FlowNode] = []
     current = node
     while len(users := flow.users(current)) == 1:
         (current,) = users
         if current.activation is not None:
-            return current, current.activation
-        if current.kind != "identity":
+            return current, current.activation, steps
+        if current.kind not in ("identity", "flatten"):
             break
-    return node, IDENTITY
+        steps.append(current)
+    return node, IDENTITY, []
+
+
+def _axes_agree(maker: str, reader: str, between: set[str]) -> bool:
+    """Whether the axis of the units is the one that is read: channels come before positions."""
+    if maker == "conv" and reader == "linear":
+        return not between.isdisjoint({"flatten", "mean", "select"})
+    return reader != "conv" or maker in ("conv", "batchnorm")
 
 
 def reads_units(flow: Flow, end: FlowNode, width: int) -> bool:
@@ -224,7 +253,7 @@ def reads_units(flow: Flow, end: FlowNode, width: int) -> bool:
         return False
     layer: Any = flow.layer(end)
     if end.kind == "batchnorm":
-        return layer.weight is not None
+        return layer.weight is not None and layer.num_features == width
     return getattr(layer, "groups", 1) == 1 and layer.weight.shape[1] % width == 0
 
 

@@ -86,6 +86,31 @@ def test_grouped_convolutions_are_not_merged_with_their_norm():
     assert units.incoming[0][0, 1] == 0
 
 
+def test_norms_without_gain():
+    norm = nn.BatchNorm1d(4, affine=False)
+    norm.running_mean.normal_(generator=torch.Generator().manual_seed(0))
+    norm.running_var.fill_(0.3)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Identity(), norm, nn.ReLU(), nn.Linear(4, 1))
+    units = hidden(module.double().eval())["2"]
+    assert (units.source, units.width) == ("0", 4)
+    weights, biases = units.incoming
+    x = normal(5, 3)
+    torch.testing.assert_close(x @ weights.T + biases, module[:3](x).detach())
+
+
+def test_activations_behind_a_flattening():
+    module = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Flatten(), nn.Tanh(), nn.Linear(12, 2))
+    units = hidden(module)["0"]
+    assert units.activation == activation("tanh")
+    assert units.outgoing.shape == (8, 3)
+
+
+def test_positions_are_not_units():
+    """A linear layer on a convolution's outputs reads their last axis."""
+    assert hidden(nn.Sequential(nn.Conv1d(2, 3, 2), nn.ReLU(), nn.Linear(6, 2))) == {}
+    assert hidden(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Conv1d(6, 2, 1))) == {}
+
+
 @pytest.mark.parametrize("channels_first", [True, False])
 def test_outgoing_weights_of_flattened_units(channels_first):
     """What a unit adds to the outputs is linear in its column of outgoing weights."""

@@ -9,7 +9,7 @@ everything else has to agree as it stands.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 from weakref import ReferenceType
 
@@ -20,35 +20,13 @@ from skgeo.geometry.symmetry.correspondence import match_forms, relative_distanc
 from skgeo.geometry.symmetry.generators.attention import projections
 from skgeo.geometry.symmetry.layerwise import canonical_layers
 from skgeo.geometry.symmetry.report import EquivalenceReport
-from skgeo.network.activation import Activation
-from skgeo.network.flow import Flow, FlowNode, read_flow
+from skgeo.network.flow import Flow, read_flow
+from skgeo.network.hidden import HiddenUnits, hidden_units_of
 
 __all__ = ["compare_parts", "inner_chains"]
 
 # Counters that do nothing in eval mode.
 _IDLE = "num_batches_tracked"
-
-
-@dataclass(frozen=True)
-class Link:
-    """A hidden layer inside a network.
-
-    Attributes
-    ----------
-    before, after : str
-        Modules that make its units and that read them.
-    activation : Activation
-    batchnorm : str or None
-        Module between the first and the activation.
-    foldable : bool
-        Whether a constant unit adds a constant to what the second computes.
-    """
-
-    before: str
-    after: str
-    activation: Activation
-    batchnorm: str | None
-    foldable: bool
 
 
 def compare_parts(a: nn.Module, b: nn.Module, tol: float) -> EquivalenceReport:
@@ -77,18 +55,20 @@ def compare_parts(a: nn.Module, b: nn.Module, tol: float) -> EquivalenceReport:
         reason = "the modules differ in their classes, shapes or settings"
         return EquivalenceReport("undecided", reason, float("nan"), tol)
     flow = read_flow(a)
-    chains = inner_chains(flow)
+    ours, others = inner_chains(flow), inner_chains(replace(flow, root=b))
+    if [_names(chain) for chain in ours] != [_names(chain) for chain in others]:
+        reason = "the modules differ in which of their weights are shared"
+        return EquivalenceReport("undecided", reason, float("nan"), tol)
     residual = 0.0
     compared: set[str] = set()
-    for chain in chains:
-        forms = [_chain_form(net, chain, tol) for net in (a, b)]
-        match = match_forms(forms[0], forms[1], tol=tol)
+    for chain, other in zip(ours, others, strict=True):
+        match = match_forms(_chain_form(chain, tol), _chain_form(other, tol), tol=tol)
         residual = max(residual, match.residual)
-        names = [chain[0].before, *(link.after for link in chain)]
+        names = _names(chain)
         if match.layer is not None:
             reason = f"in the chain of {', '.join(names)} {match.reason}"
             return EquivalenceReport("undecided", reason, residual, tol)
-        compared.update(names, (link.batchnorm for link in chain if link.batchnorm))
+        compared.update(names, (hidden.name for hidden in chain))
     for name in _attentions(flow):
         residual = max(residual, _attention_distance(a, b, name))
         compared.update((name, f"{name}.out_proj" if name else "out_proj"))
@@ -148,136 +128,80 @@ def _plain(value: Any) -> Any:
     return type(value) if isinstance(value, (nn.Parameter, ReferenceType)) else id(value)
 
 
-def inner_chains(flow: Flow) -> list[list[Link]]:
-    """Chains of layers inside a network whose hidden units nothing else reads.
-
-    Parameters
-    ----------
-    flow : Flow
-
-    Returns
-    -------
-    list of list of Link
-        Each chain as its hidden layers in a row.
-    """
+def inner_chains(flow: Flow) -> list[list[HiddenUnits]]:
+    """Chains of hidden layers in a row whose units one layer makes and one reads."""
     owners = Counter(
         id(parameter)
         for module in flow.root.modules()
         for parameter in module._parameters.values()
         if parameter is not None
     )
-    links = {}
-    for node in flow:
-        link = _link(flow, node, owners) if _is_layer(flow, node, owners) else None
-        if link is not None:
-            links[link.before] = link
-    starts = set(links) - {link.after for link in links.values()}
+    links = {h.source: h for h in hidden_units_of(flow) if _is_link(h, owners)}
+    starts = set(links) - {_after(hidden) for hidden in links.values()}
     chains = []
     for start in links:
         if start in starts:
             chain = [links[start]]
-            while chain[-1].after in links:
-                chain.append(links[chain[-1].after])
+            while _after(chain[-1]) in links:
+                chain.append(links[_after(chain[-1])])
             chains.append(chain)
     return chains
 
 
-def _is_layer(flow: Flow, node: FlowNode, owners: Counter[int]) -> bool:
-    """Whether a step is a layer of units that is called once and shares no weight."""
-    if node.kind not in ("linear", "conv", "batchnorm") or not node.known or node.module is None:
+def _after(hidden: HiddenUnits) -> str:
+    return str(hidden.consumers[0].node.module)
+
+
+def _names(chain: list[HiddenUnits]) -> list[str]:
+    """The affine layers of a chain in a row."""
+    return [chain[0].source, *map(_after, chain)]
+
+
+def _is_link(hidden: HiddenUnits, owners: Counter[int]) -> bool:
+    """Whether units can be permuted and scaled as those of a plain chain."""
+    (consumer, *others), activation = hidden.consumers, hidden.activation
+    made, read = hidden.makers[-1], consumer.node.kind
+    maker = (hidden.normalised or hidden.node).kind
+    if others or activation.is_identity or activation.scales == "unknown":
         return False
-    layer = flow.layer(node)
-    alone = all(owners[id(p)] == 1 for p in layer._parameters.values() if p is not None)
-    return alone and flow.calls(node.module) == 1 and getattr(layer, "groups", 1) == 1
+    if not {maker, read} <= {"linear", "conv"} or not hidden.node.known or not consumer.node.known:
+        return False
+    kinds = {step.kind for step in hidden.passed}
+    # Of linear layers pooling would mix the units; and the largest of some values is not that of
+    # their negatives.
+    pools = "pool" in kinds and maker == "conv" and activation.scales == "positive"
+    if not kinds <= {"identity", "flatten", *(["pool"] if pools else [])}:
+        return False
+    layers = [*hidden.makers, consumer.layer]
+    if any(owners[id(p)] > 1 for m in layers for p in m._parameters.values() if p is not None):
+        return False
+    # Each unit is a run of input columns.
+    alike = maker == read and len(made.weight) == consumer.layer.weight.shape[1]
+    return alike or (maker == "conv" and read == "linear" and "flatten" in kinds)
 
 
-def _link(flow: Flow, node: FlowNode, owners: Counter[int]) -> Link | None:
-    """The hidden layer that starts at a step, if what follows is understood."""
-    if node.kind == "batchnorm":
-        return None
-    first, batchnorm, activation = node, None, None
-    flat = pooled = False
-    while True:
-        users = flow.users(node)
-        if len(users) != 1 or len(users[0].parents) != 1 or not users[0].known:
-            return None
-        node = users[0]
-        if node.kind == "batchnorm" and activation is None and batchnorm is None:
-            if not _is_layer(flow, node, owners):
-                return None
-            batchnorm = node
-        elif node.activation is not None and activation is None:
-            if node.activation.scales == "unknown":
-                return None
-            activation = node.activation
-        elif node.kind == "pool" and activation is not None:
-            # Of linear layers pooling would mix the units; and the largest of some values is not
-            # that of their negatives.
-            if first.kind != "conv" or activation.scales != "positive":
-                return None
-            pooled = True
-        elif node.kind == "flatten":
-            flat = True
-        elif node.kind != "identity":
-            break
-    if activation is None or node.kind not in ("linear", "conv"):
-        return None
-    if not _is_layer(flow, node, owners) or not _fits(flow, first, node, flat):
-        return None
-    assert first.module is not None
-    assert node.module is not None
-    return Link(
-        first.module,
-        node.module,
-        activation,
-        None if batchnorm is None else batchnorm.module,
-        node.kind == "linear" and not pooled,
-    )
-
-
-def _fits(flow: Flow, first: FlowNode, last: FlowNode, flat: bool) -> bool:
-    """Whether each unit of one layer is a run of input columns of another."""
-    made, read = (flow.layer(node).weight for node in (first, last))
-    assert isinstance(made, Tensor)
-    assert isinstance(read, Tensor)
-    if first.kind == last.kind:
-        return made.shape[0] == read.shape[1]
-    return first.kind == "conv" and flat and read.shape[1] % made.shape[0] == 0
-
-
-def _chain_form(net: nn.Module, chain: list[Link], tol: float) -> Any:
+def _chain_form(chain: list[HiddenUnits], tol: float) -> Any:
     weights, biases = [], []
-    for name, batchnorm in [
-        *((link.before, link.batchnorm) for link in chain),
-        (chain[-1].after, None),
-    ]:
-        layer: Any = net.get_submodule(name)
-        weight = layer.weight.detach().to("cpu", torch.float64)
-        bias = layer.bias
-        shift = weight.new_zeros(len(weight)) if bias is None else bias.detach().cpu().double()
-        if batchnorm is not None:
-            weight, shift = _folded(net.get_submodule(batchnorm), weight, shift)
-        weights.append(weight)
-        biases.append(shift)
+    for hidden in chain:
+        rows, shifts = hidden.incoming
+        weights.append(rows.reshape(hidden.makers[-1].weight.shape))
+        biases.append(shifts)
+    last = chain[-1].consumers[0].layer
+    weights.append(last.weight.detach().to("cpu", torch.float64))
+    shift = weights[-1].new_zeros(len(last.weight)) if last.bias is None else last.bias
+    biases.append(shift.detach().to("cpu", torch.float64))
     return canonical_layers(
         weights,
         biases,
-        [link.activation for link in chain],
-        foldable=[link.foldable for link in chain],
+        [hidden.activation for hidden in chain],
+        # A constant unit adds a constant to what the next layer computes.
+        foldable=[
+            hidden.consumers[0].node.kind == "linear"
+            and all(step.kind != "pool" for step in hidden.passed)
+            for hidden in chain
+        ],
         tol=tol,
     )
-
-
-def _folded(norm: Any, weight: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer and the BatchNorm after it as one layer, in eval mode."""
-    mean, variance = (t.detach().cpu().double() for t in (norm.running_mean, norm.running_var))
-    scale = (variance + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach().cpu().double()
-    shift = (shift - mean) * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.detach().cpu().double()
-    return weight * scale.reshape(-1, *[1] * (weight.dim() - 1)), shift
 
 
 def _attentions(flow: Flow) -> list[str]:

@@ -93,6 +93,18 @@ def test_scaling_reaches_through_convolutions(activation):
     assert {row.layer for row in found.table if row.symmetry == "scaling"} == {"1", "4"}
 
 
+def test_scaling_before_a_norm_without_gain():
+    """About the mean that is taken off, which does not grow."""
+    module = settled(
+        lambda: nn.Sequential(
+            nn.Linear(3, 5), nn.BatchNorm1d(5, affine=False), nn.ReLU(), nn.Linear(5, 2)
+        )
+    )
+    nullity, found = null_space_and_columns(module, 3 * normal(200, 3))
+    assert found.dimensions == {"scaling": 5}
+    assert nullity == 5
+
+
 def test_scaling_of_linear_maps_a_position():
     """Positions flattened after the features: columns of a unit are strided."""
     module = settled(

@@ -10,11 +10,10 @@ from skgeo.network.hidden import Consumer
 __all__ = ["absorb", "grow", "shrink"]
 
 
-def grow(change: Change, layer: Any, unit: int) -> None:
-    """Let all that goes into a unit grow in proportion."""
+def grow(change: Change, layer: Any, unit: int, origin: float = 0.0) -> None:
+    """Let a unit grow in proportion to its distance from an origin."""
     change.add(layer.weight, unit, layer.weight[unit])
-    if layer.bias is not None:
-        change.add(layer.bias, unit, layer.bias[unit])
+    change.add(layer.bias, unit, (0.0 if layer.bias is None else layer.bias[unit]) - origin)
 
 
 def shrink(change: Change, consumer: Consumer, unit: int) -> None:

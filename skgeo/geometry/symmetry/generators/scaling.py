@@ -12,13 +12,18 @@ __all__ = ["scaling"]
 
 
 def scaling(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """``(w, b, -q)`` for every unit, or channel, of a positively homogeneous activation."""
+    """``(w, b, -q)`` for every unit, or channel, of a positively homogeneous activation.
+
+    Before a BatchNorm without a gain it is ``(w, b - mu, -q)``.
+    """
     for hidden in network.hidden:
-        if not hidden.is_rectified:
+        layer = hidden.layer if hidden.layer.weight is not None else hidden.makers[-1]
+        if not hidden.is_rectified or layer.weight is None:
             continue
         for unit in range(hidden.width):
             change = Change(network)
-            grow(change, hidden.layer, unit)
+            origin = 0.0 if layer is hidden.layer else hidden.layer.running_mean[unit]
+            grow(change, layer, unit, origin)
             for consumer in hidden.consumers:
                 shrink(change, consumer, unit)
             yield from change.candidate("scaling", hidden.name, [unit])
