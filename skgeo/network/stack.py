@@ -115,6 +115,12 @@ class Stack:
             If the shapes do not fit each other.
         """
         self._check(weights, biases)
+        for index, each in enumerate(self.activations):
+            if each.per_unit and len(weights[index]) != len(self.weights[index]):
+                raise SkgeoError(
+                    f"Hidden layer {index} has {each}, with a slope of its own for each unit, so "
+                    f"its width of {len(self.weights[index])} cannot change."
+                )
         copy = TreeCopy(self.module)
         modes = {name: m.training for name, m in unwrap(self.module).named_modules()}
         for name, part in copy.root.named_modules():
@@ -320,7 +326,8 @@ def _settings(layer: Any) -> tuple[Any, ...]:
     else:
         padding = tuple((each, each) for each in layer.padding)
     mode = layer.padding_mode if any(map(any, padding)) else "zeros"
-    return tuple(layer.stride), padding, mode, tuple(layer.dilation)
+    pairs = zip(layer.dilation, layer.kernel_size, strict=True)
+    return tuple(layer.stride), padding, mode, tuple(d if k > 1 else 1 for d, k in pairs)
 
 
 def _parameter(values: Tensor, like: Tensor, requires_grad: bool) -> nn.Parameter:
