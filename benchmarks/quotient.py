@@ -27,7 +27,7 @@ from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
-from skgeo.autodiff.operators import LayerMaps, layer_replica  # noqa: E402
+from skgeo.autodiff import Layers, layer_replica  # noqa: E402
 from skgeo.geometry.quotient import LayerPullback, pointwise_eigenvalues  # noqa: E402
 
 WIDTHS = [784, *[512] * 8, 10]
@@ -60,8 +60,11 @@ def tanh_network() -> nn.Sequential:
 def jacobians(repeat: int) -> None:
     net, X = tanh_network(), torch.randn(SAMPLES, WIDTHS[0])
     names = [str(2 * index + 1) for index in range(8)] + ["16"]
-    maps = LayerMaps(layer_replica(net), X, names)
+    layers = Layers(layer_replica(net), X, names)
     weights = [m.weight.detach() for m in net if isinstance(m, nn.Linear)]
+
+    def with_finding() -> None:
+        Layers(layer_replica(net), X, names).record(X).output_jacobians()
 
     def floor() -> None:
         rows = torch.eye(10).expand(SAMPLES, 10, 10).reshape(-1, 10).contiguous()
@@ -80,10 +83,10 @@ def jacobians(repeat: int) -> None:
         f"Jacobians layer -> output, 9 layers of 784-512x8-10, N={SAMPLES}, float32",
         [
             ("matrix products alone", seconds(floor, repeat)),
-            ("skgeo", seconds(lambda: maps.jacobians(X), repeat)),
+            ("skgeo", seconds(lambda: layers.record(X).output_jacobians(), repeat)),
             (
                 "skgeo, with finding the layers",
-                seconds(lambda: LayerMaps(layer_replica(net), X, names).jacobians(X), repeat),
+                seconds(with_finding, repeat),
             ),
             ("vmap(jacrev), layer by layer", seconds(by_layer, 1)),
         ],

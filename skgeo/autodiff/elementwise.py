@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.batch import Inputs
-from skgeo.autodiff.layers import leaves, named
-from skgeo.autodiff.outputs import first_tensor
-from skgeo.autodiff.recording import Layer
-from skgeo.autodiff.replica import Replica
+from skgeo.autodiff.layer import Layer
+from skgeo.autodiff.layer_names import leaves
 
 __all__ = ["ElementwiseLink", "ElementwiseModules", "elementwise_modules", "slopes"]
 
@@ -94,49 +90,32 @@ class ElementwiseLink:
 
 
 def elementwise_modules(
-    replica: Replica, inputs: Inputs, pairs: Sequence[tuple[Layer | None, Layer]]
+    module: nn.Module, ran: Sequence[str], pairs: Sequence[tuple[Layer, Layer]]
 ) -> dict[str, ElementwiseModules]:
     """Find the links between which only a linear layer and an activation run as modules.
 
-    Functions that are no modules are not seen: what is found is a guess, to be checked against
+    Functions that are not modules are not seen: what is found is a guess, to be checked against
     derivatives of the network.
 
     Parameters
     ----------
-    replica : Replica
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        A batch to run.
-    pairs : sequence of (Layer or None, Layer)
-        Source and target; None for the input.
+    module : torch.nn.Module
+    ran : sequence of str
+        The leaves and layers that ran, in the order in which they returned.
+    pairs : sequence of (Layer, Layer)
+        Source and target.
 
     Returns
     -------
     dict of str to (Linear or None, Module or None)
         By the name of the target; absent where anything else runs.
     """
-    own = leaves(replica.module)
-    tree = named(replica.module)
-    watched = own | {
-        layer.module: tree[layer.module]
-        for pair in pairs
-        for layer in pair
-        if layer is not None and layer.module in tree
-    }
-    ran: list[str] = []
-    with ExitStack() as stack, torch.no_grad():
-        for name, module in watched.items():
-
-            def after(_: nn.Module, __: object, result: object, name: str = name) -> None:
-                if first_tensor(result) is not None:
-                    ran.append(name)
-
-            stack.callback(module.register_forward_hook(after).remove)
-        replica(inputs)
+    own = leaves(module)
     found = {}
     for source, target in pairs:
-        start = 0 if source is None else _place(ran, source) + 1
+        start = _place(ran, source) + 1 if source.module else 0
         stop = _place(ran, target) + 1
-        between = [watched[name] for name in ran[start:stop] if name in own]
+        between = [own[name] for name in ran[start:stop] if name in own]
         modules = [module for module in between if type(module) not in _NOTHING]
         if modules and len(modules) <= 2:
             linear = modules[0] if type(modules[0]) is nn.Linear else None
@@ -146,24 +125,13 @@ def elementwise_modules(
     return found
 
 
-def _place(ran: list[str], layer: Layer) -> int:
+def _place(ran: Sequence[str], layer: Layer) -> int:
     places = [place for place, name in enumerate(ran) if name == layer.module]
     return places[layer.number]
 
 
 def slopes(modules: ElementwiseModules, h: Tensor) -> Tensor | None:
-    """Derivatives of the activation at the representations before it.
-
-    Parameters
-    ----------
-    modules : (Linear or None, Module or None)
-    h : Tensor of shape (b, ...)
-        At the source of the link, in the shape it has there.
-
-    Returns
-    -------
-    Tensor of shape (b, m), or None without an activation
-    """
+    """Derivatives (b, m) of the activation at h of shape (b, ...) at the source, or None."""
     linear, activation = modules
     if activation is None:
         return None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skgeo.autodiff.batch import Inputs, batch_size
-from skgeo.autodiff.layers import named
+from skgeo.autodiff.layer_names import named
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.switches import math_attention
 from skgeo.exceptions import SkgeoError

@@ -24,7 +24,7 @@ from skgeo.autodiff.selection import select, unknown_names
 from skgeo.autodiff.switches import no_fast_path
 from skgeo.exceptions import SkgeoError
 
-__all__ = ["Replica", "replica"]
+__all__ = ["Replica", "layer_replica", "replica"]
 
 Forward = Callable[[Any, Any], Any]
 
@@ -270,6 +270,22 @@ def replica(
             "move the module yourself."
         )
     return Replica(copy, forward, parameters)
+
+
+def layer_replica(
+    module: nn.Module,
+    *,
+    forward: Forward | None = None,
+    device: str | torch.device | None = None,
+) -> Replica:
+    """A replica to differentiate with respect to representations on.
+
+    No parameter requires a gradient, so a graph holds only what comes after a layer.
+    """
+    copy = replica(module, forward=forward, parameters="all", device=device)
+    for parameter in copy.parameters.values():
+        parameter.requires_grad_(False)
+    return copy
 
 
 def _indexed(device: torch.device) -> torch.device:

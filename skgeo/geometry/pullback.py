@@ -16,15 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.outputs import first_tensor
-from skgeo.autodiff.pushforward import OutputOperator
+from skgeo.autodiff.parameter_jacobian import ParameterJacobian
 from skgeo.autodiff.replica import Replica, replica
-from skgeo.autodiff.structure import (
-    Certificate,
-    Structured,
-    certify_structure,
-    structure_rule,
-    structured_gradients,
-)
+from skgeo.autodiff.structure import Certificate, Structured, structure_rule
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.likelihood import Likelihood, resolve_likelihood
@@ -132,6 +126,9 @@ class Pullback:
     def _batch(self, samples: range) -> Inputs:
         return cast_inputs(self._samples.take(samples.start, samples.stop), device=self.device)
 
+    def _jacobian(self, samples: range) -> ParameterJacobian:
+        return ParameterJacobian(self._replica, self._batch(samples))
+
     def _survey(self) -> tuple[Tensor, int, int]:
         """Run one sample: outputs, parameters without structure, entries of all activations.
 
@@ -217,14 +214,10 @@ class Pullback:
         else:
             key = cotangents is None
             if key not in self._certificates:
-                some = self._batch(range(_CHECKED))
-                self._certificates[key] = certify_structure(
-                    self._replica, some, cotangents=cotangents
-                )
+                some = self._jacobian(range(_CHECKED))
+                self._certificates[key] = some.certify(cotangents)
             certificate = self._certificates[key]
-        found = structured_gradients(
-            self._replica, self._batch(samples), cotangents=cotangents, certificate=certificate
-        )
+        found = self._jacobian(samples).factors(cotangents, certificate)
         self._notice(found.outputs)
         return found
 
@@ -266,25 +259,25 @@ class Pullback:
         """What the dense rows of one sample take, weighted and not."""
         return 3 * 8 * self.n_positions * self.n_outputs * self.n_parameters
 
-    def operators(self) -> list[tuple[OutputOperator, Tensor]]:
+    def operators(self) -> list[tuple[ParameterJacobian, Tensor]]:
         """Products with J and its transpose, batch by batch.
 
         Returns
         -------
-        list of (OutputOperator, Tensor)
-            The operator and the outputs of its batch, (b, n_positions, K), float64.
+        list of (ParameterJacobian, Tensor)
+            The Jacobian and the outputs of its batch, (b, n_positions, K), float64.
         """
         pairs = []
         for samples in self.batches():
-            operator = OutputOperator(self._replica, self._batch(samples))
-            if not bool(torch.isfinite(operator.outputs).all()):
+            jacobian = self._jacobian(samples)
+            if not bool(torch.isfinite(jacobian.outputs).all()):
                 raise SkgeoError(
                     f"the model's outputs for samples {samples.start} to {samples.stop - 1} hold "
                     "NaN or infinity: no metric is defined there."
                 )
-            self._notice(operator.outputs)
+            self._notice(jacobian.outputs)
             size = (len(samples), self.n_positions, self.n_outputs)
-            pairs.append((operator, operator.outputs.reshape(size).double()))
+            pairs.append((jacobian, jacobian.outputs.reshape(size).double()))
         return pairs
 
 

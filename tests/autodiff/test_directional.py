@@ -4,9 +4,8 @@ from torch import nn
 
 from cases import BY_NAME, CASES
 from nets import mlp, normal
+from skgeo.autodiff import Segment, layer_replica
 from skgeo.autodiff.directional import plain_normalisation, push
-from skgeo.autodiff.operators import layer_replica
-from skgeo.autodiff.segment import Segment
 from skgeo.autodiff.switches import math_attention, no_fast_path
 from skgeo.geometry.chain.segments import DataSegment
 

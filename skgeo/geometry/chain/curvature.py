@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.directional import push
+from skgeo.autodiff.finite import check_derivatives
 from skgeo.exceptions import NonSmoothWarning, SkgeoError, warn
 from skgeo.geometry.chain.curves import Curve, read_curve
 from skgeo.geometry.chain.kinks import has_kinks, kinks_between
@@ -352,11 +353,8 @@ def _local_kinks(data: DataSegment, x: Tensor, direction: Tensor, radius: float 
 
 
 def _check_finite(data: DataSegment, *tensors: Tensor) -> None:
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-        raise SkgeoError(
-            f"derivatives at {data.name!r} are NaN or infinite: the network is not twice "
-            "differentiable there (for example a norm or a square root at zero)."
-        )
+    for tensor in tensors:
+        check_derivatives(tensor, f"{data.name!r}, the first or the second,")
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

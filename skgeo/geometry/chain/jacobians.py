@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from skgeo.autodiff.elementwise import ElementwiseLink
-from skgeo.autodiff.links import ChainRecording
+from skgeo.autodiff.recording import Recording
 from skgeo.geometry.chain.moments import ElementwiseGram
 from skgeo.geometry.chain.network import ChainNetwork
 from skgeo.geometry.chain.plan import LayerPlan, path_between
@@ -52,12 +52,12 @@ class ChainJacobians:
         self._grams: dict[int, tuple[Tensor, ElementwiseGram]] = {}
         self._spectra: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def measure(self, seen: ChainRecording) -> tuple[dict[str, Measured], Tensor]:
+    def measure(self, seen: Recording) -> tuple[dict[str, Measured], Tensor]:
         """Measure one batch.
 
         Parameters
         ----------
-        seen : ChainRecording
+        seen : Recording
 
         Returns
         -------
@@ -81,7 +81,7 @@ class ChainJacobians:
                 found[name] = logs, spectral_quantities(logs, plan.source.dim)
         return found, self._exponents(seen, found)
 
-    def _products(self, seen: ChainRecording) -> dict[str, Tensor]:
+    def _products(self, seen: Recording) -> dict[str, Tensor]:
         """Logarithms at all layers whose products go link by link, in one sweep."""
         wanted = {plan.layer.name: plan for plan in self._plans if plan.way == "links"}
         if not wanted:
@@ -102,7 +102,7 @@ class ChainJacobians:
                     found[target.name] = _padded(product, wanted[target.name].side)
         return found
 
-    def _single(self, seen: ChainRecording, plan: LayerPlan) -> Tensor:
+    def _single(self, seen: Recording, plan: LayerPlan) -> Tensor:
         link = self._link(seen, plan)
         shape = (plan.target.dim, plan.source.dim)
         if link is not None and link.weight is None and link.slopes is not None:
@@ -122,12 +122,10 @@ class ChainJacobians:
         kept = values > tol**0.5 * values[:, :1]
         return torch.where(kept, values, 0.0).log()
 
-    def _link(self, seen: ChainRecording, plan: LayerPlan) -> ElementwiseLink | None:
+    def _link(self, seen: Recording, plan: LayerPlan) -> ElementwiseLink | None:
         return seen.elementwise(plan.target) if self._kind == "layer" else None
 
-    def _leading(
-        self, seen: ChainRecording, plan: LayerPlan, formed: dict[str, Tensor]
-    ) -> Measured:
+    def _leading(self, seen: Recording, plan: LayerPlan, formed: dict[str, Tensor]) -> Measured:
         link = self._link(seen, plan)
         if link is not None and (link.weight is None or link.slopes is None):
             logs = self._single(seen, plan)  # one decomposition for all samples, or none
@@ -206,7 +204,7 @@ class ChainJacobians:
             for name, value in spectral_quantities(logs, plan.source.dim).items():
                 numbers[name][sample] = value[0]
 
-    def _exponents(self, seen: ChainRecording, found: dict[str, Measured]) -> Tensor:
+    def _exponents(self, seen: Recording, found: dict[str, Measured]) -> Tensor:
         cuts = [plan for plan in self._plans if plan.layer.is_cut]
         undefined = torch.full((seen.size, 1), float("nan"), dtype=torch.float64)
         if not cuts:

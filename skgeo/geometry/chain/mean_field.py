@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.operators import layer_replica
-from skgeo.autodiff.replica import Replica
+from skgeo.autodiff.replica import Replica, layer_replica
 from skgeo.data import as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.chain.activations import Activation, as_activation

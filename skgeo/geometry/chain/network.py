@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from skgeo.autodiff.links import ChainMaps, ChainRecording
-from skgeo.autodiff.operators import layer_replica
+from skgeo.autodiff.layers import Layers
+from skgeo.autodiff.recording import Recording
+from skgeo.autodiff.replica import layer_replica
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.geometry.running import batch_ranges, check_batch_size, parameter_dtype, running
 
@@ -39,7 +40,7 @@ class ChainNetwork:
 
     Attributes
     ----------
-    chain : ChainMaps
+    chain : Layers
     n_samples : int
     dtype : torch.dtype
         In which links are computed.
@@ -68,15 +69,15 @@ class ChainNetwork:
         first = self.inputs(range(1))
         with torch.no_grad(), running(first):
             self._replica(first)
-        self.chain = ChainMaps(self._replica, self.inputs(range(min(self.n_samples, 8))), layers)
+        self.chain = Layers(self._replica, self.inputs(range(min(self.n_samples, 8))), layers)
 
     def inputs(self, samples: range) -> Inputs:
         """Inputs of some samples, on the device."""
         return cast_inputs(self.samples.take(samples.start, samples.stop), device=self.device)
 
-    def record(self, samples: range) -> ChainRecording:
+    def record(self, samples: range) -> Recording:
         """One forward pass of some samples."""
-        return self.chain.record(self.inputs(samples))
+        return self.chain.record(self.inputs(samples), root=True)
 
     def batches(self, sample_bytes: int) -> list[range]:
         """The samples in batches that the budget holds.

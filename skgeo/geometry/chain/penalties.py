@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.directional import push
-from skgeo.autodiff.operators import layer_replica
 from skgeo.autodiff.patterns import activation_pattern
+from skgeo.autodiff.replica import layer_replica
 from skgeo.exceptions import NonSmoothWarning, SkgeoError, collect_warnings, warn
 from skgeo.geometry.chain.live import (
     Forward,

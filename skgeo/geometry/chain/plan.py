@@ -7,8 +7,8 @@ import itertools
 from numbers import Integral
 from typing import Any, Literal
 
-from skgeo.autodiff.links import ChainMaps
-from skgeo.autodiff.recording import Layer
+from skgeo.autodiff.layer import Layer
+from skgeo.autodiff.layers import Layers
 from skgeo.exceptions import SkgeoError
 
 __all__ = ["CHAINS", "LayerPlan", "path_between", "plan_chain"]
@@ -58,12 +58,12 @@ class LayerPlan:
         return self.way in ("links", "single")
 
 
-def plan_chain(chain: ChainMaps, kind: str, n_singular_values: Any) -> tuple[LayerPlan, ...]:
+def plan_chain(chain: Layers, kind: str, n_singular_values: Any) -> tuple[LayerPlan, ...]:
     """Decide what is measured at every layer.
 
     Parameters
     ----------
-    chain : ChainMaps
+    chain : Layers
     kind : {"layer", "input", "output"}
     n_singular_values : "all", "auto" or int
 
@@ -86,9 +86,14 @@ def plan_chain(chain: ChainMaps, kind: str, n_singular_values: Any) -> tuple[Lay
         raise SkgeoError(
             f"n_singular_values={asked!r}: expected 'auto', 'all' or a positive integer."
         )
-    layers = list(chain.layers)
+    layers = list(chain.after_root)
+    if not layers:
+        raise SkgeoError(
+            f"The only layer, {chain.root.name!r}, is where the graph starts, so there is no chain "
+            "of layers. Name a later layer too: layers=[...]."
+        )
     if kind == "output":
-        if chain.root.name != "input":
+        if chain.root.module:  # a layer, and not the input
             layers.insert(0, chain.root)
         if layers[-1].is_output:
             layers.pop()
@@ -129,12 +134,12 @@ def plan_chain(chain: ChainMaps, kind: str, n_singular_values: Any) -> tuple[Lay
     return tuple(plans)
 
 
-def path_between(chain: ChainMaps, source: Layer, target: Layer) -> list[tuple[Layer, Layer]]:
+def path_between(chain: Layers, source: Layer, target: Layer) -> list[tuple[Layer, Layer]]:
     """The links from one cut to another place.
 
     Parameters
     ----------
-    chain : ChainMaps
+    chain : Layers
     source, target : Layer
         The root or a cut, and a later layer or the output.
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.recording import Layer
+from skgeo.autodiff.layer import Layer
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.geometry.chain.jacobians import ChainJacobians
 from skgeo.geometry.chain.network import ChainNetwork

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skgeo.autodiff.agreement import seeded_normal
 from skgeo.autodiff.batch import tensors_of
-from skgeo.autodiff.operators import LayerMaps, layer_replica
-from skgeo.autodiff.recording import Layer
-from skgeo.autodiff.replica import Replica
+from skgeo.autodiff.finite import check_derivatives
+from skgeo.autodiff.layer import Layer
+from skgeo.autodiff.layers import Layers
+from skgeo.autodiff.replica import Replica, layer_replica
 from skgeo.autodiff.segment import Segment
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
@@ -93,7 +95,7 @@ class DataSegment:
         self.shape = self._source.shape if self._source is not None else tuple(floats[0].shape[1:])
 
     def _find(self, name: str | None) -> Layer | None:
-        return None if name is None else LayerMaps(self.replica, self._inputs, [name])[name]
+        return None if name is None else Layers(self.replica, self._inputs, [name])[name]
 
     def _check(self, segment: Segment, place: Tensor) -> int:
         x = place.clone().requires_grad_(True)
@@ -101,8 +103,7 @@ class DataSegment:
             h = segment(x)
         if not bool(torch.isfinite(h).all()):
             raise SkgeoError(f"the representation at {self.name!r} holds NaN or infinity.")
-        generator = torch.Generator(h.device).manual_seed(0)
-        weights = torch.randn(h.shape[1], generator=generator, dtype=h.dtype, device=h.device)
+        weights = seeded_normal(h.shape[1], like=h)
         found = None
         if h.requires_grad:
             (found,) = torch.autograd.grad(h[0] @ weights, x, allow_unused=True)
@@ -170,11 +171,7 @@ class DataSegment:
             self.device,
         )
         found = segment.jacobian(x).double()
-        if not bool(torch.isfinite(found).all()):
-            raise SkgeoError(
-                f"Derivatives of {self.name!r} are NaN or infinite: the network is not "
-                "differentiable there (for example a norm or a square root at zero)."
-            )
+        check_derivatives(found, repr(self.name))
         return found
 
 

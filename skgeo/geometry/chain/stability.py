@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.operators import layer_replica
+from skgeo.autodiff.replica import layer_replica
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.chain.segments import DataSegment
 from skgeo.linalg.threads import single_blas_thread

@@ -71,7 +71,8 @@ def quotient_fidelity(
         inputs = pullback.inputs(batch)
         with torch.no_grad():
             seen = pullback.maps.record(inputs, [name])
-            kept = collapse(seen.representations()[name].double(), center, directions)
+            h = seen.representation(pullback.maps[name]).double()
+            kept = collapse(h, center, directions)
             outputs = pullback.tail(inputs, name)(kept)
         z, w = pullback.sized(seen.output.detach()), pullback.sized(outputs)
         total += float(pullback.likelihood.kl(z, w).sum())

@@ -121,7 +121,7 @@ def _batch(
 ) -> tuple[Tensor, Tensor]:
     (name,) = pullback.names
     seen = pullback.maps.record(pullback.inputs(samples), [name])
-    operator = seen.operator(name)
+    operator = seen.operator(pullback.maps.output, pullback.maps[name])
     z = pullback.sized(seen.output.detach())
     likelihood = pullback.likelihood
 
@@ -135,7 +135,7 @@ def _batch(
             w = torch.zeros_like(z, dtype=torch.float64, requires_grad=True)
             rows = likelihood.pull_rows(z, w.unsqueeze(-1)).flatten(1)
             (root,) = torch.autograd.grad(rows, w, u)
-        return operator.pull(root.reshape(seen.output.shape)).double()
+        return operator.pull(root.flatten(1)).double()
 
     shape = (len(samples), pullback.n_rows)
     start = torch.randn(shape, generator=generator, dtype=torch.float64)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.batch import tensors_of
-from skgeo.autodiff.operators import LayerMaps, layer_replica
+from skgeo.autodiff.finite import check_derivatives
+from skgeo.autodiff.layers import Layers
+from skgeo.autodiff.replica import layer_replica
 from skgeo.autodiff.segment import Segment
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
@@ -54,7 +56,7 @@ class LayerPullback:
 
     Attributes
     ----------
-    maps : LayerMaps
+    maps : Layers
     names : tuple of str
         The layers, in the order in which they run.
     n_samples, n_positions, n_outputs : int
@@ -89,7 +91,7 @@ class LayerPullback:
         )
         self.n_samples = len(self.samples)
         shape = self._first_output().shape
-        self.maps = LayerMaps(replica, self.inputs(range(min(self.n_samples, 8))), layers)
+        self.maps = Layers(replica, self.inputs(range(min(self.n_samples, 8))), layers)
         self.names = tuple(layer.name for layer in self.maps.layers)
         self.n_outputs = shape[-1] if len(shape) > 1 else 1
         self.n_positions = shape.numel() // self.n_outputs
@@ -200,13 +202,7 @@ class LayerPullback:
         seen = self.maps.record(inputs, names)
         found = seen.pull_back(self._roots(seen.output), self.n_rows)
         for name, block in found.items():
-            # A norm reads everything once and stores nothing; a NaN anywhere survives it.
-            if not bool(torch.isfinite(torch.linalg.vector_norm(block, torch.inf))):
-                raise SkgeoError(
-                    f"Derivatives by layer {name!r} are NaN or infinite although the outputs are "
-                    "finite: the rest of the network is not differentiable there (for example a "
-                    "norm or a square root at zero)."
-                )
+            check_derivatives(block, f"the outputs with respect to {name!r}")
         return found
 
     def _roots(self, output: Tensor) -> Callable[[slice], Tensor]:
@@ -232,7 +228,7 @@ class LayerPullback:
         for batch in self.batches([name]):
             with torch.no_grad():
                 seen = self.maps.record(self.inputs(batch), [name])
-            parts.append(seen.representations()[name].double())
+            parts.append(seen.representation(self.maps[name]).double())
         return torch.cat(parts)
 
     def tail(self, inputs: Inputs, name: str) -> Segment:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.recording import Layer
+from skgeo.autodiff.layer import Layer
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
 from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.quotient.metric import MeanMetric

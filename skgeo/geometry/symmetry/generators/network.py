@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from skgeo.autodiff.copytree import TreeCopy, unwrap
 from skgeo.autodiff.modelcheck import check_kind
-from skgeo.autodiff.pushforward import OutputOperator
+from skgeo.autodiff.parameter_jacobian import ParameterJacobian
 from skgeo.autodiff.replica import Replica, replica
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.geometry.likelihood import Likelihood
@@ -200,10 +200,10 @@ class SymmetryNetwork:
         for batch in self._batches(copy):
             yield copy, batch
 
-    def operators(self) -> Iterator[OutputOperator]:
+    def operators(self) -> Iterator[ParameterJacobian]:
         """Products with J and its transpose, one batch after the other."""
         for copy, batch in self.replicas():
-            yield OutputOperator(copy, batch)
+            yield ParameterJacobian(copy, batch)
 
     def _batches(self, copy: Replica) -> Iterator[Inputs]:
         samples = self._samples.to(
