@@ -20,7 +20,7 @@ from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
-from skgeo.autodiff import Layers, layer_replica  # noqa: E402
+from skgeo.autodiff import Layers, replica  # noqa: E402
 from skgeo.geometry.chain import (  # noqa: E402
     ElementwiseGram,
     chain_profile,
@@ -44,7 +44,7 @@ def tanh_network(widths: list[int]) -> nn.Sequential:
 def local_moments(repeat: int, samples: int = 256, few: int = 2) -> None:
     """Moments and log-volumes of every layer's own Jacobian."""
     net, X = tanh_network(WIDTHS), torch.randn(samples, WIDTHS[0])
-    layers = Layers(layer_replica(net), X, LAYERS)
+    layers = Layers(replica(net, parameters=None), X, LAYERS)
     seen = layers.record(X, root=True)
     elementwise = [seen.elementwise(layer) for layer in layers.layers]
 
@@ -86,7 +86,7 @@ def local_moments(repeat: int, samples: int = 256, few: int = 2) -> None:
 def from_input(repeat: int, samples: int = 16) -> None:
     """Jacobians from the input to all layers."""
     net, X = tanh_network(WIDTHS), torch.randn(samples, WIDTHS[0])
-    layers = Layers(layer_replica(net), X, LAYERS)
+    layers = Layers(replica(net, parameters=None), X, LAYERS)
     weights = [m.weight.detach() for m in net if isinstance(m, nn.Linear)]
 
     def floor() -> None:
@@ -112,7 +112,7 @@ def from_input(repeat: int, samples: int = 16) -> None:
 def leading(repeat: int) -> None:
     """Products that the ten largest singular values take."""
     net, X = tanh_network(WIDTHS).double(), torch.randn(1, WIDTHS[0]).double()
-    layers = Layers(layer_replica(net), X, LAYERS)
+    layers = Layers(replica(net, parameters=None), X, LAYERS)
     seen = layers.record(X, root=True)
     last = layers.layers[7]
     jacobian = seen.root_jacobians()[last.name]

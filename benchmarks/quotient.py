@@ -27,7 +27,7 @@ from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
-from skgeo.autodiff import Layers, layer_replica  # noqa: E402
+from skgeo.autodiff import Layers, replica  # noqa: E402
 from skgeo.geometry.quotient import LayerPullback, pointwise_eigenvalues  # noqa: E402
 
 WIDTHS = [784, *[512] * 8, 10]
@@ -60,11 +60,11 @@ def tanh_network() -> nn.Sequential:
 def jacobians(repeat: int) -> None:
     net, X = tanh_network(), torch.randn(SAMPLES, WIDTHS[0])
     names = [str(2 * index + 1) for index in range(8)] + ["16"]
-    layers = Layers(layer_replica(net), X, names)
+    layers = Layers(replica(net, parameters=None), X, names)
     weights = [m.weight.detach() for m in net if isinstance(m, nn.Linear)]
 
     def with_finding() -> None:
-        Layers(layer_replica(net), X, names).record(X).output_jacobians()
+        Layers(replica(net, parameters=None), X, names).record(X).output_jacobians()
 
     def floor() -> None:
         rows = torch.eye(10).expand(SAMPLES, 10, 10).reshape(-1, 10).contiguous()

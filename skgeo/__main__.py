@@ -18,7 +18,7 @@ from torch import nn
 
 from skgeo import Checkpoint, FisherRankEstimator, SkgeoError, SpectrumDisplay
 from skgeo.datasets import digits_run
-from skgeo.geometry.likelihood import LIKELIHOODS
+from skgeo.network.likelihood import LIKELIHOODS
 
 __all__ = ["main"]
 

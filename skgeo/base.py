@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import joblib
@@ -23,35 +22,17 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 
 from skgeo._sklearn import CallbackSupportMixin, FitProgress, with_callbacks
-from skgeo.data import Samples
 from skgeo.exceptions import SkgeoError
 from skgeo.linalg.threads import single_blas_thread
 from skgeo.models import ResolvedModel, fingerprint, needs_y, resolve_model, share_or_clone
+from skgeo.network.bound import BoundNetwork
+from skgeo.network.likelihood import Likelihood
 from skgeo.pairs import Pair, PairRow, as_pairs, run_pairs
 
-__all__ = ["GeometryEstimator", "Subject"]
+__all__ = ["GeometryEstimator"]
 
 # They say how a measurement is carried out and reported, never what its answer is.
 _CONDUCT = ("model", "batch_size", "device", "memory", "on_error", "n_jobs", "verbose")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One model and its data, as an estimator measures them.
-
-    Attributes
-    ----------
-    model : ResolvedModel
-        The module, how to call it, and what it says of its likelihood.
-    samples : Samples or None
-        Preprocessed data; None for estimators that need none.
-    progress : callable
-        Wraps a sequence of passes over the data.
-    """
-
-    model: ResolvedModel
-    samples: Samples | None
-    progress: Callable[..., Any] = iter
 
 
 class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, ABC):
@@ -62,17 +43,19 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
     """
 
     _needs_data: ClassVar[bool] = True
+    # Which parameters of the network are differentiated, where the class has no such parameter.
+    _parameters: ClassVar[str | None] = "trainable"
     # Parameters that do not enter a pair's features, at the value that costs least.
     _pair_parameters: ClassVar[Mapping[str, Any]] = {}
 
     model: Any
 
     @abstractmethod
-    def _measure(self, subject: Subject) -> None:
-        """Measure the subject and set the fitted attributes."""
+    def _measure(self, network: BoundNetwork) -> None:
+        """Measure the network on its data and set the fitted attributes."""
 
     @abstractmethod
-    def _features(self, subject: Subject) -> np.ndarray:
+    def _features(self, network: BoundNetwork) -> np.ndarray:
         """Features of new samples under the fitted geometry: (n_samples, n_features)."""
 
     @abstractmethod
@@ -93,7 +76,7 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         """
 
     def _check_measured(self) -> None:
-        """Refuse to speak of a geometry before there is one."""
+        """Raise NotFittedError if fit was not called."""
         if self.model is None:
             raise SkgeoError(
                 f"this {type(self).__name__} has no model of its own: it reads pairs with "
@@ -102,7 +85,7 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         check_is_fitted(self)
 
     def _facts(self) -> dict[str, str]:
-        """How the subject was read; a table whose rows differ in it warns."""
+        """How the model and data were read; a table whose rows differ in it warns."""
         return {}
 
     @with_callbacks
@@ -128,7 +111,7 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
             with single_blas_thread():
                 X, y = self._validate(X, y, reset=True)
                 self.model_ = resolve_model(self.model, X, y, refit=True)
-                self._measure(replace(self._subject(self.model_, X, y), progress=progress))
+                self._measure(self._bind(self.model_, X, y, progress=progress))
                 self._weights = fingerprint(self.model_.module)
         progress.end()
         return self
@@ -147,10 +130,10 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         if self.model is None:
             return self._transform_pairs(as_pairs(X))
         with single_blas_thread():
-            return self._features(self._bound_subject(X))
+            return self._features(self._fitted_network(X))
 
-    def _bound_subject(self, X: Any) -> Subject:
-        """New samples for the fitted model, checked, and the model as it was at fit."""
+    def _fitted_network(self, X: Any) -> BoundNetwork:
+        """The fitted model, as it was at fit, on new samples, which are checked."""
         self._check_measured()
         if fingerprint(self.model_.module) != self._weights:
             raise SkgeoError(
@@ -159,7 +142,7 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
                 "module when training goes on."
             )
         X, _ = self._validate(X, None, reset=False)
-        return self._subject(self.model_, X, None)
+        return self._bind(self.model_, X, None, likelihood=getattr(self, "_likelihood", None))
 
     def _transform_pairs(self, pairs: list[Pair]) -> np.ndarray:
         parameters = self.get_params(deep=False)
@@ -178,24 +161,24 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         """Features of one pair, from the cache where ``memory`` holds them."""
         with single_blas_thread():
             model = resolve_model(pair.model, pair.X, pair.y, refit=False)
-            subject = self._subject(model, pair.X, pair.y)
+            network = self._bind(model, pair.X, pair.y)
             memory = check_memory(getattr(self, "memory", None))
             if memory.location is None:
-                return self._measure_pair(model, subject)
+                return self._measure_pair(network)
             kept = {k: v for k, v in self.get_params(deep=False).items() if k not in _CONDUCT}
-            data = subject.samples.fingerprint() if subject.samples is not None else None
+            data = network.samples.fingerprint() if network.has_samples else None
             key = (type(self).__qualname__, joblib.hash(kept), fingerprint(model), data)
             return memory.cache(_computed, ignore=["compute"])(
-                key, lambda: self._measure_pair(model, subject)
+                key, lambda: self._measure_pair(network)
             )
 
-    def _measure_pair(self, model: ResolvedModel, subject: Subject) -> PairRow:
+    def _measure_pair(self, network: BoundNetwork) -> PairRow:
         # Built anew rather than cloned: callbacks and output settings belong to the table's
         # estimator, not to its rows.
         parameters = self.get_params(deep=False) | dict(self._pair_parameters)
-        alone = type(self)(**parameters | {"model": model.module})
-        alone.model_ = model
-        alone._measure(subject)
+        alone = type(self)(**parameters | {"model": network.model.module})
+        alone.model_ = network.model
+        alone._measure(network)
         return PairRow([float(value) for value in alone.summary().values()], alone._facts())
 
     def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -217,10 +200,28 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
             return X, y
         return validate_data(self, X, reset=reset, allow_nd=True, ensure_min_samples=1), y
 
-    def _subject(self, model: ResolvedModel, X: Any, y: Any) -> Subject:
-        if X is None and not self._needs_data:
-            return Subject(model, None)
-        return Subject(model, model.samples(X, y))
+    def _bind(
+        self,
+        model: ResolvedModel,
+        X: Any,
+        y: Any,
+        *,
+        likelihood: str | Likelihood | None = None,
+        progress: Callable[..., Any] = iter,
+    ) -> BoundNetwork:
+        """The model on data, with what this estimator's parameters say of it."""
+        samples = None if X is None and not self._needs_data else model.read(X, y)
+        own = self.get_params(deep=False)
+        return BoundNetwork(
+            model,
+            samples,
+            likelihood=likelihood or own.get("likelihood", "gaussian"),
+            parameters=own.get("parameters", self._parameters),
+            batch_size=own.get("batch_size"),
+            device=own.get("device"),
+            memory_budget=own.get("memory_budget"),
+            progress=progress,
+        )
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the features that ``transform`` gives.

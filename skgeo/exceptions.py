@@ -23,7 +23,7 @@ class SkgeoError(ValueError):
     """A measurement that cannot be made from what was given."""
 
 
-class NotAModelError(TypeError):
+class NotAModelError(SkgeoError, TypeError):
     """An object that is none of the kinds of model that skgeo reads."""
 
 

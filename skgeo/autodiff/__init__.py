@@ -12,7 +12,7 @@ from skgeo.autodiff.layer_jacobian import LayerJacobian
 from skgeo.autodiff.layers import Layers
 from skgeo.autodiff.parameter_jacobian import ParameterJacobian
 from skgeo.autodiff.recording import Recording
-from skgeo.autodiff.replica import Replica, layer_replica, replica
+from skgeo.autodiff.replica import Replica, replica
 from skgeo.autodiff.segment import Segment
 
 __all__ = [
@@ -23,6 +23,5 @@ __all__ = [
     "Recording",
     "Replica",
     "Segment",
-    "layer_replica",
     "replica",
 ]

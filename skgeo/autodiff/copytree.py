@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["TreeCopy", "is_record", "substitute", "unwrap"]
+from skgeo.models.kinds import unwrap
+
+__all__ = ["TreeCopy", "is_record", "substitute"]
 
 Visit = Callable[[Any], Any]
 
@@ -27,29 +29,6 @@ Visit = Callable[[Any], Any]
 _EMPTIED = ("_backward_hooks", "_backward_pre_hooks")
 # Left at once, since vocabularies and the like can be long.
 _ATOMS = (str, int, float, complex, bytes, type, type(None), torch.dtype, torch.device)
-
-
-def unwrap(module: nn.Module) -> nn.Module:
-    """Return the module inside a compiled or data-parallel wrapper.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    Returns
-    -------
-    torch.nn.Module
-        `module` itself when it is not a wrapper.
-    """
-    while True:
-        if type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules:
-            inner = module._modules["_orig_mod"]
-        elif isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = module.module
-        else:
-            return module
-        assert isinstance(inner, nn.Module)
-        module = inner
 
 
 def is_record(value: object) -> bool:

@@ -23,7 +23,7 @@ from skgeo.autodiff.layer_names import default_groups, leaves, named, resolve
 from skgeo.autodiff.replica import Replica
 from skgeo.exceptions import SkgeoError
 
-__all__ = ["FirstRun", "FoundCall", "first_run"]
+__all__ = ["FoundCall", "FoundCalls", "find_calls"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class FoundCall:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FirstRun:
+class FoundCalls:
     """A recorded forward pass of some samples, and the calls chosen as layers, in their order.
 
     `ran` names the layers that ran in the order in which they returned: those without children or
@@ -50,7 +50,7 @@ class FirstRun:
     ran: tuple[str, ...]
 
 
-def first_run(replica: Replica, inputs: Inputs, names: Sequence[str] | None) -> FirstRun:
+def find_calls(replica: Replica, inputs: Inputs, names: Sequence[str] | None) -> FoundCalls:
     """Run one forward pass and choose layers: those named, or the default ones.
 
     Costs one forward pass, one backward pass to all layers, and one for each layer's cut test.
@@ -104,7 +104,7 @@ def first_run(replica: Replica, inputs: Inputs, names: Sequence[str] | None) -> 
             "No layer was found that the whole computation passes through. Name the layers to look "
             f"at: layers=[...], of {', '.join(everything)}."
         )
-    return FirstRun(root, recorder.root_call, output, tuple(calls), tuple(recorder.ran))
+    return FoundCalls(root, recorder.root_call, output, tuple(calls), tuple(recorder.ran))
 
 
 def _starts_behind(replica: Replica, inputs: Inputs) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from skgeo.autodiff.agreement import agree, seeded_normal
 from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.autodiff.calls import CallRecorder
-from skgeo.autodiff.cuts import first_run
+from skgeo.autodiff.cuts import find_calls
 from skgeo.autodiff.elementwise import ElementwiseModules, elementwise_modules
 from skgeo.autodiff.finite import check_outputs
 from skgeo.autodiff.layer import Layer
@@ -35,7 +35,7 @@ class Layers:
     Parameters
     ----------
     replica : Replica
-        Of :func:`~skgeo.autodiff.replica.layer_replica`, unless parameters are to be on the graphs.
+        With ``parameters=None``, or its parameters are on the graphs too.
     inputs : Tensor, dict of str to Tensor, or tuple of Tensor
         Some samples, of which the first four are run.
     layers : list of str, optional
@@ -55,16 +55,16 @@ class Layers:
     Raises
     ------
     SkgeoError
-        For the reasons of :func:`~skgeo.autodiff.cuts.first_run`; if samples are coupled at a
+        For the reasons of :func:`~skgeo.autodiff.cuts.find_calls`; if samples are coupled at a
         layer, or no axis of its result is that of the samples.
 
     Examples
     --------
     >>> from torch import nn
-    >>> from skgeo.autodiff import Layers, layer_replica
+    >>> from skgeo.autodiff import Layers, replica
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     >>> X = torch.ones(5, 3).double()
-    >>> layers = Layers(layer_replica(net), X)
+    >>> layers = Layers(replica(net, parameters=None), X)
     >>> [(place.name, place.dim) for place in (layers.root, *layers.layers, layers.output)]
     [('input', 3), ('0', 4), ('1', 4), ('2', 2), ('output', 2)]
     >>> seen = layers.record(X, root=True)
@@ -79,7 +79,7 @@ class Layers:
         self._modules = named(replica.module)
         some = map_inputs(plain, take(inputs, slice(0, _PROBE)))
         with math_attention(), torch.inference_mode(False):
-            seen = first_run(replica, some, layers)
+            seen = find_calls(replica, some, layers)
             tensors = [found.call.output for found in seen.calls]
             *axes, self._root_axis = _sample_axes(seen.output, [*tensors, seen.root])
             self.batched = _batched_agrees(seen.output, tensors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,13 +16,24 @@ from skgeo.autodiff.layer import Layer
 from skgeo.autodiff.layer_jacobian import LayerJacobian
 from skgeo.exceptions import SkgeoError
 
-if TYPE_CHECKING:
-    from skgeo.autodiff.layers import Layers
-
 __all__ = ["Recording"]
 
 # Numbers in flight in one batched pass, beside the result.
 _CHUNK_BYTES = 2**26
+
+
+class _Places(Protocol):
+    """What a recording asks of the Layers it belongs to."""
+
+    @property
+    def batched(self) -> bool: ...
+    @property
+    def root(self) -> Layer: ...
+    @property
+    def output(self) -> Layer: ...
+    @property
+    def elementwise(self) -> Mapping[str, ElementwiseModules]: ...
+    def cut_before(self, layer: Layer) -> Layer: ...
 
 
 class Recording:
@@ -53,7 +64,7 @@ class Recording:
 
     def __init__(
         self,
-        places: Layers,
+        places: _Places,
         output: Tensor,
         tensors: Mapping[Layer, Tensor],
         layers: Sequence[Layer],

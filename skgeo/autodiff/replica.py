@@ -6,14 +6,17 @@ they never happen on the user's own object.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.batch import Inputs, batch_size
-from skgeo.autodiff.copytree import TreeCopy, is_record, substitute, unwrap
+from skgeo.autodiff.copytree import TreeCopy, is_record, substitute
 from skgeo.autodiff.modelcheck import (
     check_finite,
     check_kind,
@@ -23,8 +26,9 @@ from skgeo.autodiff.modelcheck import (
 from skgeo.autodiff.selection import select, unknown_names
 from skgeo.autodiff.switches import no_fast_path
 from skgeo.exceptions import SkgeoError
+from skgeo.models.kinds import has_embedding, unwrap
 
-__all__ = ["Replica", "layer_replica", "replica"]
+__all__ = ["Replica", "replica"]
 
 Forward = Callable[[Any, Any], Any]
 
@@ -70,30 +74,35 @@ class Replica:
     """
 
     def __init__(
-        self, copy: TreeCopy, forward: Forward | None, parameters: str | Sequence[str]
+        self, tree: TreeCopy, forward: Forward | None, parameters: str | Sequence[str] | None
     ) -> None:
-        self.module = copy.root
-        self.parameters = dict(copy.root.named_parameters())
+        self.module = tree.root
+        self.parameters = dict(tree.root.named_parameters())
         self.names = tuple(self.parameters)
-        sources = {name: copy.sources[id(p)] for name, p in self.parameters.items()}
+        sources = {name: tree.sources[id(p)] for name, p in self.parameters.items()}
         trainable = {name for name, source in sources.items() if source.requires_grad}
-        self.selected = select(copy.root, trainable, parameters)
+        self.selected = () if parameters is None else select(tree.root, trainable, parameters)
         for name in self.selected:
             self.parameters[name].requires_grad_(True)
         chosen = [self.parameters[name] for name in self.selected]
         self.n_parameters = sum(p.numel() for p in chosen)
-        self.device = chosen[0].device
-        self.dtype = chosen[0].dtype
+        known = chosen or _floating(tree.root)
+        self.device = known[0].device if known else torch.device("cpu")
+        self.dtype = known[0].dtype if known else torch.get_default_dtype()
         for parameter in chosen:
             self.dtype = torch.promote_types(self.dtype, parameter.dtype)
-        self.takes_integers = any(
-            isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in copy.root.modules()
-        )
+        self.takes_integers = has_embedding(tree.root)
         # A forward that closes over the user's module must reach the copy instead.
-        self._forward: list[Forward | None] = [copy.visit(forward)]
-        holders = [self._forward, *(vars(m) for m in copy.modules)]
+        self._forward: list[Forward | None] = [tree.visit(forward)]
+        holders = [self._forward, *(vars(m) for m in tree.modules)]
         self._slots = _find_slots(holders, self.parameters)
-        self._writable = [d for m in copy.modules for d in (vars(m), m._buffers)]
+        self._writable = [d for m in tree.modules for d in (vars(m), m._buffers)]
+        self._containers = [
+            held
+            for module in tree.modules
+            for held in vars(module).values()
+            if type(held) in (list, dict, OrderedDict, set, deque)
+        ]
         self._originals = {id(source): (name, source) for name, source in sources.items()}
 
     def __repr__(self) -> str:
@@ -120,9 +129,29 @@ class Replica:
             If the result is not one real floating tensor whose first axis is that of the batch.
         """
         with no_fast_path():
-            (forward,) = self._forward
+            forward = self.forward
             outputs = self.module(inputs) if forward is None else forward(self.module, inputs)
         return _checked(outputs, batch_size(inputs))
+
+    @property
+    def forward(self) -> Forward | None:
+        """How the copy is called; None for ``module(inputs)``."""
+        return self._forward[0]
+
+    @contextmanager
+    def restored(self, *, containers: bool = True) -> Iterator[None]:
+        """Put back, on leaving, every attribute that was set on a module of the copy."""
+        before = [(attributes, dict(attributes)) for attributes in self._writable]
+        held = [(each, copy.copy(each)) for each in self._containers] if containers else []
+        try:
+            yield
+        finally:
+            for attributes, saved in before:
+                attributes.clear()
+                attributes.update(saved)
+            for each, as_it_was in held:
+                each.clear()
+                (each.extend if isinstance(each, (list, deque)) else each.update)(as_it_was)
 
     def call(self, parameters: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
         """Run the forward pass as a function of some of the parameters.
@@ -154,15 +183,12 @@ class Replica:
         if unknown:
             raise SkgeoError(unknown_names(unknown, self.names))
         tensors = {id(self.parameters[name]): tensor for name, tensor in parameters.items()}
-        before = [(attributes, dict(attributes)) for attributes in self._writable]
         try:
-            for slot in self._slots:
-                slot.container[slot.key] = substitute(slot.value, tensors)
-            return self(inputs)
+            with self.restored(containers=False):
+                for slot in self._slots:
+                    slot.container[slot.key] = substitute(slot.value, tensors)
+                return self(inputs)
         finally:
-            for attributes, saved in before:
-                attributes.clear()
-                attributes.update(saved)
             for slot in self._slots:
                 slot.container[slot.key] = slot.value
 
@@ -203,8 +229,9 @@ def replica(
     module: nn.Module,
     *,
     forward: Forward | None = None,
-    parameters: str | Sequence[str] = "trainable",
+    parameters: str | Sequence[str] | None = "trainable",
     device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Replica:
     """Make a private copy of a module to measure on.
 
@@ -218,11 +245,13 @@ def replica(
         off.
     forward : callable, optional
         ``forward(module, inputs) -> Tensor`` of shape (b, ...); by default ``module(inputs)``.
-    parameters : {"trainable", "all"} or list of str, default="trainable"
-        Which parameters derivatives are taken by: those with ``requires_grad``, all floating ones,
-        or those named.
+    parameters : {"trainable", "all"}, list of str or None, default="trainable"
+        Which parameters derivatives are taken with respect to: those with ``requires_grad``, all
+        floating ones, those named, or none.
     device : str or torch.device, optional
         Where to copy parameters and buffers; by default they stay and are shared.
+    dtype : torch.dtype, optional
+        What floating parameters and buffers are converted to; by default they stay as they are.
 
     Returns
     -------
@@ -262,30 +291,22 @@ def replica(
     check_finite(source)
     check_samples_apart(source)
     warn_train_mode(source)
-    copy = TreeCopy(source, None if device is None else _indexed(torch.device(device)))
-    if copy.misplaced:
+    tree = TreeCopy(source, None if device is None else _indexed(torch.device(device)))
+    if tree.misplaced:
         raise SkgeoError(
             f"Asked for device {device}, but tensors held outside parameters and buffers are "
-            f"elsewhere: {', '.join(copy.misplaced)}. Register them with register_buffer(...), or "
+            f"elsewhere: {', '.join(tree.misplaced)}. Register them with register_buffer(...), or "
             "move the module yourself."
         )
-    return Replica(copy, forward, parameters)
+    if dtype is not None and any(p.dtype != dtype for p in _floating(tree.root)):
+        tree.root.to(dtype)
+    return Replica(tree, forward, parameters)
 
 
-def layer_replica(
-    module: nn.Module,
-    *,
-    forward: Forward | None = None,
-    device: str | torch.device | None = None,
-) -> Replica:
-    """A replica to differentiate with respect to representations on.
-
-    No parameter requires a gradient, so a graph holds only what comes after a layer.
-    """
-    copy = replica(module, forward=forward, parameters="all", device=device)
-    for parameter in copy.parameters.values():
-        parameter.requires_grad_(False)
-    return copy
+def _floating(module: nn.Module) -> list[Tensor]:
+    """Floating parameters, or floating buffers of a module without any."""
+    found: list[Tensor] = [p for p in module.parameters() if p.is_floating_point()]
+    return found or [b for b in module.buffers() if b.is_floating_point()]
 
 
 def _indexed(device: torch.device) -> torch.device:

@@ -31,7 +31,7 @@ class Segment:
     Parameters
     ----------
     replica : Replica
-        Of :func:`~skgeo.autodiff.replica.layer_replica`.
+        With ``parameters=None``, or its parameters are on the graphs too.
     inputs : Tensor, dict of str to Tensor, or tuple of Tensor
         The batch that everything but the first floating tensor is taken from.
     layer : Layer or None
@@ -59,10 +59,10 @@ class Segment:
     --------
     >>> import torch
     >>> from torch import nn
-    >>> from skgeo.autodiff import Layers, Segment, layer_replica
+    >>> from skgeo.autodiff import Layers, Segment, replica
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     >>> X = torch.ones(5, 3)
-    >>> layers = Layers(layer_replica(net), X)
+    >>> layers = Layers(replica(net, parameters=None), X)
     >>> segment = Segment(layers.replica, X, layers["0"])
     >>> bool((segment(torch.zeros(5, 3)) == net[0].bias).all())
     True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_integer
 from skgeo.exceptions import SkgeoError
 
 __all__ = ["Inputs", "Samples", "cast_inputs", "hash_array", "hash_tensor"]
@@ -54,9 +54,7 @@ class Samples:
         Tensor, dict or tuple
             Views of `inputs`, of the same kind as `inputs`.
         """
-        size = operator.index(size)
-        if size < 1:
-            raise SkgeoError(f"batch_size={size}: expected a positive integer.")
+        size = check_integer("batch_size", size)
         for start in range(0, len(self), size):
             yield self.take(start, start + size)
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skgeo.display._axes import new_axes
+
 __all__ = ["ProfileDisplay"]
 
 # Densities are drawn over this many bins, this wide beside their layer.
@@ -122,7 +124,9 @@ class ProfileDisplay:
         -------
         self
         """
-        volume, stretch, deviation = _new_axes() if axes is None else axes
+        volume, stretch, deviation = (
+            new_axes("ProfileDisplay", (12.0, 3.6), 3) if axes is None else axes
+        )
         self.lines_: dict[str, Any] = {}
         self.densities_: dict[str, Any] = {}
         prefix = f"{label}: " if label else ""
@@ -193,14 +197,3 @@ class ProfileDisplay:
         self.densities_[layer] = axis.fill_betweenx(
             outline, place, place + _WIDTH * widths, color=color, alpha=0.35, lw=0
         )
-
-
-def _new_axes() -> Sequence[Any]:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            "ProfileDisplay needs matplotlib: python -m pip install 'skgeo[plot]'"
-        ) from error
-    _, axes = plt.subplots(1, 3, figsize=(12.0, 3.6), layout="constrained")
-    return axes

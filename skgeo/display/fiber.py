@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from skgeo.display._axes import new_axes
 from skgeo.geometry.fiber import is_smooth
 
 __all__ = ["BarcodeDisplay", "HasseDisplay"]
@@ -97,7 +98,7 @@ class BarcodeDisplay:
         # Longest below: the picture then shows what survives at a glance.
         bars = sorted(self.bars, key=lambda bar: (_kind(bar, depth), bar[0] - bar[1], bar[0]))
         if ax is None:
-            ax = _new_axes("BarcodeDisplay", (1.6 + 0.9 * (depth + 1), 1.4 + 0.3 * len(bars)))
+            ax = new_axes("BarcodeDisplay", (1.6 + 0.9 * (depth + 1), 1.4 + 0.3 * len(bars)))
         style = {"linewidth": 5.0, "solid_capstyle": "round", **kwargs}
         self.lines_ = []
         for height, bar in enumerate(bars):
@@ -232,7 +233,7 @@ class HasseDisplay:
         self
         """
         if ax is None:
-            ax = _new_axes("HasseDisplay", (6.8, 5.2))
+            ax = new_axes("HasseDisplay", (6.8, 5.2))
         from matplotlib.collections import LineCollection
 
         places = _layout(self.diagram)
@@ -305,14 +306,3 @@ def _layout(diagram: Any, sweeps: int = 8) -> np.ndarray:
 
 def _spread(count: int) -> np.ndarray:
     return np.arange(count) - (count - 1) / 2
-
-
-def _new_axes(name: str, size: tuple[float, float]) -> Any:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            f"{name} needs matplotlib: python -m pip install 'skgeo[plot]'"
-        ) from error
-    _, ax = plt.subplots(figsize=size, layout="constrained")
-    return ax

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skgeo.display._axes import new_axes
 from skgeo.exceptions import SkgeoError
 
 __all__ = ["SpectrumDisplay"]
@@ -122,7 +123,7 @@ class SpectrumDisplay:
         self
         """
         if axes is None:
-            axes = _new_axes()
+            axes = new_axes("SpectrumDisplay", (9.0, 3.6), 2)
         spectrum, path = axes
         if not self.eigenvalues[0] > 0:
             raise SkgeoError("the Fisher metric is identically zero: there is nothing to draw.")
@@ -170,14 +171,3 @@ class SpectrumDisplay:
         self.figure_ = spectrum.figure
         self.lines_ = [line, rest, tolerance, mark, steps, chosen]
         return self
-
-
-def _new_axes() -> Sequence[Any]:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            "SpectrumDisplay needs matplotlib: python -m pip install 'skgeo[plot]'"
-        ) from error
-    _, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")
-    return axes

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skgeo.display._axes import new_axes
+
 __all__ = ["RankProfileDisplay"]
 
 _COLUMNS = (
@@ -119,7 +121,7 @@ class RankProfileDisplay:
         -------
         self
         """
-        ranks, nullities = _new_axes() if axes is None else axes
+        ranks, nullities = new_axes("RankProfileDisplay", (9.0, 3.6), 2) if axes is None else axes
         table = self.layers
         depth = np.arange(len(table))
         dim = table["dim"].to_numpy(dtype=np.float64)
@@ -161,14 +163,3 @@ class RankProfileDisplay:
         self.figure_ = ranks.figure
         self.lines_ = [band, middle, whole, effective, shade, unseen, never]
         return self
-
-
-def _new_axes() -> Sequence[Any]:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            "RankProfileDisplay needs matplotlib: python -m pip install 'skgeo[plot]'"
-        ) from error
-    _, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")
-    return axes

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.stack import Stack, read_stack
 from skgeo.geometry.symmetry.units import UNIT_CLASSES
+from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["BoundaryDisplay", "NullityDisplay"]
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
-from skgeo.base import GeometryEstimator, Subject
+from skgeo.base import GeometryEstimator
 from skgeo.estimators.depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.exceptions import collect_warnings, warn
 from skgeo.geometry.chain.network import ChainNetwork
 from skgeo.geometry.chain.profile import ChainProfile, LayerStretches, measure_chain
 from skgeo.geometry.chain.summaries import QUANTITIES
+from skgeo.network.bound import BoundNetwork
 
 __all__ = ["JacobianChainProfiler"]
 
@@ -166,6 +167,8 @@ class JacobianChainProfiler(GeometryEstimator):
     [1.0, -1.0]
     """
 
+    _parameters: ClassVar[str | None] = None
+
     def __init__(
         self,
         model: Any = None,
@@ -195,27 +198,27 @@ class JacobianChainProfiler(GeometryEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _profile(self, subject: Subject, layers: Sequence[str] | None) -> ChainProfile:
-        network = ChainNetwork(
-            subject.model.module,
-            subject.samples,
-            forward=subject.model.forward,
+    def _profile(self, network: BoundNetwork, layers: Sequence[str] | None) -> ChainProfile:
+        chain = ChainNetwork(
+            network.model.module,
+            network.samples,
+            forward=network.model.forward,
             layers=layers,
-            keep_integers=subject.model.keep_integers,
+            keep_integers=network.model.keep_integers,
             batch_size=self.batch_size,
             device=self.device,
         )
         return measure_chain(
-            network,
+            chain,
             chain=self.chain,
             n_singular_values=self.n_singular_values,
             tol=self.tol,
             strict=self.strict,
-            progress=subject.progress,
+            progress=network.progress,
         )
 
-    def _measure(self, subject: Subject) -> None:
-        profile = self._profile(subject, self.layers)
+    def _measure(self, network: BoundNetwork) -> None:
+        profile = self._profile(network, self.layers)
         self.layer_names_ = [found.layer.name for found in profile.layers]
         self.profile_ = pd.DataFrame([_row(found) for found in profile.layers])
         self.singular_values_ = {
@@ -223,10 +226,10 @@ class JacobianChainProfiler(GeometryEstimator):
         }
         self.lyapunov_exponents_ = profile.lyapunov_exponents.mean(0).numpy()
 
-    def _features(self, subject: Subject) -> np.ndarray:
+    def _features(self, network: BoundNetwork) -> np.ndarray:
         # What is undefined was said at fit.
         with collect_warnings():
-            profile = self._profile(subject, self.layers)
+            profile = self._profile(network, self.layers)
         columns = [getattr(found, name) for found in profile.layers for name in QUANTITIES]
         return np.stack([column.numpy() for column in columns], axis=1)
 

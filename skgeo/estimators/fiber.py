@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from skgeo.base import GeometryEstimator, Subject
+from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.geometry import fiber
 from skgeo.geometry.fiber.module import linear_network_of
 from skgeo.geometry.fiber.tangent import Space
 from skgeo.geometry.learning import linear_network_coefficient
+from skgeo.network.bound import BoundNetwork
 
 __all__ = ["LinearFiberStratifier"]
 
@@ -185,8 +186,8 @@ class LinearFiberStratifier(GeometryEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _measure(self, subject: Subject) -> None:
-        network = linear_network_of(subject.model.module, forward=subject.model.forward)
+    def _measure(self, bound: BoundNetwork) -> None:
+        network = linear_network_of(bound.model.module, forward=bound.model.forward)
         self._network = network
         self.layer_ = self._chosen_layer(len(network.weights))
         # Original weights, so that "auto" is the tolerance of their dtype.
@@ -208,8 +209,8 @@ class LinearFiberStratifier(GeometryEstimator):
         self.is_smooth_ = fiber.is_smooth(code)
         self.is_maximal_ = fiber.is_maximal(code)
         reached = self.rank_list_[:, 0]
-        if subject.samples is not None:
-            rows = network.inputs(subject.samples.inputs)
+        if bound.has_samples:
+            rows = network.inputs(bound.samples.inputs)
             seen = fiber.input_ranks(network.weights, rows, tol=self.tol)
             # Sweeps may decide an ambiguous rank differently; some inputs reach no more than all.
             reached = np.minimum(reached, seen)
@@ -239,10 +240,10 @@ class LinearFiberStratifier(GeometryEstimator):
             self._tolerance_path = pd.DataFrame([_path_row(step) for step in steps])
         return self._tolerance_path
 
-    def _features(self, subject: Subject) -> np.ndarray:
-        if subject.samples is None:
+    def _features(self, network: BoundNetwork) -> np.ndarray:
+        if not network.has_samples:
             raise SkgeoError("transform gives the activations on X, and X is None: pass X.")
-        activations = self._network.inputs(subject.samples.inputs)
+        activations = self._network.inputs(network.samples.inputs)
         for weight in fiber.as_chain(self._network.weights)[: self.layer_]:
             activations = activations @ weight.T
         return activations @ self.flow_bases_.dual_bases[self.layer_]

@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skgeo.base import GeometryEstimator, Subject
+from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.fisher import direction_leverage, measure_fisher
-from skgeo.geometry.likelihood import Likelihood
-from skgeo.geometry.pullback import Pullback
+from skgeo.geometry.fisher.rows import FisherRows
 from skgeo.linalg.memory import require_memory
 from skgeo.linalg.rank import NumericalRank
 from skgeo.linalg.subspaces import complement
+from skgeo.network.bound import BoundNetwork
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["FisherRankEstimator"]
 
@@ -181,27 +182,13 @@ class FisherRankEstimator(GeometryEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _pullback(self, subject: Subject, likelihood: str | Likelihood) -> Pullback:
-        return Pullback(
-            subject.model.module,
-            subject.samples,
-            forward=subject.model.forward,
-            likelihood=likelihood,
-            said=subject.model.likelihood,
-            parameters=self.parameters,
-            keep_integers=subject.model.keep_integers,
-            batch_size=self.batch_size,
-            device=self.device,
-            memory_budget=self.memory_budget,
-        )
-
-    def _measure(self, subject: Subject) -> None:
+    def _measure(self, network: BoundNetwork) -> None:
         spectrum = measure_fisher(
-            self._pullback(subject, self.likelihood),
+            FisherRows(network),
             solver=self.solver,
             tol=self.tol,
             n_components=self.n_components,
-            progress=subject.progress,
+            progress=network.progress,
         )
         self.plan_ = spectrum.plan
         self.fisher_rank_ = spectrum.rank
@@ -227,14 +214,14 @@ class FisherRankEstimator(GeometryEstimator):
         self.spectral_gap_ = decision.gap
         self.rank_path_ = pd.DataFrame({"tol": decision.path_tol, "rank": decision.path_rank})
 
-    def _features(self, subject: Subject) -> np.ndarray:
+    def _features(self, network: BoundNetwork) -> np.ndarray:
         if not len(self.components_):
             raise SkgeoError(
                 "transform gives the leverage on each direction, and no direction was kept: the "
                 "rank is 0, or the estimator was fitted with n_components=0."
             )
         leverage = direction_leverage(
-            self._pullback(subject, self._likelihood),
+            FisherRows(network),
             torch.from_numpy(self.components_),
             torch.from_numpy(self.eigenvalues_[: len(self.components_)]),
         )

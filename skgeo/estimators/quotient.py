@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skgeo.base import GeometryEstimator, Subject
+from skgeo.base import GeometryEstimator
 from skgeo.estimators.depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.exceptions import SkgeoError, warn
-from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.quotient.coordinates import null_projection, quotient_fidelity
 from skgeo.geometry.quotient.jumps import segment_jumps
 from skgeo.geometry.quotient.pullback import LayerPullback
 from skgeo.geometry.quotient.spectra import LayerSpectrum, measure_layers
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import BoundNetwork
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["LayerQuotientEstimator"]
 
@@ -161,6 +162,7 @@ class LayerQuotientEstimator(GeometryEstimator):
     ('1', (30, 2), True)
     """
 
+    _parameters: ClassVar[str | None] = None
     _pair_parameters: ClassVar[Mapping[str, Any]] = {"n_components": 0, "layer": None}
 
     def __init__(
@@ -194,25 +196,25 @@ class LayerQuotientEstimator(GeometryEstimator):
 
     def _pullback(
         self,
-        subject: Subject,
+        network: BoundNetwork,
         likelihood: str | Likelihood,
         layers: Sequence[str] | None,
     ) -> LayerPullback:
         return LayerPullback(
-            subject.model.module,
-            subject.samples,
-            forward=subject.model.forward,
+            network.model.module,
+            network.samples,
+            forward=network.model.forward,
             likelihood=likelihood,
-            said=subject.model.likelihood,
+            said=network.model.likelihood,
             layers=layers,
-            keep_integers=subject.model.keep_integers,
+            keep_integers=network.model.keep_integers,
             batch_size=self.batch_size,
             device=self.device,
         )
 
-    def _measure(self, subject: Subject) -> None:
+    def _measure(self, network: BoundNetwork) -> None:
         wanted = self._n_components()
-        pullback = self._pullback(subject, self.likelihood, self.layers)
+        pullback = self._pullback(network, self.likelihood, self.layers)
         self.layer_ = pullback.default_layer() if self.layer is None else self.layer
         dim = pullback.maps[self.layer_].dim
         spectra = measure_layers(
@@ -220,7 +222,7 @@ class LayerQuotientEstimator(GeometryEstimator):
             tol=self.tol,
             layer=self.layer_,
             n_directions=wanted,
-            progress=subject.progress,
+            progress=network.progress,
         )
         self._names = pullback.names
         self._likelihood = pullback.likelihood
@@ -265,9 +267,9 @@ class LayerQuotientEstimator(GeometryEstimator):
             )
         return self.components_
 
-    def _features(self, subject: Subject) -> np.ndarray:
+    def _features(self, network: BoundNetwork) -> np.ndarray:
         components = self._kept("transform")
-        pullback = self._pullback(subject, self._likelihood, [self.layer_])
+        pullback = self._pullback(network, self._likelihood, [self.layer_])
         representations = pullback.representations(self.layer_).cpu().numpy()
         return (representations - self.mean_) @ components.T
 
@@ -372,7 +374,7 @@ class LayerQuotientEstimator(GeometryEstimator):
                 "layers=[...] and fit again."
             )
         with single_blas_thread():
-            pullback = self._pullback(self._bound_subject(X), self._likelihood, [layer])
+            pullback = self._pullback(self._fitted_network(X), self._likelihood, [layer])
             vectors = None if v is None else torch.as_tensor(np.asarray(v, dtype=np.float64))
             return null_projection(pullback, layer, vectors, tol=self.tol).numpy()
 
@@ -397,8 +399,8 @@ class LayerQuotientEstimator(GeometryEstimator):
         """
         self._check_measured()
         with single_blas_thread():
-            subject = self._bound_subject(_stacked(x0, x1))
-            pullback = self._pullback(subject, self._likelihood, list(self._names))
+            network = self._fitted_network(_stacked(x0, x1))
+            pullback = self._pullback(network, self._likelihood, list(self._names))
             jumps = segment_jumps(pullback, tol=self.tol)
         columns = ["t", "layer", "what", "before", "after"]
         return pd.DataFrame([vars(jump) for jump in jumps], columns=columns)

@@ -9,9 +9,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from skgeo.base import GeometryEstimator, Subject
+from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.symmetry.canonical import CanonicalForm, canonical_form
 from skgeo.geometry.symmetry.compress import CompressionReport, compress
 from skgeo.geometry.symmetry.equivalence import equivalent
@@ -23,6 +22,8 @@ from skgeo.geometry.symmetry.report import EquivalenceReport
 from skgeo.geometry.symmetry.units import UNIT_CLASSES
 from skgeo.linalg.threads import single_blas_thread
 from skgeo.models import ResolvedModel, resolve_model
+from skgeo.network.bound import BoundNetwork
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["SymmetryClassifier"]
 
@@ -206,27 +207,15 @@ class SymmetryClassifier(GeometryEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _network(self, subject: Subject, likelihood: str | Likelihood) -> SymmetryNetwork:
-        return SymmetryNetwork(
-            subject.model.module,
-            subject.samples,
-            forward=subject.model.forward,
-            likelihood=likelihood,
-            said=subject.model.likelihood,
-            keep_integers=subject.model.keep_integers,
-            batch_size=self.batch_size,
-            device=self.device,
-        )
-
-    def _measure(self, subject: Subject) -> None:
+    def _measure(self, bound: BoundNetwork) -> None:
         self._check_parameters()
-        tol = resolve_tolerance(self.tol, torch.finfo(subject.model.dtype).eps)
-        network = self._network(subject, self.likelihood)
+        tol = resolve_tolerance(self.tol, torch.finfo(bound.model.dtype).eps)
+        network = SymmetryNetwork(bound)
         layers = classify_network(network, domain=self.domain, tol=tol, max_size=self.max_set_size)
         self._set_units(layers)
-        self._set_minimal_width(subject, tol)
+        self._set_minimal_width(bound, tol)
         account = measure_nullity(
-            network, tol=self.rank_tol, limit=self.nullity_limit, progress=subject.progress
+            network, tol=self.rank_tol, limit=self.nullity_limit, progress=bound.progress
         )
         self.generators_ = account.generators
         self.n_generators_ = self.explained_nullity_ = account.explained
@@ -269,17 +258,17 @@ class SymmetryClassifier(GeometryEstimator):
             self.reversible_sets_complete_ &= found.complete and len(unions) < _MOST_SETS
             start += len(layer.classes.labels)
 
-    def _set_minimal_width(self, subject: Subject, tol: float) -> None:
+    def _set_minimal_width(self, network: BoundNetwork, tol: float) -> None:
         self.minimal_width_: int | float = float("nan")
         self.minimal_width_is_optimal_ = False
-        X = None if self.domain is None else subject.samples
+        X = None if self.domain is None else network.samples
         try:
             report = compress(
-                subject.model.module,
+                network.model.module,
                 domain=self.domain,
                 X=X,
                 tol=tol,
-                forward=subject.model.forward,
+                forward=network.model.forward,
             )
         except SkgeoError:  # no chain, or an activation that is not known
             return
@@ -291,9 +280,9 @@ class SymmetryClassifier(GeometryEstimator):
         self.minimal_width_ = sum(bent)
         self.minimal_width_is_optimal_ = report.optimal or self.minimal_width_ == 0
 
-    def _features(self, subject: Subject) -> np.ndarray:
+    def _features(self, bound: BoundNetwork) -> np.ndarray:
         self._check_measured()
-        network = self._network(subject, self._likelihood)
+        network = SymmetryNetwork(bound)
         responses, distance = unit_responses(network)
         shares = [
             responses[:, torch.from_numpy(self.labels_ == name)].double().mean(1)

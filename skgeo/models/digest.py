@@ -21,7 +21,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from skgeo.data.samples import hash_array, hash_tensor
 from skgeo.models.checkpoint import Checkpoint
-from skgeo.models.kinds import check_model, is_estimator
+from skgeo.models.kinds import check_model, is_estimator, unwrap
 from skgeo.models.resolve import ResolvedModel
 from skgeo.models.skorch_models import is_skorch
 from skgeo.models.wrapped import WrappedModel
@@ -141,7 +141,7 @@ class _Walk:
             self.attributes(model)
 
     def module(self, module: nn.Module) -> None:
-        module = getattr(module, "_orig_mod", module)
+        module = unwrap(module)
         if id(module) in self.seen:
             self.first_visit(module)
             return

@@ -19,7 +19,16 @@ from skgeo.models.sklearn_models import SUPPORTED, check_supported
 from skgeo.models.skorch_models import is_skorch
 from skgeo.models.wrapped import WrappedModel
 
-__all__ = ["KINDS", "check_model", "check_parameters", "is_estimator", "is_model", "last_step"]
+__all__ = [
+    "KINDS",
+    "check_model",
+    "check_parameters",
+    "has_embedding",
+    "is_estimator",
+    "is_model",
+    "last_step",
+    "unwrap",
+]
 
 KINDS = (
     "a torch.nn.Module, a WrappedModel, a Checkpoint, a scikit-learn MLP or linear model, a "
@@ -75,6 +84,22 @@ def check_model(model: Any) -> None:
         )
     if not is_skorch(core):
         check_supported(core)
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module inside a compiled or data-parallel wrapper, which shares its parameters."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
+
+
+def has_embedding(module: nn.Module) -> bool:
+    """Whether a module holds an embedding, so that integer inputs are indices."""
+    return any(isinstance(child, nn.Embedding | nn.EmbeddingBag) for child in module.modules())
 
 
 def is_estimator(obj: Any) -> bool:

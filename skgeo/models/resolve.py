@@ -20,7 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from skgeo.data import Samples, as_samples
 from skgeo.exceptions import SkgeoError
 from skgeo.models.checkpoint import Checkpoint
-from skgeo.models.kinds import check_model, check_parameters, is_estimator, last_step
+from skgeo.models.kinds import (
+    check_model,
+    check_parameters,
+    has_embedding,
+    is_estimator,
+    last_step,
+    unwrap,
+)
 from skgeo.models.sklearn_models import sklearn_module
 from skgeo.models.skorch_models import is_skorch, skorch_module
 from skgeo.models.wrapped import WrappedModel
@@ -140,12 +147,12 @@ def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> R
     check_model(model)
     if isinstance(model, WrappedModel):
         resolved = ResolvedModel(
-            _eager(model.module), model.forward, likelihood=model.likelihood, keep_integers=True
+            unwrap(model.module), model.forward, likelihood=model.likelihood, keep_integers=True
         )
     elif isinstance(model, Checkpoint):
         resolved = _plain(model.load(), model.forward)
     elif isinstance(model, nn.Module):
-        resolved = _plain(_eager(model), None)
+        resolved = _plain(unwrap(model), None)
     else:
         resolved = _from_fitted(_fitted(model, X, y, refit=refit))
         _check_width(resolved.estimator, X)
@@ -212,18 +219,8 @@ def share_or_clone(model: Any) -> Any:
 
 def _plain(module: nn.Module, forward: Forward | None) -> ResolvedModel:
     # A function of the user's own decides for itself what integers mean.
-    keep = forward is not None or _has_embedding(module)
+    keep = forward is not None or has_embedding(module)
     return ResolvedModel(module, forward, keep_integers=keep)
-
-
-def _has_embedding(module: nn.Module) -> bool:
-    return any(isinstance(child, nn.Embedding | nn.EmbeddingBag) for child in module.modules())
-
-
-def _eager(module: nn.Module) -> nn.Module:
-    """The module inside one that torch.compile returned; they share their parameters."""
-    inner = getattr(module, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else module
 
 
 def _fitted(model: Any, X: Any, y: Any, *, refit: bool) -> Any:
@@ -281,8 +278,8 @@ def _from_fitted(estimator: Any) -> ResolvedModel:
         module, likelihood = sklearn_module(core)
         return ResolvedModel(module, None, preprocess, likelihood, estimator)
     inner, forward, family = skorch_module(core)
-    inner = _eager(inner)
-    return ResolvedModel(inner, forward, preprocess, family, estimator, _has_embedding(inner))
+    inner = unwrap(inner)
+    return ResolvedModel(inner, forward, preprocess, family, estimator, has_embedding(inner))
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from cases import BY_NAME
 from chains import dense_between
 from nets import normal
 from networks import build
-from skgeo.autodiff import Layers, layer_replica
+from skgeo.autodiff import Layers, replica
 
 
 def recorded(module, inputs, names=None):
-    layers = Layers(layer_replica(module), inputs, names)
+    layers = Layers(replica(module, parameters=None), inputs, names)
     return layers, layers.record(inputs, root=True)
 
 

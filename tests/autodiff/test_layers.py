@@ -9,7 +9,7 @@ from cases import BY_NAME, Block
 from nets import mlp, normal
 from networks import build
 from skgeo import SkgeoError
-from skgeo.autodiff import Layers, layer_replica, replica
+from skgeo.autodiff import Layers, replica
 from tails import dense_tail_jacobian
 
 X = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4)
@@ -21,7 +21,7 @@ def seeded(build):
 
 
 def layers_of(module, inputs=X, names=None, **options):
-    return Layers(layer_replica(module, **options), inputs, names)
+    return Layers(replica(module, **options, parameters=None), inputs, names)
 
 
 def layers_of_case(name, names=None):

@@ -8,13 +8,13 @@ from nets import mlp, normal
 from networks import NETWORKS, build
 from oracles import assert_untouched
 from skgeo import SkgeoError
-from skgeo.autodiff import Layers, layer_replica
+from skgeo.autodiff import Layers, replica
 from skgeo.autodiff.cotangents import unit_cotangents
 from tails import dense_tail_jacobian
 
 
 def recorded(module, inputs, names=None, forward=None):
-    layers = Layers(layer_replica(module, forward=forward), inputs, names)
+    layers = Layers(replica(module, forward=forward, parameters=None), inputs, names)
     return layers, layers.record(inputs, root=True)
 
 
@@ -40,7 +40,7 @@ class TestJacobians:
     def test_of_the_output_match_brute_force(self, case):
         module, inputs = case.module(), case.inputs()
         with assert_untouched(module):
-            layers = Layers(layer_replica(module, forward=case.forward), inputs)
+            layers = Layers(replica(module, forward=case.forward, parameters=None), inputs)
             seen = layers.record(inputs)
             found = seen.output_jacobians()
         outputs = module(inputs) if case.forward is None else case.forward(module, inputs)
@@ -157,7 +157,7 @@ class TestProducts:
     )
     def test_with_the_jacobians_of_the_output(self, name):
         case = BY_NAME[name]
-        layers = Layers(layer_replica(case.module()), case.inputs())
+        layers = Layers(replica(case.module(), parameters=None), case.inputs())
         seen = layers.record(case.inputs())
         rows = seen.pull_back(unit_cotangents(seen.output), layers.output.dim)
         for layer in layers.layers:
@@ -172,7 +172,7 @@ class TestPlaces:
     def test_representations_are_flattened_and_off_the_graph(self):
         case = BY_NAME["conv2d"]
         module, inputs = case.module(), case.inputs()
-        layers = Layers(layer_replica(module), inputs)
+        layers = Layers(replica(module, parameters=None), inputs)
         seen = layers.record(inputs, ["0", "2"])
         found = seen.representation(layers["0"])
         torch.testing.assert_close(found, module[0](inputs).detach().flatten(1))
@@ -183,7 +183,7 @@ class TestPlaces:
 
     def test_of_other_forward_passes_are_refused(self):
         case = BY_NAME["mlp"]
-        layers = Layers(layer_replica(case.module()), case.inputs())
+        layers = Layers(replica(case.module(), parameters=None), case.inputs())
         seen = layers.record(case.inputs(), ["0"])
         for place in (layers["1"], layers.root):
             with pytest.raises(SkgeoError, match=r"was not recorded.*'0', 'output'"):

@@ -5,7 +5,7 @@ from torch import nn
 from cases import BY_NAME, CASES
 from oracles import assert_untouched
 from skgeo import SkgeoError
-from skgeo.autodiff import Layers, Segment, layer_replica
+from skgeo.autodiff import Layers, Segment, replica
 from skgeo.autodiff.directional import push
 from tails import run_from
 
@@ -15,7 +15,7 @@ INDICES = {"embedding", "embedding_tied", "dict"}
 def segments(case):
     """The map to every layer of a case, from the input or from the embedding."""
     module, inputs = case.module(), case.inputs()
-    layers = Layers(layer_replica(module, forward=case.forward), inputs)
+    layers = Layers(replica(module, forward=case.forward, parameters=None), inputs)
     source = layers.layers[0] if case.name in INDICES else None
     for layer in layers.layers[source is not None :]:
         if source is None or source.is_cut:
@@ -40,7 +40,7 @@ def test_values_at_every_kind_of_layer(case):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_finite_and_small_moves_from_every_kind_of_layer_to_the_outputs(case):
     module, inputs = case.module(), case.inputs()
-    layers = Layers(layer_replica(module, forward=case.forward), inputs)
+    layers = Layers(replica(module, forward=case.forward, parameters=None), inputs)
     seen = layers.record(inputs)
     outputs, jacobians = seen.output.detach(), seen.output_jacobians()
     for layer in layers.layers:  # those that are not cuts as well
@@ -58,7 +58,7 @@ def test_finite_and_small_moves_from_every_kind_of_layer_to_the_outputs(case):
 
 def test_segments_are_differentiable():
     case = BY_NAME["transformer"]
-    layers = Layers(layer_replica(case.module()), case.inputs())
+    layers = Layers(replica(case.module(), parameters=None), case.inputs())
     segment = Segment(layers.replica, case.inputs(), None, layers["0"])
     h = layers.record(case.inputs()).representation(layers["0"]).requires_grad_()
     assert torch.autograd.gradcheck(lambda h: segment(h), (h,))
@@ -78,7 +78,7 @@ def test_jacobians_against_differences(case):
 
 def test_some_samples_and_repeated_ones():
     case = BY_NAME["mlp"]
-    layers = Layers(layer_replica(case.module()), case.inputs())
+    layers = Layers(replica(case.module(), parameters=None), case.inputs())
     segment = Segment(layers.replica, case.inputs(), layers.layers[1])
     x = segment.start()
     torch.testing.assert_close(segment.take(slice(1, 3))(x[1:3]), segment(x)[1:3])
@@ -92,7 +92,7 @@ def test_later_layers_do_not_run():
             raise AssertionError("ran")
 
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Identity())
-    layers = Layers(layer_replica(net), torch.ones(2, 3))
+    layers = Layers(replica(net, parameters=None), torch.ones(2, 3))
     layers.replica.module[2] = Refuses()
     segment = Segment(layers.replica, torch.ones(2, 3), layers["1"])
     assert torch.equal(segment(torch.ones(2, 3)), net[:2](torch.ones(2, 3)).detach())
@@ -100,7 +100,7 @@ def test_later_layers_do_not_run():
 
 def test_places_that_cannot_be_started_from():
     case = BY_NAME["embedding"]
-    layers = Layers(layer_replica(case.module()), case.inputs())
+    layers = Layers(replica(case.module(), parameters=None), case.inputs())
     with pytest.raises(SkgeoError, match="behind the embedding"):
         Segment(layers.replica, case.inputs(), None)
     segment = Segment(layers.replica, case.inputs(), layers["0"], layers["2"])
@@ -108,4 +108,4 @@ def test_places_that_cannot_be_started_from():
         segment(torch.zeros(5, 3).double())
     mlp = BY_NAME["mlp"]
     with pytest.raises(SkgeoError, match=r"\(5, 3\); this batch starts from \(5, 4\)"):
-        Segment(layer_replica(mlp.module()), mlp.inputs(), None)(torch.zeros(5, 3))
+        Segment(replica(mlp.module(), parameters=None), mlp.inputs(), None)(torch.zeros(5, 3))

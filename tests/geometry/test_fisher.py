@@ -6,7 +6,7 @@ from torch import nn
 from oracles import assert_untouched, dense_fisher, spectrum
 from skgeo import fisher_spectrum
 from skgeo.datasets import known_networks
-from skgeo.geometry.likelihood import Gaussian
+from skgeo.network.likelihood import Gaussian
 
 KNOWN = known_networks()
 

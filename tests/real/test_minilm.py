@@ -6,7 +6,7 @@ import torch
 
 from oracles import assert_untouched, spectrum
 from skgeo import WrappedModel
-from skgeo.autodiff import Layers, layer_replica
+from skgeo.autodiff import Layers, replica
 from skgeo.estimators.quotient import LayerQuotientEstimator
 from tails import dense_tail_jacobian
 
@@ -20,7 +20,7 @@ LAYERS = [f"encoder.layer.{i}" for i in range(6)]
 
 def test_the_chain_is_that_of_the_blocks(minilm, pooled):
     module, inputs = minilm
-    found = Layers(layer_replica(module, forward=pooled), inputs)
+    found = Layers(replica(module, forward=pooled, parameters=None), inputs)
     assert [layer.name for layer in found.layers] == LAYERS
     assert all(layer.is_cut for layer in found.layers)
     width = inputs["input_ids"].shape[1] * 384
@@ -32,7 +32,9 @@ def test_the_chain_is_that_of_the_blocks(minilm, pooled):
 def test_jacobians_match_dense_ones(minilm, pooled):
     module, inputs = minilm
     with assert_untouched(module):
-        layers = Layers(layer_replica(module, forward=pooled), inputs, ["encoder.layer.3"])
+        layers = Layers(
+            replica(module, forward=pooled, parameters=None), inputs, ["encoder.layer.3"]
+        )
         found = layers.record(inputs).output_jacobians()
     first = {key: value[:1] for key, value in inputs.items()}
     expected = dense_tail_jacobian(module, first, "encoder.layer.3", pooled, dtype=torch.float32)[0]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.replica import Replica, layer_replica
+from skgeo.autodiff.replica import Replica, replica
 from skgeo.data import as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.chain.activations import Activation, as_activation
@@ -107,8 +107,8 @@ def mean_field(
     True
     """
     with single_blas_thread(), torch.no_grad():
-        replica = layer_replica(module, device=device)
-        steps = _steps(replica.module)
+        copy = replica(module, device=device, parameters=None)
+        steps = _steps(copy.module)
         activation = _one_activation(steps)
         layers = _hidden(steps)
         sigma_w = np.array(
@@ -123,7 +123,7 @@ def mean_field(
         first = 1.0
         if X is not None:
             predicted, measured, slopes, stretches = _measure(
-                replica, X, steps, layers, activation, sigma_w, sigma_b
+                copy, X, steps, layers, activation, sigma_w, sigma_b
             )
             first = float(predicted[0])
     theory = mean_field_theory(

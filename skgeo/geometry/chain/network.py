@@ -10,9 +10,9 @@ from torch import nn
 
 from skgeo.autodiff.layers import Layers
 from skgeo.autodiff.recording import Recording
-from skgeo.autodiff.replica import layer_replica
+from skgeo.autodiff.replica import replica
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
-from skgeo.geometry.running import batch_ranges, check_batch_size, parameter_dtype, running
+from skgeo.network.running import batch_ranges, check_batch_size, parameter_dtype, running
 
 __all__ = ["ChainNetwork"]
 
@@ -60,7 +60,7 @@ class ChainNetwork:
     ) -> None:
         check_batch_size(batch_size)
         self.batch_size = batch_size
-        self._replica = layer_replica(module, forward=forward, device=device)
+        self._replica = replica(module, forward=forward, device=device, parameters=None)
         self.dtype, self.device = parameter_dtype(self._replica), self._replica.device
         self.samples: Samples = as_samples(X).to(
             dtype=self.dtype, keep_integers=keep_integers or self._replica.takes_integers

@@ -13,12 +13,12 @@ from skgeo.autodiff.batch import tensors_of
 from skgeo.autodiff.finite import check_derivatives
 from skgeo.autodiff.layer import Layer
 from skgeo.autodiff.layers import Layers
-from skgeo.autodiff.replica import Replica, layer_replica
+from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.segment import Segment
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.running import batch_ranges, parameter_dtype
 from skgeo.linalg.memory import require_memory
+from skgeo.network.running import batch_ranges, parameter_dtype
 
 __all__ = ["DataSegment", "row_budget"]
 
@@ -75,7 +75,7 @@ class DataSegment:
         device: str | torch.device | None = None,
         replica: Replica | None = None,
     ) -> None:
-        self.replica = replica or layer_replica(module, forward=forward, device=device)
+        self.replica = replica or replica(module, forward=forward, device=device, parameters=None)
         self.dtype, self.device = parameter_dtype(self.replica), self.replica.device
         samples = as_samples(X).to(dtype=self.dtype, keep_integers=self.replica.takes_integers)
         self.n_samples = len(samples)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.replica import layer_replica
+from skgeo.autodiff.replica import replica
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.chain.segments import DataSegment
 from skgeo.linalg.threads import single_blas_thread
@@ -149,7 +149,7 @@ def stability(
         for repeat in range(n_repeats):
             after, moved = data, x
             if noise == "weights":
-                copy = layer_replica(module, forward=forward, device=device)
+                copy = replica(module, forward=forward, device=device, parameters=None)
                 for parameter in copy.parameters.values():
                     parameter.data = _jittered(parameter.detach(), scale, generator)
                 after = DataSegment(

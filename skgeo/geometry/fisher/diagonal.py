@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgeo.geometry.likelihood import Likelihood
-from skgeo.geometry.pullback import Pullback
+from skgeo.geometry.fisher.rows import FisherRows
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["exact_trace", "fisher_diagonal", "fisher_trace"]
 
@@ -57,7 +58,7 @@ def fisher_diagonal(
     [1.0, 5.0, 1.0]
     """
     with single_blas_thread():
-        pullback = Pullback(
+        network = bind(
             module,
             X,
             forward=forward,
@@ -67,10 +68,11 @@ def fisher_diagonal(
             device=device,
             memory_budget=memory_budget,
         )
-        total = torch.zeros(pullback.n_parameters, dtype=torch.float64, device=pullback.device)
-        for samples in pullback.batches():
-            total += pullback.weighted_gradients(samples).diagonal()
-        return (total / pullback.n_samples).cpu()
+        fisher = FisherRows(network)
+        total = torch.zeros(fisher.n_parameters, dtype=torch.float64, device=fisher.network.device)
+        for samples in fisher.batches():
+            total += fisher.weighted_gradients(samples).diagonal()
+        return (total / fisher.network.n_samples).cpu()
 
 
 def fisher_trace(
@@ -110,7 +112,7 @@ def fisher_trace(
     7.0
     """
     with single_blas_thread():
-        pullback = Pullback(
+        network = bind(
             module,
             X,
             forward=forward,
@@ -120,19 +122,20 @@ def fisher_trace(
             device=device,
             memory_budget=memory_budget,
         )
-        return exact_trace(pullback)
+        fisher = FisherRows(network)
+        return exact_trace(fisher)
 
 
-def exact_trace(pullback: Pullback) -> float:
-    """Trace of the Fisher information of a :class:`Pullback`.
+def exact_trace(fisher: FisherRows) -> float:
+    """Trace of the Fisher information of a :class:`FisherRows`.
 
     Parameters
     ----------
-    pullback : Pullback
+    fisher : FisherRows
 
     Returns
     -------
     float
     """
-    parts = [pullback.weighted_gradients(samples).trace() for samples in pullback.batches()]
-    return float(torch.stack(parts).sum()) / pullback.n_samples
+    parts = [fisher.weighted_gradients(samples).trace() for samples in fisher.batches()]
+    return float(torch.stack(parts).sum()) / fisher.network.n_samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skgeo.geometry.pullback import Pullback
+from skgeo.geometry.fisher.rows import FisherRows
 from skgeo.linalg.memory import require_memory
 from skgeo.linalg.spectra import RowFactor, eigenvectors_descending
 from skgeo.linalg.subspaces import orient_rows, orthonormalise_rows
@@ -14,13 +14,13 @@ __all__ = ["direction_leverage", "row_space", "unsquared_eigenvalues"]
 
 
 def row_space(
-    pullback: Pullback, metric: Tensor | None, values: Tensor, count: int, side: str
+    fisher: FisherRows, metric: Tensor | None, values: Tensor, count: int, side: str
 ) -> Tensor:
     """Leading eigenvectors as oriented orthonormal rows.
 
     Parameters
     ----------
-    pullback : Pullback
+    fisher : FisherRows
     metric : Tensor or None
         The side that was formed; None where the rank was decided without squaring.
     values : Tensor
@@ -34,28 +34,28 @@ def row_space(
     Tensor of shape (count, P), float64
     """
     if metric is None:
-        return orient_rows(torch.linalg.svd(_dense_rows(pullback), full_matrices=False).Vh[:count])
+        return orient_rows(torch.linalg.svd(_dense_rows(fisher), full_matrices=False).Vh[:count])
     vectors = eigenvectors_descending(metric, count)
     if side == "parameter":
         return orient_rows(vectors.contiguous())
     # v_i = A^T u_i / sqrt(N lambda_i): short of orthonormal by eps sqrt(lambda_1 / lambda_i).
     directions = torch.zeros(
-        count, pullback.n_parameters, dtype=torch.float64, device=pullback.device
+        count, fisher.n_parameters, dtype=torch.float64, device=fisher.network.device
     )
-    each = pullback.n_rows // pullback.n_samples
-    for samples in pullback.batches(pullback.row_bytes):
+    each = fisher.n_rows // fisher.network.n_samples
+    for samples in fisher.batches(fisher.row_bytes):
         columns = slice(samples.start * each, samples.stop * each)
-        directions.addmm_(vectors[:, columns], pullback.rows(samples))
-    directions /= (pullback.n_samples * values[:count]).sqrt().unsqueeze(1)
+        directions.addmm_(vectors[:, columns], fisher.rows(samples))
+    directions /= (fisher.network.n_samples * values[:count]).sqrt().unsqueeze(1)
     return orient_rows(orthonormalise_rows(directions))
 
 
-def unsquared_eigenvalues(pullback: Pullback, side: str) -> Tensor:
+def unsquared_eigenvalues(fisher: FisherRows, side: str) -> Tensor:
     """Eigenvalues from the singular values of A, which was never multiplied by itself.
 
     Parameters
     ----------
-    pullback : Pullback
+    fisher : FisherRows
     side : {"gram", "parameter"}
         Which of the two sides the triangular factor has.
 
@@ -65,29 +65,29 @@ def unsquared_eigenvalues(pullback: Pullback, side: str) -> Tensor:
         Descending.
     """
     if side == "gram":
-        factor = RowFactor(pullback.n_rows, pullback.device)
-        for columns in _dense_rows(pullback).split(pullback.n_rows, dim=1):
+        factor = RowFactor(fisher.n_rows, fisher.network.device)
+        for columns in _dense_rows(fisher).split(fisher.n_rows, dim=1):
             factor.update(columns.T)
     else:
-        factor = RowFactor(pullback.n_parameters, pullback.device)
-        for samples in pullback.batches(pullback.row_bytes):
-            factor.update(pullback.rows(samples))
-    return factor.singular_values().square() / pullback.n_samples
+        factor = RowFactor(fisher.n_parameters, fisher.network.device)
+        for samples in fisher.batches(fisher.row_bytes):
+            factor.update(fisher.rows(samples))
+    return factor.singular_values().square() / fisher.network.n_samples
 
 
-def _dense_rows(pullback: Pullback) -> Tensor:
-    n, p = pullback.n_rows, pullback.n_parameters
+def _dense_rows(fisher: FisherRows) -> Tensor:
+    n, p = fisher.n_rows, fisher.n_parameters
     require_memory(
         3 * 8 * n * p,
         f"an unsquared factorisation of the {n} x {p} rows",
         "raise tol to the resolution of the squared matrix (tol='auto'), or measure fewer samples.",
-        pullback.device,
-        pullback.budget,
+        fisher.network.device,
+        fisher.network.budget,
     )
-    return torch.cat([pullback.rows(s) for s in pullback.batches(pullback.row_bytes)])
+    return torch.cat([fisher.rows(s) for s in fisher.batches(fisher.row_bytes)])
 
 
-def direction_leverage(pullback: Pullback, directions: Tensor, eigenvalues: Tensor) -> Tensor:
+def direction_leverage(fisher: FisherRows, directions: Tensor, eigenvalues: Tensor) -> Tensor:
     r"""How much of each direction's information each sample carries.
 
     .. math:: \ell_{xi} = \| R_x^T J_x u_i \|^2 / \lambda_i
@@ -97,7 +97,7 @@ def direction_leverage(pullback: Pullback, directions: Tensor, eigenvalues: Tens
 
     Parameters
     ----------
-    pullback : Pullback
+    fisher : FisherRows
         The network on the samples to measure.
     directions : Tensor of shape (k, P)
         Eigenvectors as rows.
@@ -109,9 +109,12 @@ def direction_leverage(pullback: Pullback, directions: Tensor, eigenvalues: Tens
     Tensor of shape (n_samples, k)
         float64, on the CPU.
     """
-    directions, eigenvalues = directions.to(pullback.device), eigenvalues.to(pullback.device)
+    directions, eigenvalues = (
+        directions.to(fisher.network.device),
+        eigenvalues.to(fisher.network.device),
+    )
     parts = []
-    for samples in pullback.batches(pullback.row_bytes):
-        moved = (pullback.rows(samples) @ directions.T).unflatten(0, (len(samples), -1))
+    for samples in fisher.batches(fisher.row_bytes):
+        moved = (fisher.rows(samples) @ directions.T).unflatten(0, (len(samples), -1))
         parts.append(moved.square().sum(1) / eigenvalues)
     return torch.cat(parts).cpu()

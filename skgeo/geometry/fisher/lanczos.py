@@ -11,7 +11,7 @@ from skgeo.autodiff.structure import Structured
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.fisher.diagonal import exact_trace
 from skgeo.geometry.fisher.plan import FisherPlan
-from skgeo.geometry.pullback import Pullback
+from skgeo.geometry.fisher.rows import FisherRows
 from skgeo.linalg.block_lanczos import block_lanczos
 
 __all__ = ["leading_eigenpairs"]
@@ -21,7 +21,7 @@ _BLOCK = {"cuda": 4}
 
 
 def leading_eigenpairs(
-    pullback: Pullback, plan: FisherPlan, n_components: int | None
+    fisher: FisherRows, plan: FisherPlan, n_components: int | None
 ) -> tuple[Tensor, Tensor, float]:
     r"""Leading eigenvalues and eigenvectors of G by block Lanczos, and its trace.
 
@@ -32,7 +32,7 @@ def leading_eigenpairs(
 
     Parameters
     ----------
-    pullback : Pullback
+    fisher : FisherRows
     plan : FisherPlan
         With side "lanczos".
     n_components : int
@@ -53,59 +53,61 @@ def leading_eigenpairs(
     SkgeoError
         Without a number of components, or where the iteration does not converge.
     """
-    p = pullback.n_parameters
+    p = fisher.n_parameters
     if n_components is None or not 0 < n_components < p:
         raise SkgeoError(
             f"solver='lanczos' computes a given number of eigenpairs, fewer than the {p} "
             f"parameters: say n_components=k. Got n_components={n_components!r}."
         )
-    held = _factors(pullback) if plan.n_blocks == 1 else None
+    held = _factors(fisher) if plan.n_blocks == 1 else None
     if held is None:
-        trace = exact_trace(pullback)
-        product = _by_passes(pullback)
+        trace = exact_trace(fisher)
+        product = _by_passes(fisher)
     else:
-        trace = float(torch.stack([part.trace() for part in held]).sum()) / pullback.n_samples
-        product = _by_factors(pullback, held)
-    width = min(_BLOCK.get(pullback.device.type, 1), p - n_components)
+        trace = float(torch.stack([part.trace() for part in held]).sum()) / fisher.network.n_samples
+        product = _by_factors(fisher, held)
+    width = min(_BLOCK.get(fisher.network.device.type, 1), p - n_components)
     generator = torch.Generator().manual_seed(0)  # any start converges to the same pairs
-    start = torch.randn(width, p, generator=generator, dtype=torch.float64).to(pullback.device)
-    eps = float(torch.finfo(pullback.dtype).eps)
+    start = torch.randn(width, p, generator=generator, dtype=torch.float64).to(
+        fisher.network.device
+    )
+    eps = float(torch.finfo(fisher.network.replica.dtype).eps)
     values, vectors = block_lanczos(product, start, n_components, tol=eps**0.6, noise=16 * eps)
     return values.clamp_min(0.0).cpu(), vectors.cpu(), trace
 
 
-def _factors(pullback: Pullback) -> list[Structured] | None:
+def _factors(fisher: FisherRows) -> list[Structured] | None:
     """The rows of all samples as factors; None where products with them would not be quick."""
-    if pullback.n_covered < pullback.n_parameters:
+    if fisher.n_covered < fisher.n_parameters:
         return None
     held = []
-    for samples in pullback.batches():
-        held.append(pullback.weighted_gradients(samples))
+    for samples in fisher.batches():
+        held.append(fisher.weighted_gradients(samples))
         if not held[-1].has_quick_products:
             return None
     return held
 
 
-def _by_factors(pullback: Pullback, held: list[Structured]) -> Callable[[Tensor], Tensor]:
+def _by_factors(fisher: FisherRows, held: list[Structured]) -> Callable[[Tensor], Tensor]:
     def product(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
         for part in held:
             total += part.pull(part.push(vectors))
-        return total / pullback.n_samples
+        return total / fisher.network.n_samples
 
     return product
 
 
-def _by_passes(pullback: Pullback) -> Callable[[Tensor], Tensor]:
-    operators = pullback.operators()
+def _by_passes(fisher: FisherRows) -> Callable[[Tensor], Tensor]:
+    operators = list(fisher.operators())
 
     def product(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
         for into, vector in zip(total, vectors, strict=True):
             for operator, outputs in operators:
                 moved = operator.push(vector).double().view_as(outputs)
-                weighted = pullback.likelihood.apply_fisher(outputs, moved)
+                weighted = fisher.network.likelihood.apply_fisher(outputs, moved)
                 into += operator.pull(weighted.view_as(operator.outputs))
-        return total / pullback.n_samples
+        return total / fisher.network.n_samples
 
     return product

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgeo.geometry.pullback import Pullback
+from skgeo.geometry.fisher.rows import FisherRows
 from skgeo.linalg.memory import require_memory
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
 
 __all__ = ["ntk"]
 
@@ -77,19 +78,19 @@ def ntk(
         "memory_budget": memory_budget,
     }
     with single_blas_thread():
-        left = Pullback(module, X, **options)
-        right = left if Y is None else Pullback(module, Y, **options)
-        each = left.n_positions * left.n_outputs
-        shape = (left.n_samples * each, right.n_samples * each)
-        dtype = left.dtype if dtype is None else dtype
+        left = FisherRows(bind(module, X, **options))
+        right = left if Y is None else FisherRows(bind(module, Y, **options))
+        each = left.network.n_positions * left.network.n_outputs
+        shape = (left.network.n_samples * each, right.network.n_samples * each)
+        dtype = left.network.replica.dtype if dtype is None else dtype
         require_memory(
             dtype.itemsize * shape[0] * shape[1],
             f"a kernel of {shape[0]} x {shape[1]} numbers",
             "measure fewer samples, or wrap the model so that it gives fewer outputs.",
-            left.device,
-            left.budget,
+            left.network.device,
+            left.network.budget,
         )
-        total = torch.empty(shape, dtype=dtype, device=left.device)
+        total = torch.empty(shape, dtype=dtype, device=left.network.device)
         for some in left.batches():
             mine = left.gradients(some)
             rows = slice(some.start * each, some.stop * each)

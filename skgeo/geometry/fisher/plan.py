@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from skgeo._arguments import check_option
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.likelihood import Gaussian
-from skgeo.geometry.pullback import Pullback
+from skgeo.geometry.fisher.rows import FisherRows
 from skgeo.linalg.block_lanczos import krylov_capacity
 from skgeo.linalg.memory import format_bytes
+from skgeo.network.likelihood import Gaussian
 
 __all__ = ["SOLVERS", "FisherPlan", "plan_fisher"]
 
@@ -66,15 +67,14 @@ class FisherPlan:
 
 def choose_side(n_rows: int, n_parameters: int, solver: str) -> str:
     """The side to form: the one asked for, or the smaller."""
-    if solver not in SOLVERS:
-        raise SkgeoError(f"solver={solver!r}: expected one of {', '.join(map(repr, SOLVERS))}.")
+    check_option("solver", solver, SOLVERS)
     if solver != "auto":
         return solver
     return "gram" if n_rows <= n_parameters else "parameter"
 
 
 def plan_fisher(
-    pullback: Pullback,
+    fisher: FisherRows,
     *,
     solver: str = "auto",
     n_components: int | None = 0,
@@ -84,7 +84,7 @@ def plan_fisher(
 
     Parameters
     ----------
-    pullback : Pullback
+    fisher : FisherRows
     solver : {"auto", "gram", "parameter", "lanczos"}
     n_components : int or None
         Eigenvectors wanted; None for all.
@@ -100,11 +100,11 @@ def plan_fisher(
     SkgeoError
         With the size it would take, and what to do instead.
     """
-    n, t, p = pullback.n_rows, pullback.n_tangent_rows, pullback.n_parameters
+    n, t, p = fisher.n_rows, fisher.n_tangent_rows, fisher.n_parameters
     side = choose_side(n, p, solver)
-    two = tangent and not isinstance(pullback.likelihood, Gaussian)
+    two = tangent and not isinstance(fisher.network.likelihood, Gaussian)
     count = min(n, p) if n_components is None else min(n_components, n, p)
-    batch = pullback.batch_size * pullback.gradient_bytes
+    batch = fisher.batch_size * fisher.gradient_bytes
     if side == "gram":
         matrix = 8 * (t * t + 2 * n * n + t * n if two else 3 * n * n)
         what = f"Gram matrices of {t if two else n} x {t if two else n} numbers"
@@ -114,18 +114,18 @@ def plan_fisher(
     else:
         matrix = 8 * p * (krylov_capacity(count, 4) + 4 + count)
         what = f"a Krylov basis of {krylov_capacity(count, 4)} x {p} numbers"
-    room = pullback.budget - matrix
-    everything = pullback.n_samples * pullback.gradient_bytes
+    room = fisher.network.budget - matrix
+    everything = fisher.network.n_samples * fisher.gradient_bytes
     if side == "parameter" or everything <= room:
         held = min(batch, everything) if side == "parameter" else everything
-        n_blocks = -(-pullback.n_samples // pullback.batch_size) if side == "parameter" else 1
+        n_blocks = -(-fisher.network.n_samples // fisher.batch_size) if side == "parameter" else 1
         n_passes = 1.0
     elif side == "lanczos":
         held = batch
-        n_blocks = -(-pullback.n_samples // pullback.batch_size)
+        n_blocks = -(-fisher.network.n_samples // fisher.batch_size)
         n_passes = 1.0
     else:
-        n_batches = -(-pullback.n_samples // pullback.batch_size)
+        n_batches = -(-fisher.network.n_samples // fisher.batch_size)
         size = max(1, int(room / 2 // batch))
         n_blocks = -(-n_batches // size)
         n_passes = (n_blocks + 1) / 2
@@ -134,20 +134,20 @@ def plan_fisher(
         side,
         n,
         p,
-        pullback.n_covered,
-        pullback.batch_size,
+        fisher.n_covered,
+        fisher.batch_size,
         n_blocks,
         n_passes,
         matrix,
         held,
-        pullback.budget,
+        fisher.network.budget,
     )
-    if plan.total_bytes > pullback.budget:
+    if plan.total_bytes > fisher.network.budget:
         other = {"gram": f"solver='parameter' (P = {p})", "parameter": f"solver='gram' ({n} rows)"}
         raise SkgeoError(
             f"{what} and {format_bytes(held)} of gradients would take "
-            f"{format_bytes(plan.total_bytes)}, and {format_bytes(pullback.budget)} can be used on "
-            f"{pullback.device}. Instead: measure fewer samples, name fewer parameters with "
+            f"{format_bytes(plan.total_bytes)}, and {format_bytes(plan.budget)} can be used on "
+            f"{fisher.network.device}. Instead: measure fewer samples, name fewer parameters with "
             f"parameters=[...], choose {other.get(side, 'fewer n_components')}"
             + ("" if side == "lanczos" else ", or solver='lanczos' for the leading eigenpairs")
             + "."

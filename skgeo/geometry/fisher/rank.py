@@ -10,12 +10,13 @@ from scipy.linalg.lapack import dpstrf
 from torch import Tensor, nn
 
 from skgeo.geometry.fisher.plan import plan_fisher
+from skgeo.geometry.fisher.rows import FisherRows
 from skgeo.geometry.fisher.sides import fisher_metric
-from skgeo.geometry.likelihood import Likelihood
-from skgeo.geometry.pullback import Pullback
 from skgeo.linalg.rank import NumericalRank, decide_rank, resolution
 from skgeo.linalg.spectra import eigenvalues_descending
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["fisher_rank", "leading_eigenvalues"]
 
@@ -73,7 +74,7 @@ def fisher_rank(
     18
     """
     with single_blas_thread():
-        pullback = Pullback(
+        network = bind(
             module,
             X,
             forward=forward,
@@ -83,9 +84,10 @@ def fisher_rank(
             device=device,
             memory_budget=memory_budget,
         )
-        n, p = pullback.n_rows, pullback.n_parameters
-        metric, _ = fisher_metric(pullback, plan_fisher(pullback, solver=solver, tangent=False))
-        resolved = resolution(n, p, pullback.dtype)
+        fisher = FisherRows(network)
+        n, p = fisher.n_rows, fisher.n_parameters
+        metric, _ = fisher_metric(fisher, plan_fisher(fisher, solver=solver, tangent=False))
+        resolved = resolution(n, p, fisher.network.replica.dtype)
         values = leading_eigenvalues(metric, resolved if tol == "auto" else float(tol))
         return decide_rank(values, tol=tol, resolution=resolved, name="Fisher rank")
 

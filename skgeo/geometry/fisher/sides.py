@@ -10,8 +10,8 @@ from torch import Tensor
 
 from skgeo.autodiff.structure import Structured, mirror
 from skgeo.geometry.fisher.plan import FisherPlan
-from skgeo.geometry.likelihood import Gaussian
-from skgeo.geometry.pullback import Pullback
+from skgeo.geometry.fisher.rows import FisherRows
+from skgeo.network.likelihood import Gaussian
 
 __all__ = ["Progress", "fisher_metric"]
 
@@ -19,13 +19,13 @@ Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
 
 def fisher_metric(
-    pullback: Pullback, plan: FisherPlan, *, tangent: bool = False, progress: Progress = iter
+    fisher: FisherRows, plan: FisherPlan, *, tangent: bool = False, progress: Progress = iter
 ) -> tuple[Tensor, Tensor | None]:
     """Form the planned side.
 
     Parameters
     ----------
-    pullback : Pullback
+    fisher : FisherRows
     plan : FisherPlan
         With side "gram" or "parameter".
     tangent : bool, default=False
@@ -39,25 +39,25 @@ def fisher_metric(
     kernel : Tensor of shape (n_tangent_rows, n_tangent_rows) or (P, P), or None
         Under a Gaussian it is the metric up to a factor, and None.
     """
-    two = tangent and not isinstance(pullback.likelihood, Gaussian)
+    two = tangent and not isinstance(fisher.network.likelihood, Gaussian)
     if plan.side == "parameter":
-        return _parameter_side(pullback, two, progress)
+        return _parameter_side(fisher, two, progress)
     if not two:
-        return _gram(pullback, plan, progress, weighted=True)[0], None
-    kernel, outputs = _gram(pullback, plan, progress, weighted=False)
-    return _weigh_gram(pullback, kernel, outputs), kernel
+        return _gram(fisher, plan, progress, weighted=True)[0], None
+    kernel, outputs = _gram(fisher, plan, progress, weighted=False)
+    return _weigh_gram(fisher, kernel, outputs), kernel
 
 
 def _gram(
-    pullback: Pullback, plan: FisherPlan, progress: Progress, *, weighted: bool
+    fisher: FisherRows, plan: FisherPlan, progress: Progress, *, weighted: bool
 ) -> tuple[Tensor, Tensor]:
     """Inner products of all rows, weighted or not, and the outputs."""
-    n = pullback.n_rows if weighted else pullback.n_tangent_rows
-    each = n // pullback.n_samples
-    total = torch.zeros(n, n, dtype=torch.float64, device=pullback.device)
-    size = (pullback.n_samples, pullback.n_positions, pullback.n_outputs)
-    outputs = torch.empty(size, dtype=torch.float64, device=pullback.device)
-    batches = pullback.batches()
+    n = fisher.n_rows if weighted else fisher.n_tangent_rows
+    each = n // fisher.network.n_samples
+    total = torch.zeros(n, n, dtype=torch.float64, device=fisher.network.device)
+    size = (fisher.network.n_samples, fisher.network.n_positions, fisher.network.n_outputs)
+    outputs = torch.empty(size, dtype=torch.float64, device=fisher.network.device)
+    batches = fisher.batches()
     length = -(-len(batches) // plan.n_blocks)
     blocks = [batches[start : start + length] for start in range(0, len(batches), length)]
     held: list[tuple[range, Structured]] = []
@@ -65,10 +65,10 @@ def _gram(
     def gather(block: list[range]) -> list[tuple[range, Structured]]:
         found = []
         for samples in block:
-            part = pullback.gradients(samples)
+            part = fisher.gradients(samples)
             z = part.outputs.reshape(len(samples), *size[1:]).double()
             outputs[samples.start : samples.stop] = z
-            found.append((samples, part.weighted(pullback.weights(z)) if weighted else part))
+            found.append((samples, part.weighted(fisher.weights(z)) if weighted else part))
         return found
 
     steps = [(row, column) for row in range(len(blocks)) for column in range(row + 1)]
@@ -83,27 +83,27 @@ def _gram(
                 rows = slice(samples.start * each, samples.stop * each)
                 columns = slice(others_samples.start * each, others_samples.stop * each)
                 left.gram(None if right is left else right, out=total[rows, columns])
-    return mirror(total.div_(pullback.n_samples)), outputs
+    return mirror(total.div_(fisher.network.n_samples)), outputs
 
 
-def _weigh_gram(pullback: Pullback, kernel: Tensor, outputs: Tensor) -> Tensor:
+def _weigh_gram(fisher: FisherRows, kernel: Tensor, outputs: Tensor) -> Tensor:
     """``R^T (J J^T) R``, block by block."""
-    half = pullback.weigh(outputs, kernel.view(*outputs.shape, -1)).flatten(0, -2)
-    return pullback.weigh(outputs, half.T.reshape(*outputs.shape, -1)).flatten(0, -2)
+    half = fisher.weigh(outputs, kernel.view(*outputs.shape, -1)).flatten(0, -2)
+    return fisher.weigh(outputs, half.T.reshape(*outputs.shape, -1)).flatten(0, -2)
 
 
 def _parameter_side(
-    pullback: Pullback, two: bool, progress: Progress
+    fisher: FisherRows, two: bool, progress: Progress
 ) -> tuple[Tensor, Tensor | None]:
-    p = pullback.n_parameters
-    metric = torch.zeros(p, p, dtype=torch.float64, device=pullback.device)
+    p = fisher.n_parameters
+    metric = torch.zeros(p, p, dtype=torch.float64, device=fisher.network.device)
     kernel = torch.zeros_like(metric) if two else None
-    for samples in progress(pullback.batches()):
-        part = pullback.gradients(samples)
+    for samples in progress(fisher.batches()):
+        part = fisher.gradients(samples)
         if kernel is not None:
             part.add_metric(kernel)
-        part.weighted(pullback.weights(part.outputs)).add_metric(metric)
+        part.weighted(fisher.weights(part.outputs)).add_metric(metric)
     for matrix in (metric, kernel):
         if matrix is not None:
-            mirror(matrix.div_(pullback.n_samples))
+            mirror(matrix.div_(fisher.network.n_samples))
     return metric, kernel

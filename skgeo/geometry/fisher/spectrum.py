@@ -18,17 +18,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from skgeo.exceptions import GeometryWarning, SkgeoError, warn
+from skgeo._arguments import check_integer
+from skgeo.exceptions import GeometryWarning, warn
 from skgeo.geometry.fisher.directions import row_space, unsquared_eigenvalues
 from skgeo.geometry.fisher.lanczos import leading_eigenpairs
 from skgeo.geometry.fisher.plan import FisherPlan, plan_fisher
+from skgeo.geometry.fisher.rows import FisherRows
 from skgeo.geometry.fisher.sides import Progress, fisher_metric
-from skgeo.geometry.likelihood import Gaussian, Likelihood
-from skgeo.geometry.pullback import Pullback
 from skgeo.linalg.rank import NumericalRank, decide_rank, resolution
 from skgeo.linalg.spectra import effective_rank, eigenvalues_descending, participation_ratio
 from skgeo.linalg.subspaces import orient_rows
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
+from skgeo.network.likelihood import Gaussian, Likelihood
 
 __all__ = ["FisherSpectrum", "fisher_spectrum", "measure_fisher"]
 
@@ -186,7 +188,7 @@ def fisher_spectrum(
     8
     """
     with single_blas_thread():
-        pullback = Pullback(
+        network = bind(
             module,
             X,
             forward=forward,
@@ -196,13 +198,14 @@ def fisher_spectrum(
             device=device,
             memory_budget=memory_budget,
         )
+        fisher = FisherRows(network)
         return measure_fisher(
-            pullback, solver=solver, tol=tol, n_components=n_components, tangent=tangent
+            fisher, solver=solver, tol=tol, n_components=n_components, tangent=tangent
         )
 
 
 def measure_fisher(
-    pullback: Pullback,
+    fisher: FisherRows,
     *,
     solver: str = "auto",
     tol: float | Literal["auto"] = "auto",
@@ -210,11 +213,11 @@ def measure_fisher(
     tangent: bool = True,
     progress: Progress = iter,
 ) -> FisherSpectrum:
-    """Spectrum and rank of the Fisher information matrix of a :class:`Pullback`.
+    """Spectrum and rank of the Fisher information matrix of a :class:`FisherRows`.
 
     Parameters
     ----------
-    pullback : Pullback
+    fisher : FisherRows
     solver, tol, n_components, tangent
         As in :func:`fisher_spectrum`.
     progress : callable, default=iter
@@ -224,23 +227,24 @@ def measure_fisher(
     -------
     FisherSpectrum
     """
-    _check_components(n_components)
-    plan = plan_fisher(pullback, solver=solver, n_components=n_components, tangent=tangent)
+    if n_components is not None:
+        check_integer("n_components", n_components, least=0, also="None")
+    plan = plan_fisher(fisher, solver=solver, n_components=n_components, tangent=tangent)
     if plan.side == "lanczos":
-        return _leading(pullback, plan, n_components)
-    n, p = pullback.n_rows, pullback.n_parameters
+        return _leading(fisher, plan, n_components)
+    n, p = fisher.n_rows, fisher.n_parameters
     squared = tol == "auto" or tol >= resolution(n, p)
-    resolved = resolution(n, p, pullback.dtype, squared=squared)
+    resolved = resolution(n, p, fisher.network.replica.dtype, squared=squared)
     metric: Tensor | None
-    metric, kernel = fisher_metric(pullback, plan, tangent=tangent, progress=progress)
+    metric, kernel = fisher_metric(fisher, plan, tangent=tangent, progress=progress)
     trace = float(metric.diagonal().sum())
     # Values always from the values-only routine, so that asking for vectors cannot move an
     # eigenvalue across the tolerance.
     values = eigenvalues_descending(metric)[: min(n, p)]
-    tangent_values = _tangent_eigenvalues(pullback, values, kernel) if tangent else None
+    tangent_values = _tangent_eigenvalues(fisher, values, kernel) if tangent else None
     del kernel
     if not squared:
-        metric, values = None, unsquared_eigenvalues(pullback, plan.side)
+        metric, values = None, unsquared_eigenvalues(fisher, plan.side)
     decision = decide_rank(values, tol=tol, resolution=resolved, name="Fisher rank")
     if not float(values[0]) > 0.0:
         warn(
@@ -256,7 +260,7 @@ def measure_fisher(
         )
     rows = None
     if n_components != 0:
-        rows = row_space(pullback, metric, values, count, plan.side).cpu()
+        rows = row_space(fisher, metric, values, count, plan.side).cpu()
     return FisherSpectrum(
         eigenvalues=values.cpu(),
         tangent_eigenvalues=tangent_values,
@@ -264,20 +268,20 @@ def measure_fisher(
         decision=decision,
         row_space=rows,
         plan=plan,
-        n_samples=pullback.n_samples,
-        likelihood=pullback.likelihood,
+        n_samples=fisher.network.n_samples,
+        likelihood=fisher.network.likelihood,
     )
 
 
-def _tangent_eigenvalues(pullback: Pullback, values: Tensor, kernel: Tensor | None) -> Tensor:
+def _tangent_eigenvalues(fisher: FisherRows, values: Tensor, kernel: Tensor | None) -> Tensor:
     if kernel is not None:
-        return eigenvalues_descending(kernel)[: pullback.n_parameters].cpu()
-    assert isinstance(pullback.likelihood, Gaussian)  # the same matrix, up to its scale
-    return (values * pullback.likelihood.scale**2).cpu()
+        return eigenvalues_descending(kernel)[: fisher.n_parameters].cpu()
+    assert isinstance(fisher.network.likelihood, Gaussian)  # the same matrix, up to its scale
+    return (values * fisher.network.likelihood.scale**2).cpu()
 
 
-def _leading(pullback: Pullback, plan: FisherPlan, n_components: int | None) -> FisherSpectrum:
-    values, vectors, trace = leading_eigenpairs(pullback, plan, n_components)
+def _leading(fisher: FisherRows, plan: FisherPlan, n_components: int | None) -> FisherSpectrum:
+    values, vectors, trace = leading_eigenpairs(fisher, plan, n_components)
     warn(
         f"solver='lanczos' gives the {len(values)} leading eigenpairs and the trace only: rank, "
         "nullity, effective ranks and participation ratio need the whole spectrum and are NaN.",
@@ -290,11 +294,6 @@ def _leading(pullback: Pullback, plan: FisherPlan, n_components: int | None) -> 
         decision=None,
         row_space=orient_rows(vectors),
         plan=plan,
-        n_samples=pullback.n_samples,
-        likelihood=pullback.likelihood,
+        n_samples=fisher.network.n_samples,
+        likelihood=fisher.network.likelihood,
     )
-
-
-def _check_components(asked: int | None) -> None:
-    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 0):
-        raise SkgeoError(f"n_components={asked!r}: expected a non-negative integer or None.")

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from skgeo.autodiff.patterns import activation_pattern
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.quotient.length import between
 from skgeo.geometry.quotient.pullback import LayerPullback
 from skgeo.geometry.quotient.spectra import (
@@ -20,6 +19,7 @@ from skgeo.geometry.quotient.spectra import (
     pointwise_ranks,
 )
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["RankJump", "rank_jumps", "segment_jumps"]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.quotient.pullback import LayerPullback
 from skgeo.linalg.golub_kahan import golub_kahan
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["leading_eigenvalues"]
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from skgeo.data import Inputs
 from skgeo.exceptions import SkgeoError, warn
-from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.quotient.pullback import LayerPullback
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["fisher_rao_length", "straightness"]
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from skgeo.autodiff.batch import tensors_of
 from skgeo.autodiff.finite import check_derivatives
 from skgeo.autodiff.layers import Layers
-from skgeo.autodiff.replica import layer_replica
+from skgeo.autodiff.replica import replica
 from skgeo.autodiff.segment import Segment
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.likelihood import Likelihood, resolve_likelihood
-from skgeo.geometry.running import batch_ranges, check_batch_size, parameter_dtype, running
 from skgeo.linalg.memory import require_memory
+from skgeo.network.likelihood import Likelihood, resolve_likelihood
+from skgeo.network.running import batch_ranges, check_batch_size, parameter_dtype, running
 
 __all__ = ["LayerPullback"]
 
@@ -43,7 +43,7 @@ class LayerPullback:
     forward : callable, optional
         ``forward(module, inputs) -> outputs``; default ``module(inputs)``.
     likelihood : str or Likelihood, default="gaussian"
-        "auto" is decided by :func:`~skgeo.geometry.likelihood.resolve_likelihood`.
+        "auto" is decided by :func:`~skgeo.network.likelihood.resolve_likelihood`.
     said, targets
         What "auto" reads: the model's own word, and y.
     layers : list of str, optional
@@ -83,20 +83,19 @@ class LayerPullback:
         batch_size: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        replica = layer_replica(module, forward=forward, device=device)
-        self.dtype, self.device = parameter_dtype(replica), replica.device
-        self._replica = replica
+        self._replica = replica(module, forward=forward, device=device, parameters=None)
+        self.dtype, self.device = parameter_dtype(self._replica), self._replica.device
         self.samples: Samples = as_samples(X, targets).to(
-            dtype=self.dtype, keep_integers=keep_integers or replica.takes_integers
+            dtype=self.dtype, keep_integers=keep_integers or self._replica.takes_integers
         )
         self.n_samples = len(self.samples)
         shape = self._first_output().shape
-        self.maps = Layers(replica, self.inputs(range(min(self.n_samples, 8))), layers)
+        self.maps = Layers(self._replica, self.inputs(range(min(self.n_samples, 8))), layers)
         self.names = tuple(layer.name for layer in self.maps.layers)
         self.n_outputs = shape[-1] if len(shape) > 1 else 1
         self.n_positions = shape.numel() // self.n_outputs
         self.likelihood = resolve_likelihood(
-            likelihood, said=said, targets=self.samples.targets, n_outputs=self.n_outputs
+            likelihood, declared=said, targets=self.samples.targets, n_outputs=self.n_outputs
         )
         self.n_rows = self.n_positions * self.likelihood.rank(self.n_outputs)
         check_batch_size(batch_size)

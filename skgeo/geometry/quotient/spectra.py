@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from skgeo.autodiff.layer import Layer
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
-from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.quotient.metric import MeanMetric
 from skgeo.geometry.quotient.pullback import LayerPullback
 from skgeo.linalg.memory import USABLE_SHARE, available_memory, require_memory
 from skgeo.linalg.rank import AMBIGUOUS_GAP, NumericalRank, decide_rank, resolution
 from skgeo.linalg.spectra import effective_rank
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.likelihood import Likelihood
 
 __all__ = [
     "LayerSpectrum",

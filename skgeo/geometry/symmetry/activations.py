@@ -26,7 +26,7 @@ def derivative(name: str, slope: float, values: Tensor) -> Tensor | None:
     Parameters
     ----------
     name : str
-        As :class:`~skgeo.geometry.symmetry.vocabulary.Step` has it.
+        As :class:`~skgeo.network.vocabulary.Step` has it.
     slope : float
         Of a leaky rectifier for negative arguments.
     values : Tensor

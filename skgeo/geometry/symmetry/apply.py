@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS, layer_blocks
-from skgeo.geometry.symmetry.stack import read_stack
+from skgeo.network.stack import read_stack
 
 __all__ = ["apply_symmetry", "per_layer", "transform_layers"]
 

@@ -20,7 +20,7 @@ from skgeo.geometry.symmetry.layerwise import (
     random_keys,
 )
 from skgeo.geometry.symmetry.one_hidden import OneHidden, resolve_tolerance
-from skgeo.geometry.symmetry.stack import Stack, read_stack
+from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["CanonicalForm", "canonical_form", "check_interface", "one_hidden_of", "stack_form"]
 

@@ -14,7 +14,7 @@ from skgeo.geometry.symmetry.correspondence import match_forms, relative_distanc
 from skgeo.geometry.symmetry.hinge_equivalence import compare_hinges
 from skgeo.geometry.symmetry.layerwise import LayerForm, layer_blocks
 from skgeo.geometry.symmetry.report import EquivalenceReport
-from skgeo.geometry.symmetry.stack import Stack
+from skgeo.network.stack import Stack
 
 __all__ = ["compare_stacks"]
 

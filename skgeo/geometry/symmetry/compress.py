@@ -16,8 +16,8 @@ from skgeo.geometry.symmetry.hinge_equivalence import difference_network
 from skgeo.geometry.symmetry.hinges import hinge_form
 from skgeo.geometry.symmetry.merging import LayerUnits, fold_affine, merge_units, narrow_units
 from skgeo.geometry.symmetry.one_hidden import OneHidden, resolve_tolerance
-from skgeo.geometry.symmetry.stack import Stack, read_stack
 from skgeo.geometry.symmetry.width_curve import WidthError, width_curve
+from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["CompressionReport", "compress"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.stack import Stack
 from skgeo.geometry.symmetry.units import Interval, box_interval, data_interval
+from skgeo.network.stack import Stack
 
 __all__ = ["Domain", "read_domain"]
 

@@ -18,13 +18,13 @@ from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS
 from skgeo.geometry.symmetry.one_hidden import resolve_tolerance
 from skgeo.geometry.symmetry.parts import compare_parts
 from skgeo.geometry.symmetry.report import EquivalenceReport
-from skgeo.geometry.symmetry.stack import Stack, read_stack
 from skgeo.geometry.symmetry.witness import (
     ROUNDING_FACTOR,
     find_witness,
     probe_inputs,
     probe_outputs,
 )
+from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["equivalence_classes", "equivalent"]
 

@@ -14,16 +14,16 @@ from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.activations import KINKS, responds
 from skgeo.geometry.symmetry.annihilating import AnnihilatingSets
 from skgeo.geometry.symmetry.domains import Domain, read_domain
-from skgeo.geometry.symmetry.flow import FlowNode
 from skgeo.geometry.symmetry.generators.hidden import HiddenLayer, hidden_layers
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
-from skgeo.geometry.symmetry.stack import Stack, read_stack
 from skgeo.geometry.symmetry.units import (
     Interval,
     UnitClasses,
     box_interval,
     classify_units,
 )
+from skgeo.network.flow import FlowNode
+from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["LayerClasses", "classify_network", "unit_responses"]
 
@@ -216,7 +216,8 @@ def unit_responses(
     """
     layers = _layers(network)
     responses, nearest = [], []
-    for copy, batch in network.replicas():
+    copy = network.bound.replica
+    for batch in network.batches():
         with torch.enable_grad():
             inputs = batch
             if distances and isinstance(batch, Tensor) and batch.is_floating_point():

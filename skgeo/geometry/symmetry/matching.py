@@ -13,7 +13,7 @@ from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.apply import apply_symmetry
 from skgeo.geometry.symmetry.canonical import check_interface
 from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS, layer_blocks
-from skgeo.geometry.symmetry.stack import Stack, read_stack
+from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["NetworkMatch", "match_networks"]
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from skgeo.exceptions import warn
 from skgeo.geometry.fisher import measure_fisher
-from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.symmetry.generators import (
     Generators,
     SymmetryNetwork,
@@ -18,6 +17,8 @@ from skgeo.geometry.symmetry.generators import (
 )
 from skgeo.linalg.rank import NumericalRank
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["NULLITY_LIMIT", "NullityAccount", "measure_nullity", "nullity_account"]
 
@@ -132,7 +133,7 @@ def nullity_account(
     (7, {'scaling': 4, 'duplicate': 3}, 0)
     """
     with single_blas_thread():
-        network = SymmetryNetwork(
+        bound = bind(
             net,
             X,
             forward=forward,
@@ -140,7 +141,7 @@ def nullity_account(
             batch_size=batch_size,
             device=device,
         )
-        return measure_nullity(network, tol=tol, limit=limit)
+        return measure_nullity(SymmetryNetwork(bound), tol=tol, limit=limit)
 
 
 def measure_nullity(
@@ -165,7 +166,7 @@ def measure_nullity(
     NullityAccount
     """
     generators = None
-    side = min(network.pullback.n_rows, network.n_parameters)
+    side = min(network.fisher.n_rows, network.n_parameters)
     if network.n_parameters <= _GENERATOR_LIMIT:
         generators = measure_generators(network)
     else:
@@ -183,6 +184,6 @@ def measure_nullity(
             )
         return NullityAccount(generators, None, network.n_parameters)
     spectrum = measure_fisher(
-        network.pullback, tol=tol, n_components=0, tangent=False, progress=progress
+        network.fisher, tol=tol, n_components=0, tangent=False, progress=progress
     )
     return NullityAccount(generators, spectrum.decision, network.n_parameters)

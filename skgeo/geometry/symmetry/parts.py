@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.geometry.symmetry.correspondence import match_forms, relative_distance
-from skgeo.geometry.symmetry.flow import Flow, FlowNode, read_flow
 from skgeo.geometry.symmetry.generators.attention import projections
 from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS, canonical_layers
 from skgeo.geometry.symmetry.report import EquivalenceReport
+from skgeo.network.flow import Flow, FlowNode, read_flow
 
 __all__ = ["compare_parts", "inner_chains"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.stack import Stack
+from skgeo.network.stack import Stack
 
 __all__ = ["WidthError", "width_curve"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from skgeo.autodiff.replica import Replica, replica
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.stack import Stack
+from skgeo.network.stack import Stack
 
 __all__ = ["ROUNDING_FACTOR", "Outputs", "Witness", "find_witness", "probe_inputs", "probe_outputs"]
 

@@ -5,8 +5,8 @@ from torch import nn
 
 from cases import BY_NAME
 from skgeo import SkgeoError
-from skgeo.geometry.likelihood import LIKELIHOODS
 from skgeo.geometry.quotient import fisher_rao_length, straightness
+from skgeo.network.likelihood import LIKELIHOODS
 
 
 @pytest.fixture(autouse=True)

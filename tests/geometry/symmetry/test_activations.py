@@ -4,7 +4,7 @@ from torch import nn
 
 from nets import normal
 from skgeo.geometry.symmetry.activations import KINKS, derivative, responds
-from skgeo.geometry.symmetry.vocabulary import describe_module
+from skgeo.network.vocabulary import describe_module
 
 MODULES = [
     nn.ReLU(), nn.LeakyReLU(0.3), nn.ReLU6(), nn.ELU(), nn.SELU(), nn.CELU(), nn.GELU(), nn.SiLU(),

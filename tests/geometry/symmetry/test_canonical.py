@@ -7,7 +7,7 @@ from oracles import assert_untouched
 from skgeo.exceptions import GeometryWarning, SkgeoError
 from skgeo.geometry.symmetry.apply import apply_symmetry
 from skgeo.geometry.symmetry.canonical import canonical_form, one_hidden_of
-from skgeo.geometry.symmetry.stack import read_stack
+from skgeo.network.stack import read_stack
 
 
 def linear_between():

@@ -8,8 +8,8 @@ from nets import normal
 from networks import build
 from oracles import assert_untouched
 from skgeo.geometry.symmetry.equivalence import equivalent
-from skgeo.geometry.symmetry.flow import read_flow
 from skgeo.geometry.symmetry.parts import compare_parts, inner_chains
+from skgeo.network.flow import read_flow
 
 TOL = 1e-10
 

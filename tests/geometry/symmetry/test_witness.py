@@ -5,13 +5,13 @@ from torch import nn
 from nets import mlp, moved, normal
 from oracles import assert_untouched
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.stack import read_stack
 from skgeo.geometry.symmetry.witness import (
     ROUNDING_FACTOR,
     find_witness,
     probe_inputs,
     probe_outputs,
 )
+from skgeo.network.stack import read_stack
 
 
 def seek(a, b, X=None):

@@ -38,8 +38,7 @@ def relative_changes(
     """
     if matrix.shape[1] == 0:
         return np.zeros(0)
-    pullback = network.pullback
-    few = 2 * pullback.n_positions * pullback.n_outputs < matrix.shape[1]
+    few = 2 * network.bound.n_positions * network.bound.n_outputs < matrix.shape[1]
     squares = _by_rows(network, matrix, weighted) if few else _by_columns(network, matrix, weighted)
     sizes = np.sqrt(np.asarray((matrix**2).sum(axis=0)).ravel())
     norm = _spectral_norm(network)
@@ -52,18 +51,17 @@ def relative_changes(
 def _by_rows(
     network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
 ) -> np.ndarray:
-    pullback = network.pullback
+    fisher = network.fisher
     squares = np.zeros(matrix.shape[1])
     transposed = sparse.csr_array(matrix.T)
-    for samples in pullback.batches(pullback.row_bytes):
-        found = pullback.gradients(samples)
-        size = (len(samples), pullback.n_positions, pullback.n_outputs)
-        rows = found.rows().double().reshape(*size, -1)
+    for samples in fisher.batches(fisher.row_bytes):
+        found = fisher.gradients(samples)
+        outputs = network.bound.sized(found.outputs).double()
+        rows = found.rows().double().reshape(*outputs.shape, -1)
         plain = transposed[~weighted] @ rows.reshape(-1, rows.shape[-1]).cpu().numpy().T
         squares[~weighted] += (plain**2).sum(1)
         if weighted.any():
-            outputs = found.outputs.reshape(size).double()
-            rows = pullback.weigh(outputs, rows)
+            rows = fisher.weigh(outputs, rows)
             shifted = transposed[weighted] @ rows.reshape(-1, rows.shape[-1]).cpu().numpy().T
             squares[weighted] += (shifted**2).sum(1)
     return squares
@@ -72,23 +70,20 @@ def _by_rows(
 def _by_columns(
     network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
 ) -> np.ndarray:
-    pullback = network.pullback
     squares = np.zeros(matrix.shape[1])
-    for operator in network.operators():
-        size = (len(operator.outputs), pullback.n_positions, pullback.n_outputs)
-        outputs = operator.outputs.reshape(size)
+    for operator, outputs in network.fisher.operators():
         for place in range(matrix.shape[1]):
             vector = torch.from_numpy(matrix[:, [place]].toarray().ravel())
-            change = operator.push(vector.to(outputs.device)).reshape(*size, 1)
+            change = operator.push(vector.to(outputs.device)).reshape(*outputs.shape, 1)
             if weighted[place]:
-                change = pullback.weigh(outputs, change)
+                change = network.fisher.weigh(outputs, change)
             squares[place] += float(change.square().sum())
     return squares
 
 
 def _spectral_norm(network: SymmetryNetwork) -> float:
     """Lower bound of the largest singular value of J, on the first batch."""
-    operator = next(network.operators())
+    operator, _ = next(network.fisher.operators())
     generator = torch.Generator().manual_seed(0)
     vector = torch.randn(network.n_parameters, generator=generator, dtype=torch.float64)
     vector = vector.to(operator.outputs.device) / torch.linalg.vector_norm(vector)

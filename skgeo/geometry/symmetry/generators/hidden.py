@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skgeo.geometry.likelihood import Categorical
-from skgeo.geometry.symmetry.flow import FlowNode
 from skgeo.geometry.symmetry.generators.candidate import Change
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
+from skgeo.network.flow import FlowNode
+from skgeo.network.likelihood import Categorical
 
 __all__ = ["PASSING", "Consumer", "HiddenLayer", "hidden_layers", "last_layer", "readers"]
 

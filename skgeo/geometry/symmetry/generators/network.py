@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -11,14 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.copytree import TreeCopy, unwrap
-from skgeo.autodiff.modelcheck import check_kind
-from skgeo.autodiff.parameter_jacobian import ParameterJacobian
-from skgeo.autodiff.replica import Replica, replica
-from skgeo.data import Inputs, Samples, as_samples, cast_inputs
-from skgeo.geometry.likelihood import Likelihood
-from skgeo.geometry.pullback import Pullback
-from skgeo.geometry.symmetry.flow import Flow, FlowNode, read_flow
+from skgeo.data import Inputs
+from skgeo.geometry.fisher.rows import FisherRows
+from skgeo.network.bound import BoundNetwork
+from skgeo.network.flow import Flow, FlowNode
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["Ranges", "Seen", "SymmetryNetwork"]
 
@@ -53,98 +50,53 @@ class Seen:
 
 
 class SymmetryNetwork:
-    """A network on data, in float64, whose flat directions are to be named.
+    """What the rules of flat directions read of a network on data, in float64.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        Never touched.
-    X : any kind of data
-    forward : callable, optional
-    likelihood, said, targets
-        As in :class:`~skgeo.geometry.pullback.Pullback`.
-    keep_integers : bool, default=False
-    batch_size : int, optional
-    device : str or torch.device, optional
+    bound : BoundNetwork
+        In any precision. Weights and data are converted without loss, so this is the same function
+        evaluated with smaller rounding errors.
 
     Attributes
     ----------
-    flow : Flow
-        Of the copy in float64.
-    pullback : Pullback
-        Of the same copy.
+    bound : BoundNetwork
+        In float64.
+    fisher : FisherRows
     n_parameters : int
         P, trainable parameters only.
     precision : float
-        Machine epsilon of the coarsest dtype among the module's own parameters.
+        Machine epsilon of the coarsest dtype among the user's own parameters.
     skipped : list of str
         What a rule left out, with the reason.
     cache : dict
         What rules share.
-
-    Notes
-    -----
-    Weights and data are converted without loss, so that this is the same function evaluated with
-    smaller rounding errors.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        X: Any,
-        *,
-        forward: Callable[..., Any] | None = None,
-        likelihood: str | Likelihood = "gaussian",
-        said: str | Likelihood | None = None,
-        targets: Any = None,
-        keep_integers: bool = False,
-        batch_size: int | None = None,
-        device: str | torch.device | None = None,
-    ) -> None:
-        self._module, self._forward = as_double(module, forward)
-        self.precision = max(
-            (torch.finfo(p.dtype).eps for p in module.parameters() if p.is_floating_point()),
-            default=torch.finfo(torch.float64).eps,
-        )
-        samples = as_samples(X, targets)
-        self.pullback = Pullback(
-            self._module,
-            samples,
-            forward=self._forward,
-            likelihood=likelihood,
-            said=said,
-            keep_integers=keep_integers,
-            batch_size=batch_size,
-            device=device,
-        )
-        for part in self._module.modules():  # what train mode changes was warned of, once
-            part.training = False
-        self._samples = samples
-        self._keep_integers = keep_integers
-        self._device = device
-        self.flow: Flow = read_flow(
-            self._module, forward=self._forward, example=self._example(samples)
-        )
-        self.n_parameters = self.pullback.n_parameters
+    def __init__(self, bound: BoundNetwork) -> None:
+        self.bound = bound.double
+        self.precision = bound.precision
+        self.fisher = FisherRows(self.bound)
+        self.n_parameters = self.fisher.n_parameters
         self.skipped: list[str] = []
         self.cache: dict[str, Any] = {}
         self._places: dict[int, Tensor] = {}
         self._offsets: dict[int, int] = {}
         start = 0
-        for parameter in self._module.parameters():
-            if parameter.requires_grad:
-                self._offsets[id(parameter)] = start
-                start += parameter.numel()
+        for name in self.bound.replica.selected:
+            parameter = self.bound.replica.parameters[name]
+            self._offsets[id(parameter)] = start
+            start += parameter.numel()
 
-    def _example(self, samples: Samples) -> Inputs:
-        """Two samples as the copy takes them, to follow what depends on their lengths."""
-        integers = self._keep_integers or any(
-            isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in self._module.modules()
-        )
-        device = next(self._module.parameters()).device
-        return cast_inputs(
-            samples.take(0, 2), dtype=torch.float64, device=device, keep_integers=integers
-        )
+    @property
+    def flow(self) -> Flow:
+        """The data flow of the replica in float64."""
+        return self.bound.graph
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The output family."""
+        return self.bound.likelihood
 
     def places(self, parameter: Tensor) -> Tensor:
         """Place of each entry of a trained parameter among all P, in its shape."""
@@ -158,22 +110,8 @@ class SymmetryNetwork:
         """Whether a parameter is among the P."""
         return id(parameter) in self._offsets
 
-    @property
-    def likelihood(self) -> Likelihood:
-        """The output family."""
-        return self.pullback.likelihood
-
     def layers(self, *kinds: str) -> list[tuple[FlowNode, Any]]:
-        """Steps of some kinds whose module is called once, and the modules.
-
-        Parameters
-        ----------
-        *kinds : str
-
-        Returns
-        -------
-        list of (FlowNode, Module)
-        """
+        """Steps of some kinds whose module is called once, and the modules."""
         return [
             (node, self.flow.layer(node))
             for node in self.flow
@@ -184,33 +122,10 @@ class SymmetryNetwork:
         """How often the module of a step is called."""
         return self.flow.calls(str(node.module))
 
-    @property
-    def forward(self) -> Callable[..., Any] | None:
-        """How the copy is called."""
-        return self._forward
-
-    @property
-    def inputs(self) -> Inputs:
-        """The samples, in their own dtype."""
-        return self._samples.inputs
-
-    def replicas(self) -> Iterator[tuple[Replica, Inputs]]:
-        """A replica of the copy in float64, and the samples batch by batch."""
-        copy = replica(self._module, forward=self._forward, device=self._device)
-        for batch in self._batches(copy):
-            yield copy, batch
-
-    def operators(self) -> Iterator[ParameterJacobian]:
-        """Products with J and its transpose, one batch after the other."""
-        for copy, batch in self.replicas():
-            yield ParameterJacobian(copy, batch)
-
-    def _batches(self, copy: Replica) -> Iterator[Inputs]:
-        samples = self._samples.to(
-            dtype=torch.float64, keep_integers=self._keep_integers or copy.takes_integers
-        )
-        for batch in self.pullback.batches():
-            yield cast_inputs(samples.take(batch.start, batch.stop), device=copy.device)
+    def batches(self) -> Iterator[Inputs]:
+        """The samples, batch by batch."""
+        for batch in self.fisher.batches():
+            yield self.bound.inputs(batch)
 
     @property
     def seen(self) -> dict[str, Seen]:
@@ -239,7 +154,6 @@ class SymmetryNetwork:
 
     @cached_property
     def _watched(self) -> tuple[dict[str, Seen], Counter[str]]:
-        copy = replica(self._module, forward=self._forward, device=self._device)
         watched = {str(node.module): node.kind for node in self.flow if node.kind in _WATCHED}
         found: dict[str, Seen] = {}
         counts: Counter[str] = Counter()
@@ -252,28 +166,18 @@ class SymmetryNetwork:
                 new = _observe(layer, kind, given, output)
                 found[name] = _merge(found[name], new) if name in found else new
 
-        for name, layer in copy.module.named_modules():
+        handles = [
             layer.register_forward_hook(partial(note, name=name), with_kwargs=True)
-        with torch.no_grad():
-            for batch in self._batches(copy):
-                copy(batch)
+            for name, layer in self.bound.replica.module.named_modules()
+        ]
+        try:
+            with torch.no_grad():
+                for batch in self.batches():
+                    self.bound.replica(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
         return found, counts
-
-
-def as_double(
-    module: nn.Module, forward: Callable[..., Any] | None
-) -> tuple[nn.Module, Callable[..., Any] | None]:
-    """Copy of a module in float64, and its forward function with the copy in place of it."""
-    source = unwrap(check_kind(module))
-    copy = TreeCopy(source)
-    for parameter in copy.root.parameters():
-        parameter.requires_grad_(copy.sources[id(parameter)].requires_grad)
-    modes = {name: m.training for name, m in source.named_modules()}
-    for name, part in copy.root.named_modules():
-        part.training = modes.get(name, False)
-    if any(p.dtype != torch.float64 for p in copy.root.parameters() if p.is_floating_point()):
-        copy.root.double()
-    return copy.root, copy.visit(forward)
 
 
 def _observe(layer: nn.Module, kind: str, inputs: Tensor, outputs: Tensor) -> Seen:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skgeo.geometry.symmetry.flow import FlowNode
 from skgeo.geometry.symmetry.generators.attention import projections
 from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
 from skgeo.geometry.symmetry.generators.hidden import readers
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
+from skgeo.network.flow import FlowNode
 
 __all__ = ["norm_gain", "norm_hyperplane", "norm_scale", "norm_shift"]
 

@@ -10,13 +10,14 @@ import numpy as np
 from scipy import sparse
 from torch import nn
 
-from skgeo.geometry.likelihood import Likelihood
 from skgeo.geometry.symmetry.generators.candidate import Candidate
 from skgeo.geometry.symmetry.generators.check import relative_changes
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
 from skgeo.geometry.symmetry.generators.span import nested_dimensions
 from skgeo.geometry.symmetry.generators.table import propose
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
+from skgeo.network.likelihood import Likelihood
 
 __all__ = ["CHECK_TOL", "Generator", "Generators", "generators", "measure_generators"]
 
@@ -149,7 +150,7 @@ def generators(
     array([ 1.,  0., -1., -1.])
     """
     with single_blas_thread():
-        network = SymmetryNetwork(
+        bound = bind(
             net,
             X,
             forward=forward,
@@ -157,7 +158,7 @@ def generators(
             batch_size=batch_size,
             device=device,
         )
-        return measure_generators(network)
+        return measure_generators(SymmetryNetwork(bound))
 
 
 def measure_generators(network: SymmetryNetwork) -> Generators:

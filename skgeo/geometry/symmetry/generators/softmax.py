@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from skgeo.geometry.likelihood import Categorical
 from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
 from skgeo.geometry.symmetry.generators.hidden import last_layer
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
+from skgeo.network.likelihood import Categorical
 
 __all__ = ["softmax_shift"]
 

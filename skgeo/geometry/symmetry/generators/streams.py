@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from skgeo.geometry.symmetry.flow import FlowNode
 from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
 from skgeo.geometry.symmetry.generators.hidden import Consumer
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
+from skgeo.network.flow import FlowNode
 
 __all__ = ["stream_scaling"]
 

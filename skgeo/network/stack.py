@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.copytree import TreeCopy, unwrap
+from skgeo.autodiff.copytree import TreeCopy
 from skgeo.autodiff.modelcheck import check_finite, check_kind
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.flow import Flow, FlowNode, read_flow
+from skgeo.models.kinds import unwrap
+from skgeo.network.activation import IDENTITY, Activation
+from skgeo.network.flow import Flow, FlowNode, read_flow
 
-__all__ = ["Stack", "read_stack"]
-
-_PASSIVE = ("identity", "flatten")
+__all__ = ["Stack", "read_stack", "stack_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +30,8 @@ class Stack:
         convolution.
     biases : tuple of Tensor or None
         (out,) each; None where the layer has none.
-    activations : tuple of str
-        After each layer but the last: ``"relu"``, ``"leaky_relu"``, ``"tanh"``, ..., and
-        ``"identity"`` between two layers in a row.
-    slopes : tuple of float
-        Of each activation for negative arguments: 0 for ``"relu"``, 1 for ``"identity"``, the
-        ``negative_slope`` of ``"leaky_relu"``, NaN for others.
+    activations : tuple of Activation
+        After each layer but the last; the identity between two layers in a row.
     names : tuple of str
         Dotted names of the modules of the layers.
     kinds : tuple of str
@@ -49,8 +45,7 @@ class Stack:
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor | None, ...]
-    activations: tuple[str, ...]
-    slopes: tuple[float, ...]
+    activations: tuple[Activation, ...]
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     spreads: tuple[int, ...]
@@ -166,36 +161,40 @@ def read_stack(
     --------
     >>> from torch import nn
     >>> stack = read_stack(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
-    >>> stack.widths, stack.activations, stack.names
-    ((2, 3, 1), ('relu',), ('0', '2'))
+    >>> stack.widths, str(stack.activations[0]), stack.names
+    ((2, 3, 1), 'relu', ('0', '2'))
     """
     check_kind(module)
     check_finite(module)
-    flow = read_flow(module, forward=forward)
+    return stack_of(read_flow(module, forward=forward), module, convolutions=convolutions)
+
+
+def stack_of(flow: Flow, module: nn.Module, *, convolutions: bool = False) -> Stack:
+    """The plain chain that a data flow is, to be rebuilt from the user's module."""
     allowed = ("linear", "conv") if convolutions else ("linear",)
     layers: list[FlowNode] = []
-    activations: list[tuple[str, float]] = []
+    activations: list[Activation] = []
     flattened: list[bool] = []
     for node in _chain(flow):
         if node.kind in allowed:
             if layers and len(activations) < len(layers):
-                activations.append(("identity", 1.0))
+                activations.append(IDENTITY)
             layers.append(node)
             flattened.append(False)
-        elif node.kind == "activation" and layers and len(activations) < len(layers):
-            activations.append((node.what, node.slope))
+        elif node.activation is not None and layers and len(activations) < len(layers):
+            activations.append(node.activation)
         elif node.kind == "flatten" and flattened:
             flattened[-1] = True
-        elif node.kind not in _PASSIVE:
+        elif node.kind not in ("identity", "flatten"):
             raise _no_chain(flow, node)
     if not layers:
         raise SkgeoError(f"{type(flow.root).__name__} has no affine layer, so it is no chain.")
     if len(activations) == len(layers):
         raise SkgeoError(
-            f"{type(flow.root).__name__} ends in an activation, {activations[-1][0]!r}; expected a "
+            f"{type(flow.root).__name__} ends in an activation, {activations[-1]}; expected a "
             "chain that ends in an affine layer. Leave the activation to the likelihood."
         )
-    return _as_stack(flow, layers, activations, flattened)
+    return _as_stack(flow, module, layers, activations, flattened)
 
 
 def _chain(flow: Flow) -> list[FlowNode]:
@@ -228,8 +227,9 @@ def _no_chain(flow: Flow, node: FlowNode) -> SkgeoError:
 
 def _as_stack(
     flow: Flow,
+    module: nn.Module,
     nodes: Sequence[FlowNode],
-    activations: Sequence[tuple[str, float]],
+    activations: Sequence[Activation],
     flattened: Sequence[bool],
 ) -> Stack:
     layers: list[Any] = [flow.layer(node) for node in nodes]
@@ -263,13 +263,12 @@ def _as_stack(
     return Stack(
         weights,
         biases,
-        tuple(name for name, _ in activations),
-        tuple(slope for _, slope in activations),
+        tuple(activations),
         tuple(str(node.module) for node in nodes),
         tuple(node.kind for node in nodes),
         tuple(spreads),
         layers[0].weight.dtype,
-        flow.root,
+        unwrap(module),
     )
 
 

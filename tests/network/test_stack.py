@@ -8,7 +8,7 @@ from nets import mlp, normal
 from networks import build
 from oracles import assert_untouched
 from skgeo import NotAModelError, SkgeoError
-from skgeo.geometry.symmetry.stack import read_stack
+from skgeo.network.stack import read_stack
 
 
 def test_a_sequential():

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-import skgeo.geometry.likelihood as likelihood_module
+import skgeo.network.likelihood as likelihood_module
 from skgeo.exceptions import GeometryWarning, SkgeoError
-from skgeo.geometry.likelihood import (
+from skgeo.network.likelihood import (
     LIKELIHOODS,
     Bernoulli,
     Categorical,
@@ -182,8 +182,12 @@ def test_auto_reads_the_dtype_of_the_targets(targets, n_outputs, name):
 
 def test_auto_prefers_the_word_of_the_user_then_of_the_model():
     y = np.array([0, 1])
-    assert resolve_likelihood("poisson", said="gaussian", targets=y, n_outputs=2).name == "poisson"
-    assert resolve_likelihood("auto", said="gaussian", targets=y, n_outputs=2).name == "gaussian"
+    assert (
+        resolve_likelihood("poisson", declared="gaussian", targets=y, n_outputs=2).name == "poisson"
+    )
+    assert (
+        resolve_likelihood("auto", declared="gaussian", targets=y, n_outputs=2).name == "gaussian"
+    )
 
 
 def test_auto_without_a_clue_warns():

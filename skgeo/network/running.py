@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_integer
 from skgeo.autodiff.batch import Inputs
 from skgeo.autodiff.replica import Replica
 from skgeo.exceptions import SkgeoError
@@ -32,21 +33,9 @@ def parameter_dtype(replica: Replica) -> torch.dtype:
 
 
 def check_batch_size(batch_size: Any) -> None:
-    """Refuse what is no number of samples.
-
-    Parameters
-    ----------
-    batch_size : int or None
-
-    Raises
-    ------
-    SkgeoError
-        If it is neither None nor a positive integer.
-    """
-    if batch_size is not None and (
-        isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
-    ):
-        raise SkgeoError(f"batch_size={batch_size!r}: expected a positive integer or None.")
+    """Refuse what is not a number of samples or None."""
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, also="None")
 
 
 def batch_ranges(n_samples: int, size: int) -> list[range]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,11 +13,14 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from skgeo.autodiff.batch import map_inputs
-from skgeo.autodiff.copytree import TreeCopy, unwrap
+from skgeo.autodiff.copytree import TreeCopy
 from skgeo.autodiff.modelcheck import check_kind
+from skgeo.autodiff.replica import Replica
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.tracer import ExampleTracer, PlaceholderTracer
-from skgeo.geometry.symmetry.vocabulary import (
+from skgeo.models.kinds import unwrap
+from skgeo.network.activation import Activation
+from skgeo.network.tracer import ExampleTracer, PlaceholderTracer
+from skgeo.network.vocabulary import (
     Step,
     describe_call,
     describe_module,
@@ -39,15 +44,15 @@ class FlowNode:
     kind : str
         ``"input"``, ``"output"``, ``"parameter"`` (one that belongs to no known layer),
         ``"constant"`` (any other tensor of the module), ``"unread"`` (a module that could not be
-        looked into), or a kind of :class:`~skgeo.geometry.symmetry.vocabulary.Step`.
+        looked into), or a kind of :class:`~skgeo.network.vocabulary.Step`.
     what : str
         Name of an activation; of anything else its class or function.
     module : str or None
         Dotted name of the module, None for calls of functions and methods.
     parents, users : tuple of str
         Names of the steps that it reads, as often as they are given, and that read it, in order.
-    slope : float
-        Of a rectifier for negative arguments, NaN for everything else.
+    activation : Activation or None
+        With its options, of kind ``"activation"``.
     known : bool
         Whether the steps around it are. False inside a module that could not be traced as a whole:
         what its parts are fed and who reads their results is then not known.
@@ -59,7 +64,7 @@ class FlowNode:
     module: str | None
     parents: tuple[str, ...]
     users: tuple[str, ...]
-    slope: float = float("nan")
+    activation: Activation | None = None
     known: bool = True
 
 
@@ -125,15 +130,18 @@ class Flow:
         return self[last[0].parents[0]] if last and len(last[0].parents) == 1 else None
 
 
-def read_flow(module: nn.Module, *, forward: Forward | None = None, example: Any = None) -> Flow:
+def read_flow(
+    module: nn.Module | Replica, *, forward: Forward | None = None, example: Any = None
+) -> Flow:
     """Read the data flow of a module, on a private copy.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        Of any architecture. Layers of ``torch.nn`` are steps; other modules are looked into.
+    module : torch.nn.Module or Replica
+        Of any architecture. Layers of ``torch.nn`` are steps; other modules are looked into. A
+        replica is used as it is, and left as it was.
     forward : callable, optional
-        ``forward(module, inputs)``; by default ``module(inputs)``.
+        ``forward(module, inputs)``; by default ``module(inputs)``. A replica has its own.
     example : Tensor, dict of str to Tensor, or tuple of Tensor, optional
         A few samples, in the dtype of the module. Where it cannot be followed without data, its
         lengths are taken from them.
@@ -164,12 +172,16 @@ def read_flow(module: nn.Module, *, forward: Forward | None = None, example: Any
     >>> [node.kind for node in flow]
     ['input', 'linear', 'activation', 'linear', 'output']
     """
-    source = unwrap(check_kind(module))
+    if isinstance(module, Replica):
+        copy, source = module, module.module
+    else:
+        source = unwrap(check_kind(module))
+        copy = Replica(TreeCopy(source), forward, None)
     opaque: dict[str, str] = {}
-    nodes = _trace(source, "", forward, opaque)
+    nodes = _trace(copy, "", opaque)
     if opaque and example is not None:
         less: dict[str, str] = {}
-        found = _trace(source, "", forward, less, example)
+        found = _trace(copy, "", less, example)
         if len(less) < len(opaque) or ("" in opaque and "" not in less):
             nodes, opaque = found, less
     seen: set[str] = set()
@@ -177,7 +189,7 @@ def read_flow(module: nn.Module, *, forward: Forward | None = None, example: Any
         for path in [path for path in opaque if path not in seen]:
             seen.add(path)
             for child in _children(source, path):
-                part = _trace(source, child, None, opaque)
+                part = _trace(copy, child, opaque)
                 nodes += [replace(node, known=False) for node in part]
     unread = [f"{path or type(source).__name__}: {reason}" for path, reason in opaque.items()]
     for node in nodes:
@@ -189,55 +201,67 @@ def read_flow(module: nn.Module, *, forward: Forward | None = None, example: Any
     return Flow(source, tuple(nodes), tuple(dict.fromkeys(unread)))
 
 
-def _trace(
-    source: nn.Module,
-    path: str,
-    forward: Forward | None,
-    opaque: dict[str, str],
-    example: Any = None,
-) -> list[FlowNode]:
+def _trace(copy: Replica, path: str, opaque: dict[str, str], example: Any = None) -> list[FlowNode]:
     """Steps of one module; what cannot be looked into is added to `opaque`."""
-    while True:
-        copy = TreeCopy(source)
-        root = copy.root
-        part = root.get_submodule(path) if path else root
-        for parameter in root.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
-        if example is None:
-            tracer = PlaceholderTracer(root)
-        else:
-            tracer = ExampleTracer(root, map_inputs(Tensor.clone, example))
-        steps = {
-            name: describe_module(m)
-            for name, m in root.named_modules()
-            if is_leaf(m) and name not in opaque
-        }
-        inside: list[str] = []
-        # What is inside a step is no step of its own; the part itself may be inside one.
-        closed = {*steps, *opaque} - set(_around(path))
-        for name, child in list(root.named_modules()):
-            if not closed.isdisjoint(_around(name)):
-                continue
-            _record_calls(tracer, child, name, inside, leaf=name in steps or name in opaque)
-        taken = copy.visit(forward)
-        entered = [tracer.enter(name) for name in _inputs_of(part, path)]
-        try:
-            result = part(*entered) if taken is None else taken(part, *entered)
-            tracer.create_node("output", "output", (tracer.create_arg(result),), {})
-        except Exception as error:  # whatever a forward pass makes of a placeholder
-            failed = inside[-1] if inside else path
-            if failed in opaque:
-                raise SkgeoError(
-                    f"the forward function cannot be followed: {type(error).__name__}: {error}"
-                ) from error
-            opaque[failed] = (
-                f"{type(root.get_submodule(failed) if failed else root).__name__} cannot be "
-                f"followed {'without data ' * (example is None)}({type(error).__name__})"
-            )
-            if failed == path:
-                return _closed(source, path)
+    nodes = None
+    while nodes is None:  # every attempt starts from the copy as it was
+        with copy.restored(), _all_trained(copy):
+            nodes = _attempt(copy, path, opaque, example)
+    return nodes
+
+
+@contextmanager
+def _all_trained(copy: Replica) -> Iterator[None]:
+    """All floating parameters with a gradient, to tell what is computed from them."""
+    before = [(p, p.requires_grad) for p in copy.module.parameters()]
+    for parameter, _ in before:
+        parameter.requires_grad_(parameter.is_floating_point())
+    try:
+        yield
+    finally:
+        for parameter, flag in before:
+            parameter.requires_grad_(flag)
+
+
+def _attempt(
+    copy: Replica, path: str, opaque: dict[str, str], example: Any
+) -> list[FlowNode] | None:
+    """One run on a placeholder; None if a module is to be closed first."""
+    root = copy.module
+    part = root.get_submodule(path) if path else root
+    if example is None:
+        tracer = PlaceholderTracer(root)
+    else:
+        tracer = ExampleTracer(root, map_inputs(Tensor.clone, example))
+    steps = {
+        name: describe_module(m)
+        for name, m in root.named_modules()
+        if is_leaf(m) and name not in opaque
+    }
+    inside: list[str] = []
+    # What is inside a step is not a step of its own; the part itself may be inside one.
+    closed = {*steps, *opaque} - set(_around(path))
+    for name, child in list(root.named_modules()):
+        if not closed.isdisjoint(_around(name)):
             continue
-        return _as_nodes(tracer.graph, root, steps, opaque, prefix=path)
+        _record_calls(tracer, child, name, inside, leaf=name in steps or name in opaque)
+    forward = None if path else copy.forward
+    entered = [tracer.enter(name) for name in _inputs_of(part, path)]
+    try:
+        result = part(*entered) if forward is None else forward(part, *entered)
+        tracer.create_node("output", "output", (tracer.create_arg(result),), {})
+    except Exception as error:  # whatever a forward pass makes of a placeholder
+        failed = inside[-1] if inside else path
+        if failed in opaque:
+            raise SkgeoError(
+                f"The forward function cannot be followed: {type(error).__name__}: {error}"
+            ) from error
+        opaque[failed] = (
+            f"{type(root.get_submodule(failed) if failed else root).__name__} cannot be "
+            f"followed {'without data ' * (example is None)}({type(error).__name__})"
+        )
+        return _closed(root, path) if failed == path else None
+    return _as_nodes(tracer.graph, root, steps, opaque, prefix=path)
 
 
 def _around(name: str) -> list[str]:
@@ -276,8 +300,7 @@ def _record_calls(
     """Have a module of the copy note that it was called."""
     if leaf:
         tracer.leaves[name] = module.forward
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
+        vars(module).update(_forward_hooks=OrderedDict(), _forward_pre_hooks=OrderedDict())
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return tracer.create_proxy("call_module", name, args, kwargs)
@@ -304,20 +327,20 @@ def _as_nodes(
     _follow_in_place(graph, copied)
     described = {node: _describe(node, steps, opaque, copied) for node in graph.nodes}
     # Lengths are asked for, not computed with; nobody reads a result in asking for its shape.
-    dropped = {node for node, (kind, _, _) in described.items() if kind == "shape"}
+    dropped = {node for node, step in described.items() if step.kind == "shape"}
     for node in graph.nodes:
-        if described[node][0] == "select" and node.all_input_nodes[0] in dropped:
+        if described[node].kind == "select" and node.all_input_nodes[0] in dropped:
             dropped.add(node)
     mark = f"{prefix}/" if prefix else ""
     return [
         FlowNode(
             mark + node.name,
-            described[node][0],
-            described[node][1],
+            described[node].kind,
+            described[node].what,
             node.target if node.op == "call_module" else None,
             tuple(mark + p.name for p in _arguments(node) if p not in dropped),
             tuple(mark + u.name for u in node.users if u not in dropped),
-            described[node][2],
+            described[node].activation,
         )
         for node in graph.nodes
         if node not in dropped
@@ -338,25 +361,23 @@ def _arguments(node: fx.Node) -> list[fx.Node]:
 
 def _describe(
     node: fx.Node, steps: dict[str, Step], opaque: dict[str, str], copied: nn.Module
-) -> tuple[str, str, float]:
-    nan = float("nan")
+) -> Step:
     if node.op in ("placeholder", "output"):
-        return ("input" if node.op == "placeholder" else "output", str(node.target), nan)
+        return Step("input" if node.op == "placeholder" else "output", str(node.target))
     if node.op == "get_attr":
         # What is computed from a parameter before any input enters needs a gradient as well.
         tensor = _attribute(copied, str(node.target))
         names = {id(parameter): name for name, parameter in copied.named_parameters()}
         name = names.get(id(tensor), names.get(id(tensor._base), str(node.target)))
-        return "parameter" if tensor.requires_grad else "constant", name, nan
+        return Step("parameter" if tensor.requires_grad else "constant", name)
     if node.op == "call_module":
         if node.target in opaque:
-            return "unread", opaque[node.target].split()[0], nan
-        step = steps[str(node.target)]
-    else:
-        step = describe_call(node.target, node.args, node.kwargs, method=node.op == "call_method")
-        if step.kind == "other" and step.what in ("view", "reshape") and _flattens(node):
-            step = Step("flatten", step.what)
-    return step.kind, step.what, step.slope
+            return Step("unread", opaque[node.target].split()[0])
+        return steps[str(node.target)]
+    step = describe_call(node.target, node.args, node.kwargs, method=node.op == "call_method")
+    if step.kind == "other" and step.what in ("view", "reshape") and _flattens(node):
+        return Step("flatten", step.what)
+    return step
 
 
 def _flattens(node: fx.Node) -> bool:

@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-__all__ = ["Step", "describe_call", "describe_module", "is_leaf", "rewritten"]
+from skgeo.network.activation import Activation
+from skgeo.network.activation_reading import activation_call, read_activation, torch_base
 
-_NAN = float("nan")
+__all__ = ["Step", "describe_call", "describe_module", "is_leaf", "rewritten"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Step:
     what : str
         Name of an activation (``"relu"``, ``"leaky_relu"``, ``"tanh"``, ...); of anything else its
         class or function.
-    slope : float
-        Of ``"relu"`` and ``"leaky_relu"`` for negative arguments; NaN for everything else.
+    activation : Activation or None
+        With its options, of kind ``"activation"``.
     """
 
     kind: str
     what: str
-    slope: float = _NAN
+    activation: Activation | None = None
 
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -57,14 +58,6 @@ _AVERAGE_POOLS = (
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveAvgPool3d,
 )
-_DROPOUTS = (
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-)
 _KINDS: dict[type[nn.Module], str] = {
     nn.Linear: "linear",
     nn.Embedding: "embedding",
@@ -74,32 +67,9 @@ _KINDS: dict[type[nn.Module], str] = {
     nn.BatchNorm1d: "batchnorm",
     nn.BatchNorm2d: "batchnorm",
     nn.BatchNorm3d: "batchnorm",
-    nn.Identity: "identity",
     **dict.fromkeys(_CONVOLUTIONS, "conv"),
     **dict.fromkeys(_MAX_POOLS + _AVERAGE_POOLS, "pool"),
-    **dict.fromkeys(_DROPOUTS, "identity"),  # in eval mode
 }
-_ACTIVATIONS: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu",
-    nn.LeakyReLU: "leaky_relu",
-    nn.PReLU: "prelu",
-    nn.ReLU6: "relu6",
-    nn.ELU: "elu",
-    nn.SELU: "selu",
-    nn.CELU: "celu",
-    nn.GELU: "gelu",
-    nn.SiLU: "silu",
-    nn.Mish: "mish",
-    nn.Tanh: "tanh",
-    nn.Sigmoid: "sigmoid",
-    nn.Softplus: "softplus",
-    nn.Softsign: "softsign",
-    nn.Hardtanh: "hardtanh",
-    nn.Hardswish: "hardswish",
-    nn.Hardsigmoid: "hardsigmoid",
-    nn.Tanhshrink: "tanhshrink",
-}
-_POINTWISE_NAMES = frozenset(_ACTIVATIONS.values())
 # Containers only call what they hold; everything else of torch.nn is a leaf.
 _CONTAINERS = (
     nn.Sequential,
@@ -127,7 +97,7 @@ def is_leaf(module: nn.Module) -> bool:
     """
     if is_parametrized(module) or module._forward_hooks or module._forward_pre_hooks:
         return True
-    base = _torch_base(module)
+    base = torch_base(module)
     return base is not None and not issubclass(base, _CONTAINERS)
 
 
@@ -144,7 +114,7 @@ def describe_module(module: nn.Module) -> Step:
     Step
         Of kind ``"other"`` where nothing is known of it.
     """
-    base = _torch_base(module)
+    base = torch_base(module)
     if (
         base is None
         or is_parametrized(module)
@@ -152,9 +122,11 @@ def describe_module(module: nn.Module) -> Step:
         or module._forward_pre_hooks
     ):
         return Step("other", type(module).__name__)
-    name = _ACTIVATIONS.get(base)
-    if name is not None:
-        return Step("activation", name, _slope(name, getattr(module, "negative_slope", 0.0)))
+    found = read_activation(module)
+    if found is not None:
+        if found.is_identity:
+            return Step("identity", base.__name__)
+        return Step("activation", found.name, found)
     if isinstance(module, nn.Flatten):
         rows = (module.start_dim, module.end_dim) == (1, -1)
         return Step("flatten" if rows else "other", "Flatten")
@@ -191,9 +163,9 @@ def describe_call(
     else:
         name = getattr(target, "__name__", str(target))
         plain = _FUNCTIONS.get(target, "")
-    if plain in _POINTWISE_NAMES and plain != "prelu":
-        slope = _option(args, kwargs, 1, "negative_slope", 0.01)
-        return Step("activation", plain, _slope(plain, slope))
+    found = activation_call(target, args, kwargs, method=method)
+    if found is not None:
+        return Step("activation", found.name, found)
     if plain == "flatten":
         start = _option(args, kwargs, 1, "start_dim", 0)
         end = _option(args, kwargs, 2, "end_dim", -1)
@@ -270,10 +242,7 @@ _FUNCTIONS: dict[Any, str] = {
     getattr(home, name): name.removesuffix("_")
     for home in (torch, F, torch._C._nn)
     for name in (
-        *_POINTWISE_NAMES,
         *_POOL_NAMES,
-        "relu_",
-        "leaky_relu_",
         "flatten",
         "reshape",
         "mean",
@@ -285,23 +254,6 @@ _FUNCTIONS: dict[Any, str] = {
     )
     if hasattr(home, name)
 } | {operator.add: "add", operator.iadd: "add", operator.getitem: "getitem", getattr: "getattr"}
-
-
-def _torch_base(module: nn.Module) -> type[nn.Module] | None:
-    """Class of ``torch.nn`` whose forward pass a module uses unchanged."""
-    if "forward" in vars(module):
-        return None
-    forward = type(module).forward
-    for kind in type(module).__mro__:
-        if kind.__module__.startswith("torch.nn.") and getattr(kind, "forward", None) is forward:
-            return kind
-    return None
-
-
-def _slope(name: str, negative: Any) -> float:
-    if name == "relu":
-        return 0.0
-    return float(negative) if name == "leaky_relu" and isinstance(negative, float | int) else _NAN
 
 
 def _option(

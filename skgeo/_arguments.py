@@ -1,0 +1,78 @@
+"""Arguments checked, with one wording for what was given and what was expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+from skgeo.exceptions import SkgeoError
+
+__all__ = ["check_integer", "check_number", "check_option"]
+
+
+def check_option(name: str, value: Any, options: Iterable[Any]) -> None:
+    """Refuse a value that is not one of the options.
+
+    Examples
+    --------
+    >>> check_option("side", "left", ("left", "right", None))
+    """
+    known = list(options)
+    # Compared by type too: an array has no single answer, and 1 is not True.
+    if not any(type(value) is type(option) and value == option for option in known):
+        shown = [repr(option) for option in known]
+        raise SkgeoError(f"{name}={value!r}: expected {', '.join(shown[:-1])} or {shown[-1]}.")
+
+
+def check_integer(
+    name: str, value: Any, *, least: int = 1, most: float = math.inf, also: str = ""
+) -> int:
+    """The value as an int; `also` names, for the message, what else the caller accepts.
+
+    Examples
+    --------
+    >>> check_integer("depth", 3)
+    3
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if whole and least <= int(value) <= most:
+        return int(value)
+    kind = {0: "a non-negative integer", 1: "a positive integer"}.get(least)
+    if kind is None or math.isfinite(most):
+        kind = f"an integer of at least {least}"
+    if math.isfinite(most):
+        kind = f"an integer from {least} to {int(most)}"
+    raise SkgeoError(f"{name}={value!r}: expected {kind}{also and f' or {also}'}.")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
+    also: str = "",
+) -> float:
+    """The value as a finite float, greater than `above`, at least `least`, less than `below`.
+
+    Examples
+    --------
+    >>> check_number("scale", 2, above=0)
+    2.0
+    """
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    number = float(value) if real else math.nan
+    if math.isfinite(number) and number > above and number >= least and number < below:
+        return number
+    bounds = []
+    if math.isfinite(above):
+        bounds.append(f"greater than {above:g}")
+    if math.isfinite(least):
+        bounds.append(f"of at least {least:g}")
+    if math.isfinite(below):
+        bounds.append(f"less than {below:g}")
+    kind = " ".join(["a finite number", " and ".join(bounds)]).strip()
+    raise SkgeoError(f"{name}={value!r}: expected {kind}{also and f' or {also}'}.")
