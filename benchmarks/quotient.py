@@ -28,7 +28,8 @@ from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
 from skgeo.autodiff import Layers, replica  # noqa: E402
-from skgeo.geometry.quotient import LayerPullback, pointwise_eigenvalues  # noqa: E402
+from skgeo.geometry.quotient import LayerRows, pointwise_eigenvalues  # noqa: E402
+from skgeo.network.bound import bind  # noqa: E402
 
 WIDTHS = [784, *[512] * 8, 10]
 SAMPLES = 256
@@ -97,8 +98,7 @@ def jacobians(repeat: int) -> None:
 def spectra(repeat: int, few: int = 2) -> None:
     net, X = tanh_network(), torch.randn(SAMPLES, WIDTHS[0])
     names = [str(2 * index + 1) for index in range(8)] + ["16"]
-    pullback = LayerPullback(net, X, likelihood="categorical", layers=names)
-    rows = pullback.rows(pullback.inputs(range(SAMPLES)))
+    rows = LayerRows(bind(net, X, likelihood="categorical", parameters=None), names).rows(X)
 
     def small() -> None:
         for block in rows.values():
@@ -141,11 +141,12 @@ def minilm(repeat: int) -> None:
     names = ["embeddings", *(f"encoder.layer.{index}" for index in range(6))]
 
     def measure() -> None:
-        pullback = LayerPullback(module, inputs, forward=pooled, layers=names, keep_integers=True)
-        for batch in pullback.batches():
-            rows = pullback.rows(pullback.inputs(batch))
+        network = bind(module, inputs, forward=pooled, parameters=None)
+        rows = LayerRows(network, names)
+        for batch in rows.batches():
+            found = rows.rows(network.inputs(batch))
             for name in names:
-                pointwise_eigenvalues(rows.pop(name))
+                pointwise_eigenvalues(found.pop(name))
 
     measure()
     print(f"\nMiniLM, pointwise spectra at {len(names)} layers of 384 pooled outputs, B=4, T=16")

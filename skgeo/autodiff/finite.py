@@ -26,13 +26,13 @@ def check_derivatives(derivatives: Tensor, what: str) -> None:
         raise not_differentiable(what)
 
 
-def check_outputs(outputs: Tensor) -> None:
-    """Refuse outputs that are NaN or infinite, of shape (b, ...)."""
+def check_outputs(outputs: Tensor, start: int = 0) -> None:
+    """Refuse outputs (b, ...) that are NaN or infinite; `start` numbers the first sample."""
     bad = ~torch.isfinite(outputs.detach())
     if bad.any():
         samples = bad.reshape(len(bad), -1).any(1).nonzero().flatten().tolist()
         raise SkgeoError(
-            f"Outputs are NaN or infinite for {len(samples)} of {len(bad)} samples (first: sample "
-            f"{samples[0]} of the batch). Look for overflow, a division by zero or a logarithm of "
-            "zero in the forward pass, and scale the inputs."
+            f"The model's outputs are NaN or infinite for {len(samples)} of {len(bad)} samples "
+            f"(first: sample {start + samples[0]}). Look for exploding weights, inputs outside the "
+            "model's range, a division by zero or a logarithm of zero in the forward pass."
         )

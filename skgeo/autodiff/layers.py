@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from skgeo.autodiff.recording import Recording
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.switches import math_attention, silent_vmap
 from skgeo.exceptions import SkgeoError
+
+if TYPE_CHECKING:  # it imports the replica from this package
+    from skgeo.network.bound import BoundNetwork
 
 __all__ = ["Layers"]
 
@@ -107,6 +111,12 @@ class Layers:
         shape = tuple(seen.output.shape[1:])
         self.output = Layer("output", "", 0, shape, 0, is_cut=True, is_output=True)
 
+    @classmethod
+    def of(cls, network: BoundNetwork, names: Sequence[str] | None = None) -> Layers:
+        """The places of a network on data."""
+        _ = network.first_run  # which says so where a model and data do not fit
+        return cls(network.replica, network.inputs(range(_PROBE)), names)
+
     def __getitem__(self, name: str) -> Layer:
         for layer in self.layers:
             if layer.name == name:
@@ -156,7 +166,12 @@ class Layers:
         return elementwise_modules(self.replica.module, self._ran, plain_ones)
 
     def record(
-        self, inputs: Inputs, names: Sequence[str] | None = None, *, root: bool = False
+        self,
+        inputs: Inputs,
+        names: Sequence[str] | None = None,
+        *,
+        root: bool = False,
+        start: int = 0,
     ) -> Recording:
         """Run one forward pass of a batch, and keep what is at the layers and the output.
 
@@ -167,6 +182,8 @@ class Layers:
             Which layers; by default all. The graph starts at the first of them.
         root : bool, default=False
             Start it at the root instead, which is then one of the recording's places.
+        start : int, default=0
+            Number of the first sample, for messages.
         """
         chosen = self.layers if names is None else tuple(self[name] for name in names)
         recorder = CallRecorder()
@@ -183,7 +200,7 @@ class Layers:
             for name in dict.fromkeys(watched):
                 recorder.watch(name, self._modules[name], stack)
             output = self.replica(fed)
-        check_outputs(output)
+        check_outputs(output, start)
         returned = {call.name: call.output for call in recorder.calls}
         tensors = {layer: _sized(layer, returned.get(layer.name), len(output)) for layer in chosen}
         if root:

@@ -210,11 +210,14 @@ class BoundNetwork:
         """Bytes to stay within."""
         return usable_memory(self._memory_budget, self.device)
 
+    @property
+    def batch_bytes(self) -> int:
+        """What one batch may take, where the user does not say how many samples it has."""
+        return min(self.budget // 4, _BATCH_BYTES)
+
     def affordable(self, sample_bytes: float) -> int:
         """Samples in a batch of which each takes so many bytes, at least one."""
-        room = self.budget // 4
-        if self.batch_size is None:
-            room = min(room, _BATCH_BYTES)
+        room = self.batch_bytes if self.batch_size is None else self.budget // 4
         size = max(1, int(room // max(sample_bytes, 1)))
         return min(size, self.batch_size or self.n_samples, self.n_samples)
 
