@@ -14,7 +14,7 @@ from skgeo.autodiff.agreement import agree, seeded_normal
 from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.autodiff.calls import CallRecorder
 from skgeo.autodiff.cuts import find_calls
-from skgeo.autodiff.elementwise import ElementwiseModules, elementwise_modules
+from skgeo.autodiff.elementwise import LinkParts, link_parts
 from skgeo.autodiff.finite import check_outputs
 from skgeo.autodiff.layer import Layer
 from skgeo.autodiff.layer_names import named
@@ -159,11 +159,11 @@ class Layers:
         return [self.root, *(other for other in earlier if other.is_cut)][-1]
 
     @functools.cached_property
-    def elementwise(self) -> dict[str, ElementwiseModules]:
-        """Modules of the links from cut to layer that look like ``diag(d) W``, by layer."""
+    def elementwise(self) -> dict[str, LinkParts]:
+        """Parts of the links from cut to layer that look like ``diag(d) W``, by layer."""
         pairs = [(self.cut_before(layer), layer) for layer in self.after_root]
         plain_ones = [(a, b) for a, b in pairs if _may_be_elementwise(a.shape, b.shape)]
-        return elementwise_modules(self.replica.module, self._ran, plain_ones)
+        return link_parts(self.replica.module, self._ran, plain_ones)
 
     def record(
         self,

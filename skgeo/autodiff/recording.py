@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skgeo.autodiff.agreement import agree, seeded_normal
 from skgeo.autodiff.cotangents import pull_back, unit_cotangents
-from skgeo.autodiff.elementwise import ElementwiseLink, ElementwiseModules, slopes
+from skgeo.autodiff.elementwise import ElementwiseLink, LinkParts, slopes
 from skgeo.autodiff.finite import check_derivatives
 from skgeo.autodiff.layer import Layer
 from skgeo.autodiff.layer_jacobian import LayerJacobian
@@ -32,7 +32,7 @@ class _Places(Protocol):
     @property
     def output(self) -> Layer: ...
     @property
-    def elementwise(self) -> Mapping[str, ElementwiseModules]: ...
+    def elementwise(self) -> Mapping[str, LinkParts]: ...
     def cut_before(self, layer: Layer) -> Layer: ...
 
 
@@ -239,11 +239,9 @@ class Recording:
         with random cotangents gives.
         """
         if target not in self._links:
-            modules = self._places.elementwise.get(target.name)
+            parts = self._places.elementwise.get(target.name)
             source = self._places.cut_before(target)
-            self._links[target] = (
-                None if modules is None else self._checked(modules, target, source)
-            )
+            self._links[target] = None if parts is None else self._checked(parts, target, source)
         return self._links[target]
 
     def _link(self, target: Layer, source: Layer) -> ElementwiseLink | None:
@@ -252,14 +250,12 @@ class Recording:
             return None
         return self.elementwise(target) if source == self._places.cut_before(target) else None
 
-    def _checked(
-        self, modules: ElementwiseModules, target: Layer, source: Layer
-    ) -> ElementwiseLink | None:
-        linear, h = modules[0], self._first(source).detach()
+    def _checked(self, parts: LinkParts, target: Layer, source: Layer) -> ElementwiseLink | None:
+        linear, h = parts[0], self._first(source).detach()
         if linear is not None and h.shape[1:] != (linear.in_features,):
             return None
         weight = None if linear is None else linear.weight.detach()
-        link = ElementwiseLink(weight, slopes(modules, h), self.size)
+        link = ElementwiseLink(weight, slopes(parts, h), self.size)
         u = seeded_normal(self.size, target.dim, like=h)
         expected = self.pull(target, source, u.unsqueeze(1))[:, 0]
         found = link.pull(u)

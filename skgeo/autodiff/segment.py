@@ -44,6 +44,8 @@ class Segment:
     ----------
     module : torch.nn.Module
         Of the replica.
+    shape : tuple of int
+        Of one sample at the start.
 
     Raises
     ------
@@ -87,12 +89,12 @@ class Segment:
                 "The inputs are indices, and there is no direction to move an index in. Start at "
                 "a layer behind the embedding: source='...'."
             )
-        self._shape = tuple(floating[0].shape[1:]) if source is None else source.shape
+        self.shape = tuple(floating[0].shape[1:]) if source is None else source.shape
 
     @property
     def dim(self) -> int:
         """Number of coordinates that a sample has at the start."""
-        return torch.Size(self._shape).numel()
+        return torch.Size(self.shape).numel()
 
     def take(self, where: Tensor | slice) -> Segment:
         """The same map for some samples, with repetitions if an index is repeated."""

@@ -147,15 +147,24 @@ class BoundNetwork:
         kinds = {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
         if self._dtype == torch.float64 or (self._dtype is None and kinds <= {torch.float64}):
             return self
+        return self._again(self._samples, torch.float64)
+
+    def on(self, X: Any) -> BoundNetwork:
+        """The same network, on the same replica, with other data."""
+        found = self._again(self.model.read(X, None), self._dtype)
+        found.replica = self.replica
+        return found
+
+    def _again(self, samples: Samples | None, dtype: torch.dtype | None) -> BoundNetwork:
         return BoundNetwork(
             self.model,
-            self._samples,
+            samples,
             likelihood=self._likelihood,
             parameters=self._parameters,
             batch_size=self.batch_size,
             device=self._device,
             memory_budget=self._memory_budget,
-            dtype=torch.float64,
+            dtype=dtype,
             progress=self.progress,
         )
 
