@@ -102,7 +102,8 @@ def test_null_moves_change_the_outputs_in_second_order_only():
     step = null_projection(rows, "1", normal(6, 20, seed=3))
     tail = rows.tail(X, "1")
     moved = [
-        float(rows.network.likelihood.distance(tail(h), tail(h + e * step)).max()) for e in (1e-3, 2e-3)
+        float(rows.network.likelihood.distance(tail(h), tail(h + e * step)).max())
+        for e in (1e-3, 2e-3)
     ]
     assert moved[1] / moved[0] == pytest.approx(4.0, rel=0.05)
 
