@@ -19,7 +19,7 @@ from torch import Tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.network.activation_table import KINDS, Facts, Kind, elu_coefficients
 
-__all__ = ["ACTIVATION_NAMES", "IDENTITY", "Activation", "Scales", "activation"]
+__all__ = ["ACTIVATION_NAMES", "IDENTITY", "Activation", "Scales", "activation", "as_activation"]
 
 # Which changes of scale an activation lets through: any a > 0, the two signs, any invertible
 # matrix, none, or (a slope for each unit) not known.
@@ -156,6 +156,11 @@ class Activation:
         return slopes is not None and slopes[1] == 1.0 and slopes[0] != 1.0
 
     @property
+    def slopes(self) -> tuple[float, float] | None:
+        """Left and right of zero, where it is linear on either side; None for everything else."""
+        return self._facts.slopes
+
+    @property
     def slope(self) -> float:
         """Of a rectifier or the identity for negative arguments; NaN for everything else."""
         slopes = self._facts.slopes
@@ -245,6 +250,11 @@ def activation(name: str, **options: Any) -> Activation:
         )
     values = {key: options.get(key, default) for key, default in kind.defaults.items()}
     return Activation(name, tuple((key, _plain(value)) for key, value in values.items()))
+
+
+def as_activation(value: Activation | str) -> Activation:
+    """An activation as it is, or that of a name with torch's defaults."""
+    return value if isinstance(value, Activation) else activation(value)
 
 
 def _plain(value: Any) -> Any:

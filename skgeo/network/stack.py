@@ -36,6 +36,8 @@ class Stack:
         Dotted names of the modules of the layers.
     kinds : tuple of str
         ``"linear"`` or ``"conv"``.
+    settings : tuple of tuple
+        Stride, padding, padding mode and dilation of each convolution; empty for linear layers.
     spreads : tuple of int
         Of each layer but the last: neighbouring input columns of the next layer that belong to one
         unit. 1 but for a convolution that is flattened into a linear layer.
@@ -48,6 +50,7 @@ class Stack:
     activations: tuple[Activation, ...]
     names: tuple[str, ...]
     kinds: tuple[str, ...]
+    settings: tuple[tuple[Any, ...], ...]
     spreads: tuple[int, ...]
     dtype: torch.dtype
     module: nn.Module = field(repr=False)
@@ -266,10 +269,27 @@ def _as_stack(
         tuple(activations),
         tuple(str(node.module) for node in nodes),
         tuple(node.kind for node in nodes),
+        tuple(
+            _settings(layer) if node.kind == "conv" else ()
+            for node, layer in zip(nodes, layers, strict=True)
+        ),
         tuple(spreads),
         layers[0].weight.dtype,
         unwrap(module),
     )
+
+
+def _settings(layer: Any) -> tuple[Any, ...]:
+    """Stride, padding at both ends of each axis, padding mode and dilation of a convolution."""
+    if layer.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        padding = tuple((total // 2, total - total // 2) for total in totals)
+    elif layer.padding == "valid":
+        padding = tuple((0, 0) for _ in layer.kernel_size)
+    else:
+        padding = tuple((each, each) for each in layer.padding)
+    mode = layer.padding_mode if any(map(any, padding)) else "zeros"
+    return tuple(layer.stride), padding, mode, tuple(layer.dilation)
 
 
 def _parameter(values: Tensor, like: Tensor, requires_grad: bool) -> nn.Parameter:

@@ -8,6 +8,7 @@ from nets import mlp, normal
 from networks import build
 from oracles import assert_untouched
 from skgeo import NotAModelError, SkgeoError
+from skgeo.network.activation import IDENTITY, activation
 from skgeo.network.stack import read_stack
 
 
@@ -17,7 +18,7 @@ def test_a_sequential():
         stack = read_stack(module)
     assert stack.widths == (2, 4, 3)
     assert stack.names == ("0", "2")
-    assert (stack.activations, stack.slopes) == (("relu",), (0.0,))
+    assert stack.activations == (activation("relu"),)
     assert stack.dtype == torch.float32
     assert all(w.dtype == torch.float64 for w in stack.weights + stack.biases)
     torch.testing.assert_close(stack.weights[1], module[2].weight.detach().double())
@@ -32,8 +33,7 @@ def test_what_is_passed_over():
         nn.Linear(4, 2),
     ).eval()
     stack = read_stack(module)
-    assert stack.activations == ("leaky_relu", "identity")
-    assert stack.slopes == (0.3, 1.0)
+    assert stack.activations == (activation("leaky_relu", negative_slope=0.3), IDENTITY)
     assert stack.biases[0] is None
     assert stack.names == ("2.0", "3", "4")
 
@@ -41,7 +41,7 @@ def test_what_is_passed_over():
 def test_functions_are_read_like_modules():
     module, inputs = build("mlp")
     stack = read_stack(module)
-    assert stack.activations == ("gelu", "tanh")
+    assert stack.activations == (activation("gelu"), activation("tanh"))
     assert torch.equal(stack.rebuild(stack.weights, stack.biases)(inputs), module(inputs))
 
 
@@ -142,7 +142,9 @@ def test_convolutions_on_request():
 def test_other_architectures_are_refused_by_name(name, named):
     module = BY_NAME[name].module()
     if named is None:
-        assert read_stack(module).activations == ("prelu",)
+        (slopes,) = read_stack(module).activations
+        assert slopes.name == "prelu"
+        assert slopes.scales == "unknown"
         return
     with pytest.raises(SkgeoError, match=named):
         read_stack(module, convolutions=True)
@@ -151,7 +153,7 @@ def test_other_architectures_are_refused_by_name(name, named):
 def test_bad_input():
     with pytest.raises(NotAModelError):
         read_stack(3)
-    with pytest.raises(SkgeoError, match="ends in an activation, 'relu'"):
+    with pytest.raises(SkgeoError, match="ends in an activation, relu"):
         read_stack(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
     with pytest.raises(SkgeoError, match="no affine layer"):
         read_stack(nn.Sequential(nn.Identity()))
@@ -168,3 +170,21 @@ def test_bad_input():
         stack.rebuild([torch.zeros(4, 2), torch.zeros(1, 3)], stack.biases)
     with pytest.raises(SkgeoError, match="one of each a layer"):
         stack.rebuild(stack.weights[:1], stack.biases)
+
+
+@pytest.mark.parametrize(
+    ("options", "padding"),
+    [
+        ({"padding": 1}, ((1, 1), (1, 1))),
+        ({"padding": "same"}, ((1, 1), (1, 1))),
+        ({"padding": "valid"}, ((0, 0), (0, 0))),
+        ({"padding": "same", "dilation": 2}, ((2, 2), (2, 2))),
+    ],
+)
+def test_what_a_convolution_does_beside_its_weights(options, padding):
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, **options), nn.ReLU(), nn.Conv2d(2, 1, 1, stride=2))
+    first, last = read_stack(net, convolutions=True).settings
+    dilation = (options.get("dilation", 1),) * 2
+    assert first == ((1, 1), padding, "zeros", dilation)
+    assert last == ((2, 2), ((0, 0), (0, 0)), "zeros", (1, 1))
+    assert read_stack(nn.Linear(2, 2)).settings == ((),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS, layer_blocks
+from skgeo.geometry.symmetry.layerwise import layer_blocks
+from skgeo.network.activation import Activation, Scales, as_activation
 from skgeo.network.stack import read_stack
 
 __all__ = ["apply_symmetry", "per_layer", "transform_layers"]
@@ -37,16 +39,16 @@ def apply_symmetry(
     Parameters
     ----------
     net : torch.nn.Module
-        A stack of linear or convolutional layers with ReLU, leaky ReLU, tanh or nothing between
+        A chain of linear or convolutional layers with pointwise activations, or none, between
         them; only read.
     permutation, scales, flips : list, dict or array, default=None
-        One array a hidden layer, None for a layer that is left alone; or a dict from numbers
+        One array per hidden layer, None for a layer that is left alone; or a dict from numbers
         of hidden layers (from 0) to arrays; or, with one hidden layer, the array alone.
-        `permutation` holds the numbers of the old units; `scales` are positive under ReLU and
-        leaky ReLU, 1 or -1 under tanh, anything but 0 without an activation, where an invertible
-        matrix M will do as well: (W, b) becomes M (W, b), and the next weights are multiplied by
-        its inverse. `flips` are 1 or -1: under tanh and without an activation the outgoing
-        weights change sign too; under ReLU and leaky ReLU they stay, and the next bias is shifted.
+        `permutation` holds the numbers of the old units; `scales` are positive under rectifiers,
+        1 or -1 under odd activations such as tanh, anything but 0 without an activation, where an
+        invertible matrix M will do as well: (W, b) becomes M (W, b), and the next weights are
+        multiplied by its inverse. `flips` are 1 or -1: under odd activations and without one the
+        outgoing weights change sign too; under rectifiers they stay, and the next bias is shifted.
 
     Returns
     -------
@@ -84,7 +86,6 @@ def apply_symmetry(
         permutation=per_layer(permutation, depth, "permutation"),
         scales=per_layer(scales, depth, "scales"),
         flips=per_layer(flips, depth, "flips"),
-        slopes=stack.slopes,
         precision=torch.finfo(stack.dtype).eps,
     )
     return stack.rebuild(weights, biases)
@@ -93,12 +94,11 @@ def apply_symmetry(
 def transform_layers(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor | None],
-    activations: Sequence[str],
+    activations: Sequence[Activation | str],
     *,
     permutation: Sequence[Any],
     scales: Sequence[Any],
     flips: Sequence[Any],
-    slopes: Sequence[float],
     precision: float = torch.finfo(torch.float64).eps,
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Weights and biases of the stack with its hidden units moved.
@@ -109,8 +109,6 @@ def transform_layers(
         Of the stack, as in :func:`~skgeo.geometry.symmetry.layerwise.canonical_layers`.
     permutation, scales, flips : sequence
         One array or None a hidden layer, as in :func:`apply_symmetry`.
-    slopes : sequence of float
-        Of the rectifiers for negative inputs.
     precision : float, optional
         Machine epsilon of the weights, for the test of annihilation.
 
@@ -130,21 +128,23 @@ def transform_layers(
         block.new_zeros(len(block)) if bias is None else bias.double()
         for block, bias in zip(blocks, biases, strict=True)
     ]
-    for index, activation in enumerate(activations):
-        group = LAYER_GROUPS.get(activation)
+    for index, activation in enumerate(map(as_activation, activations)):
+        group = activation.scales
         width = len(shifts[index])
         if permutation[index] is None and scales[index] is None and flips[index] is None:
             continue
         order = _order(permutation[index], width, index)
         turn = _signs(flips[index], width, index)
         scale = _scale(scales[index], group, width, index)
-        if group in (None, "none") and not bool((scale == 1).all() and (turn == 1).all()):
+        if group in ("unknown", "none") and not bool((scale == 1).all() and (turn == 1).all()):
             raise SkgeoError(
-                f"Hidden layer {index} has the activation {activation!r}, whose units can be "
+                f"Hidden layer {index} has the activation {activation}, whose units can be "
                 "permuted; no scale or sign of theirs is known to leave the function as it is."
             )
         flipped = turn < 0
-        if group == "positive" and bool(flipped.any()):
+        if group == "positive" and activation.slopes is not None and bool(flipped.any()):
+            # phi(-z) = phi(z) - r z with r the sum of both slopes.
+            reversal = sum(activation.slopes)
             units = order[flipped]
             _check_dense(shapes[index : index + 2], index)
             shift = _annihilated(
@@ -152,9 +152,9 @@ def transform_layers(
                 shifts[index][units],
                 blocks[index + 1][:, units, 0],
                 index,
-                precision,
+                precision if reversal else math.inf,
             )
-            shifts[index + 1] = shifts[index + 1] + (1 + slopes[index]) * shift
+            shifts[index + 1] = shifts[index + 1] + reversal * shift
             back = torch.ones_like(turn)
         else:
             back = turn
@@ -267,7 +267,7 @@ def _signs(value: Any, width: int, index: int) -> Tensor:
     return signs
 
 
-def _scale(value: Any, group: str | None, width: int, index: int) -> Tensor:
+def _scale(value: Any, group: Scales, width: int, index: int) -> Tensor:
     if value is None:
         return torch.ones(width, dtype=torch.float64)
     scale = _tensor(value, "scales", index)
@@ -283,7 +283,7 @@ def _scale(value: Any, group: str | None, width: int, index: int) -> Tensor:
         )
     allowed = {
         "positive": (scale > 0, "greater than 0, which rectifiers let through"),
-        "sign": (scale.abs() == 1, "1 or -1, which tanh lets through"),
+        "sign": (scale.abs() == 1, "1 or -1, which an odd activation lets through"),
         "linear": (scale != 0, "other than 0"),
     }
     if group in allowed:

@@ -13,13 +13,9 @@ from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.correspondence import match_forms
 from skgeo.geometry.symmetry.hinge_equivalence import compare_hinges
 from skgeo.geometry.symmetry.hinges import HingeForm, hinge_form
-from skgeo.geometry.symmetry.layerwise import (
-    LAYER_GROUPS,
-    LayerForm,
-    canonical_layers,
-    random_keys,
-)
+from skgeo.geometry.symmetry.layerwise import LayerForm, canonical_layers, random_keys
 from skgeo.geometry.symmetry.one_hidden import OneHidden, resolve_tolerance
+from skgeo.network.activation import activation
 from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["CanonicalForm", "canonical_form", "check_interface", "one_hidden_of", "stack_form"]
@@ -87,6 +83,8 @@ class CanonicalForm:
             return compare_hinges(self.network, other.network, tol=tol).residual
         if self.layers is None or other.layers is None:
             return float("inf")
+        if self.stack.settings != other.stack.settings:
+            return float("inf")
         return match_forms(self.layers, other.layers, tol=float("inf")).residual
 
     def matches(self, other: CanonicalForm) -> bool:
@@ -117,7 +115,7 @@ class CanonicalForm:
         """
         if self.hinges is not None:
             weights, biases = _hinge_layers(self.hinges, self.stack)
-            kept = [i for i, name in enumerate(self.stack.activations) if name != "identity"]
+            kept = [i for i, each in enumerate(self.stack.activations) if not each.is_identity]
         else:
             assert self.layers is not None
             weights, biases = list(self.layers.weights), list(self.layers.biases)
@@ -195,7 +193,7 @@ def canonical_form(net: nn.Module, *, tol: Any = "auto") -> CanonicalForm:
         return CanonicalForm(kind, True, tol, hinge_form(network, tol=tol), None, network, stack)
     form = stack_form(stack, tol)
     dense = all(kind == "linear" for kind in stack.kinds)
-    kind = "tanh" if dense and form.activations == ("tanh",) else "layers"
+    kind = "tanh" if dense and form.activations == (activation("tanh"),) else "layers"
     return CanonicalForm(kind, kind == "tanh", tol, None, form, None, stack)
 
 
@@ -246,7 +244,6 @@ def stack_form(stack: Stack, tol: float, *, drop_off: bool = True) -> LayerForm:
         stack.biases,
         stack.activations,
         tol=tol,
-        slopes=stack.slopes,
         foldable=[kind == "linear" for kind in stack.kinds[1:]],
         drop_off=drop_off,
     )
@@ -265,10 +262,10 @@ def one_hidden_of(stack: Stack) -> OneHidden | None:
         None for other chains. Leaky ReLU of slope s is (1 - s) relu(z) + s z; layers without an
         activation between them are multiplied together.
     """
-    bent = [i for i, name in enumerate(stack.activations) if name != "identity"]
+    bent = [i for i, each in enumerate(stack.activations) if not each.is_identity]
     if any(kind != "linear" for kind in stack.kinds) or len(bent) > 1:
         return None
-    if bent and LAYER_GROUPS.get(stack.activations[bent[0]]) != "positive":
+    if bent and not stack.activations[bent[0]].is_rectifier:
         return None
     precision = torch.finfo(stack.dtype).eps
     outer, shift = _product(stack, bent[0] + 1 if bent else 0, len(stack.weights))
@@ -277,9 +274,9 @@ def one_hidden_of(stack: Stack) -> OneHidden | None:
         inner, bias = outer.new_zeros((0, n)), outer.new_zeros(0)
         return OneHidden(inner, bias, outer.new_zeros((k, 0)), shift, outer, "relu", precision)
     inner, bias = _product(stack, 0, bent[0] + 1)
-    slope = stack.slopes[bent[0]]
-    if abs(slope) == 1:
-        return None  # no kink, or nothing but the kink
+    slope = stack.activations[bent[0]].slope
+    if slope == -1:
+        return None  # nothing but the kink
     if slope == 0:
         return OneHidden(inner, bias, outer, shift, None, "relu", precision)
     return OneHidden(
@@ -311,7 +308,7 @@ def _hinge_layers(form: HingeForm, stack: Stack) -> tuple[list[Tensor], list[Ten
     live = form.live
     rows, offsets, outputs = form.directions[live], form.offsets[live], form.jumps[live].T
     linear, constant = form.linear, form.constant
-    slopes = [s for s, a in zip(stack.slopes, stack.activations, strict=True) if a != "identity"]
+    slopes = [each.slope for each in stack.activations if not each.is_identity]
     if not slopes:
         return [linear], [constant]
     slope = slopes[0]

@@ -25,8 +25,7 @@ def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
     Parameters
     ----------
     a, b : Stack
-        Of one interface, with activations of
-        :data:`~skgeo.geometry.symmetry.layerwise.LAYER_GROUPS`.
+        Of one interface.
     tol : float
 
     Returns
@@ -35,12 +34,17 @@ def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
         "different" for one hidden layer of rectifiers at most, with a witness; for others
         "undecided" where no certificate was found.
     """
+    if a.settings != b.settings and len(a.settings) == len(b.settings):
+        pairs = zip(a.names, a.settings, b.settings, strict=True)
+        name, ours, theirs = next(each for each in pairs if each[1] != each[2])
+        reason = f"the convolution {name!r} has the settings {ours} and {theirs}"
+        return EquivalenceReport("undecided", reason, float("inf"), tol)
     networks = one_hidden_of(a), one_hidden_of(b)
     if networks[0] is not None and networks[1] is not None:
         found = compare_hinges(networks[0], networks[1], tol=tol)
         if found.verdict != "equivalent":
             return found
-        if a.activations == b.activations and a.slopes == b.slopes and len(a.activations) == 1:
+        if a.activations == b.activations and len(a.activations) == 1:
             return replace(found, bias_shift=_last_bias(b) - _last_bias(a))
         # Layers without an activation, or other slopes: units are not those of the chain.
         return replace(
@@ -126,7 +130,6 @@ def _residual(a: Stack, b: Stack, form: LayerForm, maps: tuple[tuple[Tensor, ...
         permutation=permutation,
         scales=scales,
         flips=flips,
-        slopes=a.slopes,
     )
     found = []
     for index, (ours, theirs) in enumerate(

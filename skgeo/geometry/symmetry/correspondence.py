@@ -9,7 +9,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS, LayerForm
+from skgeo.geometry.symmetry.layerwise import LayerForm
 
 __all__ = ["Correspondence", "match_forms", "relative_distance"]
 
@@ -65,16 +65,19 @@ def match_forms(a: LayerForm, b: LayerForm, *, tol: float) -> Correspondence:
     Units are matched by neighbourhood and not by rank in the sorted order: rounding may swap two
     units whose keys almost agree. Costs O(d log d) in the width d, and the comparison of the rows.
     """
-    for what in ("activations", "slopes", "widths"):
-        ours, theirs = list(getattr(a, what)), list(getattr(b, what))
+    for what in ("activations", "widths"):
+        ours, theirs = getattr(a, what), getattr(b, what)
         if ours != theirs:
-            reason = f"in normal form the {what} are {ours} and {theirs}"
+            shown = [f"[{', '.join(map(str, each))}]" for each in (ours, theirs)]
+            reason = f"in normal form the {what} are {shown[0]} and {shown[1]}"
             return Correspondence(float("inf"), 0, reason, (), ())
     partners: list[Tensor] = []
     signs: list[Tensor] = []
     residual = 0.0
     for index, activation in enumerate((*a.activations, None)):
-        number = a.layers[index] if activation else (a.layers[-1] + 1 if a.layers else 0)
+        number = (
+            a.layers[index] if activation is not None else (a.layers[-1] + 1 if a.layers else 0)
+        )
         rows_a, rows_b = _rows(a, index), _rows(b, index)
         if rows_a.shape != rows_b.shape:
             reason = f"layer {number} has weights of another shape"
@@ -85,7 +88,7 @@ def match_forms(a: LayerForm, b: LayerForm, *, tol: float) -> Correspondence:
             found = torch.arange(len(rows_b))
             sign = torch.ones(len(rows_b), dtype=torch.float64)
         else:
-            found, sign = _nearest(rows_a, rows_b, either=LAYER_GROUPS[activation] == "sign")
+            found, sign = _nearest(rows_a, rows_b, either=activation.scales == "sign")
         if len(torch.unique(found)) < len(found):
             reason = f"units of layer {number} have no partner each"
             return Correspondence(float("inf"), number, reason, tuple(partners), tuple(signs))

@@ -11,18 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.modelcheck import check_finite, check_kind
-from skgeo.exceptions import NotAModelError, SkgeoError, warn
+from skgeo.exceptions import SkgeoError, warn
 from skgeo.geometry.symmetry.canonical import check_interface
 from skgeo.geometry.symmetry.comparison import compare_stacks
-from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS
 from skgeo.geometry.symmetry.one_hidden import resolve_tolerance
 from skgeo.geometry.symmetry.parts import compare_parts
 from skgeo.geometry.symmetry.report import EquivalenceReport
 from skgeo.geometry.symmetry.witness import (
     ROUNDING_FACTOR,
+    Outputs,
     find_witness,
     probe_inputs,
     probe_outputs,
+    sample_of,
 )
 from skgeo.network.stack import Stack, read_stack
 
@@ -124,6 +125,10 @@ def equivalent(
         if X is not None:
             raise
         return found  # inputs that fit one network need not fit the other
+    if len(stacks) == 2:
+        found_shapes = _other_shapes(groups, ours, theirs, tol)
+        if found_shapes is not None:
+            return found_shapes
     witness = find_witness(groups, ours, theirs)
     if witness is None:
         return found
@@ -138,6 +143,24 @@ def equivalent(
         witness=witness.input,
         outputs=witness.outputs,
     )
+
+
+def _other_shapes(
+    groups: Sequence[Any], ours: Outputs, theirs: Outputs, tol: float
+) -> EquivalenceReport | None:
+    """Convolutions of other strides and paddings give maps of other sizes."""
+    for group, mine, other in zip(groups, ours.values, theirs.values, strict=True):
+        if mine.shape != other.shape:
+            reason = f"outputs have {mine.shape[1]} and {other.shape[1]} entries per sample"
+            return EquivalenceReport(
+                "different",
+                reason,
+                float("inf"),
+                tol,
+                witness=sample_of(group, 0),
+                outputs=(mine[0], other[0]),
+            )
+    return None
 
 
 def equivalence_classes(
@@ -202,7 +225,7 @@ def equivalence_classes(
             else:
                 labels[index] = len(seen)
                 seen.append(here)
-        except (SkgeoError, NotAModelError) as error:
+        except SkgeoError as error:
             error.add_note(f"in network {index}")
             raise
     if undecided:
@@ -261,11 +284,11 @@ def _read(*nets: nn.Module) -> tuple[list[Stack], str]:
         except SkgeoError as error:
             outside.append(str(error))
             continue
-        unknown = sorted(set(stack.activations) - set(LAYER_GROUPS))
+        unknown = [str(each) for each in stack.activations if each.scales == "unknown"]
         if unknown:
             outside.append(
-                f"the activations {', '.join(unknown)} of {type(net).__name__} have no known "
-                "symmetries."
+                f"The activation {unknown[0]} of {type(net).__name__} has a slope per unit, and "
+                "such units have no known symmetries."
             )
         else:
             stacks.append(stack)
@@ -273,6 +296,5 @@ def _read(*nets: nn.Module) -> tuple[list[Stack], str]:
 
 
 def _is_exact(stacks: Sequence[Stack]) -> bool:
-    """Whether activations are known in full: some have parameters that the chain leaves out."""
-    names = {name for stack in stacks for name in stack.activations}
-    return all(LAYER_GROUPS[name] != "none" for name in names)
+    """Whether units have scales or signs to be matched up to: others are probed too."""
+    return all(each.scales != "none" for stack in stacks for each in stack.activations)

@@ -1,40 +1,29 @@
 r"""Normal form of a deep stack of layers, unit by unit and layer by layer.
 
-Under ReLU and leaky ReLU a unit may be scaled by any a > 0, under tanh by -1: incoming weights and
-bias times a, outgoing weights divided by it. Every layer's units may be permuted. What these moves
-leave free is fixed here from the first layer to the last: rows (w, b) get norm 1 or a sign, the
-scale goes into the next layer's columns, rows are sorted by a random key and the next columns with
-them. Before that, units that do not matter are taken away: no outgoing weights, no incoming
+Under a rectifier a unit may be scaled by any a > 0, under an odd activation by -1: incoming weights
+and bias times a, outgoing weights divided by it. Every layer's units may be permuted. What these
+moves leave free is fixed here from the first layer to the last: rows (w, b) get norm 1 or a sign,
+the scale goes into the next layer's columns, rows are sorted by a random key and the next columns
+with them. Before that, units that do not matter are taken away: no outgoing weights, no incoming
 weights (a constant, which goes into the next bias), or the same rows as another unit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.grouping import group_rows
+from skgeo.network.activation import Activation, as_activation
 
-__all__ = ["LAYER_GROUPS", "LayerForm", "canonical_layers", "layer_blocks", "random_keys"]
+__all__ = ["LayerForm", "canonical_layers", "layer_blocks", "random_keys"]
 
-# Which scales an activation lets through: any a > 0, the signs, any invertible matrix, or none.
-LAYER_GROUPS = {
-    "relu": "positive",
-    "leaky_relu": "positive",
-    "tanh": "sign",
-    "softsign": "sign",
-    "identity": "linear",
-    **dict.fromkeys(["celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh"], "none"),
-    **dict.fromkeys(["mish", "relu6", "selu", "sigmoid", "silu", "softplus"], "none"),
-}
 _TINY = torch.finfo(torch.float64).tiny
-_ACTIVATE: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "softsign": F.softsign}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +36,8 @@ class LayerForm:
         float64. m > 1 for kernels of convolutions, and for a linear layer that reads m positions
         of each channel.
     biases : tuple of Tensor of shape (n_out,)
-    activations : tuple of str
-        One a hidden layer that is left: layers without an activation are multiplied together.
-    slopes : tuple of float
-        Of leaky ReLU for negative inputs; 0 for the others.
+    activations : tuple of Activation
+        One per hidden layer that is left: layers without an activation are multiplied together.
     layers : tuple of int
         Which hidden layer of the stack each of them was.
     units : tuple of Tensor
@@ -65,8 +52,7 @@ class LayerForm:
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
-    activations: tuple[str, ...]
-    slopes: tuple[float, ...]
+    activations: tuple[Activation, ...]
     layers: tuple[int, ...]
     units: tuple[Tensor, ...]
     scales: tuple[Tensor, ...]
@@ -119,10 +105,9 @@ def layer_blocks(weights: Sequence[Tensor]) -> list[Tensor]:
 def canonical_layers(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor | None],
-    activations: Sequence[str],
+    activations: Sequence[Activation | str],
     *,
     tol: float = 1e-13,
-    slopes: Sequence[float] | None = None,
     foldable: Sequence[bool] | None = None,
     drop_off: bool = True,
 ) -> LayerForm:
@@ -133,21 +118,19 @@ def canonical_layers(
     weights : sequence of Tensor
         W_1, ..., W_L, as in :func:`layer_blocks`.
     biases : sequence of Tensor of shape (out,), or None
-    activations : sequence of str
-        Of the L - 1 hidden layers: "relu", "leaky_relu", "tanh", "softsign", "identity", or another
-        one of LAYER_GROUPS, under which units are only permuted.
+    activations : sequence of Activation or str
+        Of the L - 1 hidden layers. Units are scaled under rectifiers, signed under odd activations,
+        and only permuted under others.
     tol : float, default=1e-13
         Relative to the norm of a row (w, b): rows as close as this are one unit's. Outgoing weights
         that cancel to this share of what was summed are zero.
-    slopes : sequence of float, default=None
-        Of leaky ReLU for negative inputs, one a hidden layer; 0.01 by default.
     foldable : sequence of bool, default=None
         For each hidden layer whether a unit that is constant adds a constant to the next layer:
         not so before a convolution that pads with zeros. By default true where the next layer's
         weights have two axes.
     drop_off : bool, default=True
-        Whether to drop ReLU units that can never turn on, because they read rectified values with
-        no positive weight or bias.
+        Whether to drop ReLU units that can never turn on, because they read values that are never
+        negative with no positive weight or bias.
 
     Returns
     -------
@@ -156,7 +139,7 @@ def canonical_layers(
     Raises
     ------
     SkgeoError
-        If the numbers of layers do not fit together, or an activation is none of these.
+        If the numbers of layers do not fit together, or units have an activation each.
 
     Notes
     -----
@@ -182,8 +165,9 @@ def canonical_layers(
     >>> form.widths, form.weights[1].item()
     ((1,), 5.0)
     """
-    _check(weights, biases, activations)
-    work = _Work(weights, biases, activations, tol, slopes, foldable, drop_off)
+    known = [as_activation(each) for each in activations]
+    _check(weights, biases, known)
+    work = _Work(weights, biases, known, tol, foldable, drop_off)
     work.multiply_linear()
     # What cancels in one layer may leave units of the layers before without a reader.
     while work.drop_unread() | work.normalise():
@@ -192,7 +176,6 @@ def canonical_layers(
         weights=tuple(work.weights),
         biases=tuple(work.biases),
         activations=tuple(work.activations),
-        slopes=tuple(work.slopes),
         layers=tuple(work.layers),
         units=tuple(work.units),
         scales=tuple(work.scales),
@@ -201,18 +184,18 @@ def canonical_layers(
 
 
 def _check(
-    weights: Sequence[Tensor], biases: Sequence[Tensor | None], activations: Sequence[str]
+    weights: Sequence[Tensor], biases: Sequence[Tensor | None], activations: Sequence[Activation]
 ) -> None:
     if not weights or not len(weights) == len(biases) == len(activations) + 1:
         raise SkgeoError(
             f"Got {len(weights)} weights, {len(biases)} biases and {len(activations)} activations; "
             "expected as many biases as weights, and one activation between two layers."
         )
-    unknown = sorted(set(activations) - set(LAYER_GROUPS))
+    unknown = [str(each) for each in activations if each.scales == "unknown"]
     if unknown:
         raise SkgeoError(
-            f"The activations {', '.join(unknown)} are none of {', '.join(LAYER_GROUPS)}, whose "
-            "symmetries are known."
+            f"The units of a layer with the activation {unknown[0]} have a slope each, so they are "
+            "not one another's copies. Expected one activation for all units of a layer."
         )
 
 
@@ -223,9 +206,8 @@ class _Work:
         self,
         weights: Sequence[Tensor],
         biases: Sequence[Tensor | None],
-        activations: Sequence[str],
+        activations: Sequence[Activation],
         tol: float,
-        slopes: Sequence[float] | None,
         foldable: Sequence[bool] | None,
         drop_off: bool,
     ) -> None:
@@ -238,11 +220,6 @@ class _Work:
         self.activations = list(activations)
         self.tol, self.drop_off = tol, drop_off
         depth = len(activations)
-        given = [0.01] * depth if slopes is None else slopes
-        self.slopes = [
-            float(slope) if name == "leaky_relu" else 0.0
-            for name, slope in zip(activations, given, strict=True)
-        ]
         self.foldable = (
             list(foldable) if foldable is not None else [w.dim() == 2 for w in weights[1:]]
         )
@@ -257,14 +234,14 @@ class _Work:
         for index in reversed(range(len(self.activations))):
             after, before = self.weights[index + 1], self.weights[index]
             dense = self.dense[index] and self.dense[index + 1] and after.shape[2] == 1
-            if self.activations[index] != "identity" or not dense:
+            if not self.activations[index].is_identity or not dense:
                 continue
             matrix = after[:, :, 0]
             shape = (matrix.shape[0], *before.shape[1:])
             self.biases[index + 1] = self.biases[index + 1] + matrix @ self.biases[index]
             self.weights[index + 1] = (matrix @ before.reshape(before.shape[0], -1)).reshape(shape)
             for field in (
-                *(self.weights, self.biases, self.activations, self.slopes, self.foldable),
+                *(self.weights, self.biases, self.activations, self.foldable),
                 *(self.layers, self.units, self.groups, self.scales, self.dense),
             ):
                 del field[index]
@@ -284,12 +261,10 @@ class _Work:
         changed = False
         for index, activation in enumerate(self.activations):
             count = len(self.biases[index])
-            group = LAYER_GROUPS[activation]
-            if group != "none":
-                self._fold_constant(index)
-            if group in ("positive", "sign"):
-                self._scale(index, group)
-            if group != "linear":
+            self._fold_constant(index)
+            if activation.scales in ("positive", "sign"):
+                self._scale(index, activation.scales)
+            if activation.scales != "linear":
                 self._merge(index)
             self._sort(index)
             changed |= len(self.biases[index]) < count
@@ -315,25 +290,22 @@ class _Work:
         weight, bias = self.weights[index], self.biases[index]
         size = torch.linalg.vector_norm(weight.flatten(1), dim=1)
         constant = size <= self.tol * bias.abs()
-        if self.drop_off and self.activations[max(index - 1, 0) : index + 1] == ["relu"] * 2:
-            # What a rectifier gives is not negative, and this unit never turns on.
+        if self.drop_off and index and self._is_off_below_zero(index):
+            # No argument of this unit is positive, so it never turns on.
             constant |= (weight.flatten(1) <= 0).all(dim=1) & (bias <= 0)
         if not constant.any():
             return
-        value = self._activate(index, bias)
+        value = self.activations[index](bias)
         # relu of a negative constant is zero, and nothing has to be folded.
         gone = constant & ((value == 0) | self.foldable[index])
         following = self.weights[index + 1].sum(dim=2)
         self.biases[index + 1] = self.biases[index + 1] + following[:, gone] @ value[gone]
         self._keep(index, torch.nonzero(~gone)[:, 0])
 
-    def _activate(self, index: int, value: Tensor) -> Tensor:
-        name = self.activations[index]
-        if name in _ACTIVATE:
-            return _ACTIVATE[name](value)
-        if name == "identity":
-            return value
-        return torch.where(value > 0, value, self.slopes[index] * value)
+    def _is_off_below_zero(self, index: int) -> bool:
+        """Whether units are zero for negative arguments, and read values that are not negative."""
+        activation, before = self.activations[index], self.activations[index - 1]
+        return activation.is_rectifier and activation.slope == 0.0 and before.range[0] >= 0.0
 
     def _scale(self, index: int, group: str) -> None:
         rows = self._rows(index)

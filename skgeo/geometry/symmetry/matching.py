@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.apply import apply_symmetry
 from skgeo.geometry.symmetry.canonical import check_interface
-from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS, layer_blocks
+from skgeo.geometry.symmetry.layerwise import layer_blocks
 from skgeo.network.stack import Stack, read_stack
 
 __all__ = ["NetworkMatch", "match_networks"]
@@ -154,12 +154,21 @@ def _check_alike(a: Stack, b: Stack) -> None:
     if a.widths != b.widths or a.activations != b.activations or a.kinds != b.kinds:
         raise SkgeoError(
             f"Networks of widths {list(a.widths)} and {list(b.widths)}, with activations "
-            f"{list(a.activations)} and {list(b.activations)}, cannot be matched unit by unit; "
+            f"{', '.join(map(str, a.activations))} and {', '.join(map(str, b.activations))}, "
+            "cannot be matched unit by unit; "
             "expected equal widths and activations. equivalent(a, b) compares the functions."
         )
-    unknown = sorted(set(a.activations) - set(LAYER_GROUPS))
+    unknown = [str(each) for each in a.activations if each.scales == "unknown"]
     if unknown:
-        raise SkgeoError(f"The symmetries of the activations {', '.join(unknown)} are not known.")
+        raise SkgeoError(
+            f"The units of a layer with the activation {unknown[0]} have a slope each, so they "
+            "cannot be permuted alone. Expected one activation for all units of a layer."
+        )
+    if a.settings != b.settings:
+        raise SkgeoError(
+            "The networks have convolutions of other strides, paddings or dilations, so they "
+            "cannot be matched unit by unit. equivalent(a, b) compares the functions."
+        )
 
 
 class _Scaled:
@@ -181,8 +190,8 @@ class _Scaled:
         self.rows: list[Tensor] = []
         self.scales: list[Tensor] = []
         self.biases: list[Tensor] = []
-        self.signed = [LAYER_GROUPS[name] in ("sign", "linear") for name in stack.activations]
-        groups = [*(LAYER_GROUPS[name] for name in stack.activations), None]
+        self.signed = [each.scales in ("sign", "linear") for each in stack.activations]
+        groups = [*(each.scales for each in stack.activations), None]
         for index, group in enumerate(groups):
             block, given = self.blocks[index], stack.biases[index]
             bias = block.new_zeros(len(block)) if given is None else given

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from skgeo.geometry.symmetry.correspondence import match_forms, relative_distance
 from skgeo.geometry.symmetry.generators.attention import projections
-from skgeo.geometry.symmetry.layerwise import LAYER_GROUPS, canonical_layers
+from skgeo.geometry.symmetry.layerwise import canonical_layers
 from skgeo.geometry.symmetry.report import EquivalenceReport
+from skgeo.network.activation import Activation
 from skgeo.network.flow import Flow, FlowNode, read_flow
 
 __all__ = ["compare_parts", "inner_chains"]
@@ -36,8 +37,7 @@ class Link:
     ----------
     before, after : str
         Modules that make its units and that read them.
-    activation : str
-    slope : float
+    activation : Activation
     batchnorm : str or None
         Module between the first and the activation.
     foldable : bool
@@ -46,8 +46,7 @@ class Link:
 
     before: str
     after: str
-    activation: str
-    slope: float
+    activation: Activation
     batchnorm: str | None
     foldable: bool
 
@@ -207,14 +206,14 @@ def _link(flow: Flow, node: FlowNode, owners: Counter[int]) -> Link | None:
             if not _is_layer(flow, node, owners):
                 return None
             batchnorm = node
-        elif node.kind == "activation" and activation is None:
-            if LAYER_GROUPS.get(node.what) not in ("positive", "sign", "none"):
+        elif node.activation is not None and activation is None:
+            if node.activation.scales == "unknown":
                 return None
-            activation = node
+            activation = node.activation
         elif node.kind == "pool" and activation is not None:
             # Of linear layers pooling would mix the units; and the largest of some values is not
             # that of their negatives.
-            if first.kind != "conv" or LAYER_GROUPS[activation.what] != "positive":
+            if first.kind != "conv" or activation.scales != "positive":
                 return None
             pooled = True
         elif node.kind == "flatten":
@@ -230,8 +229,7 @@ def _link(flow: Flow, node: FlowNode, owners: Counter[int]) -> Link | None:
     return Link(
         first.module,
         node.module,
-        activation.what,
-        activation.slope,
+        activation,
         None if batchnorm is None else batchnorm.module,
         node.kind == "linear" and not pooled,
     )
@@ -265,7 +263,6 @@ def _chain_form(net: nn.Module, chain: list[Link], tol: float) -> Any:
         weights,
         biases,
         [link.activation for link in chain],
-        slopes=[link.slope for link in chain],
         foldable=[link.foldable for link in chain],
         tol=tol,
     )

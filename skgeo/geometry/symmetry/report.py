@@ -63,9 +63,14 @@ class EquivalenceReport:
 
     @property
     def difference(self) -> float:
-        """Largest difference of the two outputs at the witness; NaN without one."""
+        """Largest difference of the two outputs at the witness; NaN without one.
+
+        inf where they have different shapes.
+        """
         if self.outputs is None:
             return float("nan")
+        if self.outputs[0].shape != self.outputs[1].shape:
+            return float("inf")
         return float((self.outputs[0] - self.outputs[1]).abs().max())
 
     def __bool__(self) -> bool:

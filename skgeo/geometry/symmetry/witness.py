@@ -14,7 +14,15 @@ from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.network.stack import Stack
 
-__all__ = ["ROUNDING_FACTOR", "Outputs", "Witness", "find_witness", "probe_inputs", "probe_outputs"]
+__all__ = [
+    "ROUNDING_FACTOR",
+    "Outputs",
+    "Witness",
+    "find_witness",
+    "probe_inputs",
+    "probe_outputs",
+    "sample_of",
+]
 
 _SAMPLES = 64
 _SCALES = (1.0, 0.1, 10.0)
@@ -134,7 +142,7 @@ def _activating(stack: Stack, generator: torch.Generator) -> list[Tensor]:
         ):
             z = h @ weight.T if bias is None else h @ weight.T + bias
             chosen.append(z.argmax(dim=0))
-            h = z.tanh() if stack.activations[index] == "tanh" else z.clamp(min=0)
+            h = stack.activations[index](z)
         best = torch.unique(torch.cat(chosen))
         kept = torch.randperm(len(best), generator=generator)[:_MOST_ROWS]
         groups.append(x[best[kept]])
@@ -268,11 +276,12 @@ def find_witness(groups: Sequence[Inputs], a: Outputs, b: Outputs) -> Witness | 
         row = int(apart.argmax())
         excess = float(apart[row]) / floor if floor > 0 else float("inf") * bool(apart[row] > 0)
         if apart[row] > floor and (best is None or excess > best.excess):
-            best = Witness(_sample(group, row), (ours[row], theirs[row]), excess)
+            best = Witness(sample_of(group, row), (ours[row], theirs[row]), excess)
     return best
 
 
-def _sample(inputs: Inputs, row: int) -> Any:
+def sample_of(inputs: Inputs, row: int) -> Any:
+    """One sample, without a batch axis."""
     if isinstance(inputs, Tensor):
         return inputs[row]
     if isinstance(inputs, dict):

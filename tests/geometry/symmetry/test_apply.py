@@ -191,7 +191,7 @@ def test_arguments_that_are_none(arguments, message):
 def test_activations_allow_what_they_allow():
     with pytest.raises(SkgeoError, match="1 or -1"):
         apply_symmetry(mlp(3, 2, 1), scales=[2.0, 1.0])
-    with pytest.raises(SkgeoError, match="'gelu', whose units can be permuted"):
+    with pytest.raises(SkgeoError, match="gelu, whose units can be permuted"):
         apply_symmetry(mlp(3, 2, 1, activation=nn.GELU), flips=[-1, 1])
     with pytest.raises(SkgeoError, match="MultiheadAttention"):
         apply_symmetry(nn.Sequential(nn.MultiheadAttention(4, 2)), permutation=[0])

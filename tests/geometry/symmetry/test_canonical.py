@@ -132,7 +132,7 @@ def test_input_without_a_form():
     with pytest.raises(SkgeoError, match="LayerNorm"):
         canonical_form(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.ReLU(), nn.Linear(3, 1)))
     with pytest.raises(SkgeoError, match="prelu"):
-        canonical_form(mlp(2, 3, 1, activation=nn.PReLU))
+        canonical_form(mlp(2, 3, 1, activation=lambda: nn.PReLU(3)))
     broken = mlp(2, 3, 1)
     with torch.no_grad():
         broken[2].bias[0] = float("inf")

@@ -7,6 +7,7 @@ from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.apply import transform_layers
 from skgeo.geometry.symmetry.correspondence import match_forms
 from skgeo.geometry.symmetry.layerwise import canonical_layers, layer_blocks
+from skgeo.network.activation import activation
 
 ACTIVATE = {"relu": torch.relu, "leaky_relu": nn.LeakyReLU(0.01), "tanh": torch.tanh}
 
@@ -22,7 +23,7 @@ def outputs(form, x):
     for index, (weight, bias) in enumerate(zip(form.weights, form.biases, strict=True)):
         x = x @ weight.flatten(1).T + bias
         if index < len(form.activations):
-            x = ACTIVATE[form.activations[index]](x)
+            x = form.activations[index](x)
     return x
 
 
@@ -41,7 +42,6 @@ def moved(weights, biases, activations, seed=1):
         permutation=permutation,
         scales=scales,
         flips=[None] * len(activations),
-        slopes=[0.01] * len(activations),
     )
 
 
@@ -197,10 +197,10 @@ def test_rounding_may_swap_units_with_close_keys():
 def test_forms_that_cannot_be_matched():
     weights, biases = layers(3, 5, 2)
     form = canonical_layers(weights, biases, ["relu"])
-    leaky = canonical_layers(weights, biases, ["leaky_relu"], slopes=[0.1])
+    leaky = canonical_layers(weights, biases, [activation("leaky_relu", negative_slope=0.1)])
     assert "activations" in match_forms(form, leaky, tol=1e-9).reason
-    other = canonical_layers(weights, biases, ["leaky_relu"], slopes=[0.2])
-    assert "slopes" in match_forms(other, leaky, tol=1e-9).reason
+    other = canonical_layers(weights, biases, [activation("leaky_relu", negative_slope=0.2)])
+    assert "negative_slope=0.2" in match_forms(other, leaky, tol=1e-9).reason
     narrow = canonical_layers(*layers(3, 4, 2), ["relu"])
     match = match_forms(form, narrow, tol=1e-9)
     assert "widths are [5] and [4]" in match.reason
@@ -219,6 +219,6 @@ def test_stacks_that_are_none():
     with pytest.raises(SkgeoError, match="one activation between"):
         canonical_layers(weights, biases, [])
     with pytest.raises(SkgeoError, match="prelu"):
-        canonical_layers(weights, biases, ["prelu"])
+        canonical_layers(weights, biases, [activation("prelu", weight=(0.1,) * 5)])
     with pytest.raises(SkgeoError, match="does not divide"):
         layer_blocks([weights[0], torch.ones(2, 7)])

@@ -104,4 +104,4 @@ def test_networks_that_cannot_be_matched():
     with pytest.raises(SkgeoError, match="different interfaces"):
         match_networks(net, mlp(3, 5, 1))
     with pytest.raises(SkgeoError, match="prelu"):
-        match_networks(*(mlp(3, 5, 2, activation=nn.PReLU) for _ in range(2)))
+        match_networks(*(mlp(3, 5, 2, activation=lambda: nn.PReLU(5)) for _ in range(2)))
