@@ -10,9 +10,9 @@ from cases import BY_NAME, CASES
 from oracles import assert_untouched, spectrum
 from skgeo import GeometryWarning, RankAmbiguityWarning, SkgeoError
 from skgeo.geometry.quotient import LayerRows, layer_spectra, measure_layers
-from skgeo.network.bound import bind
 from skgeo.geometry.quotient import metric as metric_module
 from skgeo.geometry.quotient import spectra as spectra_module
+from skgeo.network.bound import bind
 from tails import dense_layer_metric, dense_tail_jacobian
 
 no_gap = pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
