@@ -147,15 +147,24 @@ class BoundNetwork:
         kinds = {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
         if self._dtype == torch.float64 or (self._dtype is None and kinds <= {torch.float64}):
             return self
+        return self._again(self._samples, torch.float64)
+
+    def on(self, X: Any) -> BoundNetwork:
+        """The same network, on the same replica, with other data."""
+        found = self._again(self.model.read(X, None), self._dtype)
+        found.replica = self.replica
+        return found
+
+    def _again(self, samples: Samples | None, dtype: torch.dtype | None) -> BoundNetwork:
         return BoundNetwork(
             self.model,
-            self._samples,
+            samples,
             likelihood=self._likelihood,
             parameters=self._parameters,
             batch_size=self.batch_size,
             device=self._device,
             memory_budget=self._memory_budget,
-            dtype=torch.float64,
+            dtype=dtype,
             progress=self.progress,
         )
 
@@ -210,11 +219,14 @@ class BoundNetwork:
         """Bytes to stay within."""
         return usable_memory(self._memory_budget, self.device)
 
+    @property
+    def batch_bytes(self) -> int:
+        """What one batch may take, where the user does not say how many samples it has."""
+        return min(self.budget // 4, _BATCH_BYTES)
+
     def affordable(self, sample_bytes: float) -> int:
         """Samples in a batch of which each takes so many bytes, at least one."""
-        room = self.budget // 4
-        if self.batch_size is None:
-            room = min(room, _BATCH_BYTES)
+        room = self.batch_bytes if self.batch_size is None else self.budget // 4
         size = max(1, int(room // max(sample_bytes, 1)))
         return min(size, self.batch_size or self.n_samples, self.n_samples)
 
