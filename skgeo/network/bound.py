@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skgeo.autodiff.finite import check_outputs
 from skgeo.autodiff.outputs import first_tensor
 from skgeo.autodiff.replica import Replica, replica
 from skgeo.data import Inputs, Samples, cast_inputs
@@ -22,7 +23,7 @@ from skgeo.network.likelihood import Likelihood, resolve_likelihood
 from skgeo.network.running import batch_ranges, check_batch_size, running
 from skgeo.network.stack import Stack, stack_of
 
-__all__ = ["BoundNetwork", "FirstRun", "bind", "check_outputs"]
+__all__ = ["BoundNetwork", "FirstRun", "bind"]
 
 # What one batch may take, unless the user says how many samples it has.
 _BATCH_BYTES = 2**27
@@ -301,7 +302,7 @@ class BoundNetwork:
             for batch in self.batches(8 * self.first_run.n_activations):
                 parts.append(self.sized(self.replica(self.inputs(batch))))
         outputs = torch.cat(parts)
-        check_outputs(outputs, 0)
+        check_outputs(outputs)
         return outputs
 
 
@@ -338,14 +339,3 @@ def bind(
         found = resolve_model(model, X, y, refit=False)
     samples = None if X is None else found.read(X, y)
     return BoundNetwork(found, samples, **options)
-
-
-def check_outputs(outputs: Tensor, start: int) -> None:
-    """Refuse outputs that are not finite; `start` numbers the first sample."""
-    bad = ~torch.isfinite(outputs.detach())
-    if bool(bad.any()):
-        first = start + int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
-        raise SkgeoError(
-            f"The model's outputs for sample {first} are NaN or infinite, so no metric is defined "
-            "there. Look for exploding weights, or inputs outside the model's range."
-        )

@@ -15,11 +15,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from skgeo.autodiff.finite import check_outputs
 from skgeo.autodiff.parameter_jacobian import ParameterJacobian
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.structure import Certificate, Structured, structure_rule
 from skgeo.linalg.memory import require_memory
-from skgeo.network.bound import BoundNetwork, check_outputs
+from skgeo.network.bound import BoundNetwork
 
 __all__ = ["FisherRows"]
 
