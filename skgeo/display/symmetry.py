@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skgeo.display._axes import new_axes
 from skgeo.exceptions import SkgeoError
+from skgeo.geometry.symmetry.generators.table import SYMMETRIES
 from skgeo.geometry.symmetry.units import UNIT_CLASSES
 from skgeo.network.stack import Stack, read_stack
 
@@ -20,34 +22,16 @@ _CLASS_COLORS = dict(
     zip(UNIT_CLASSES, ("0.35", "C4", "C5", "C7", "C8", "C0", "C3", "C1"), strict=False)
 )
 _LINE_STYLES = ("-", "--", ":", "-.")
-_RECTIFIERS = ("relu", "leaky_relu")
-_SYMMETRIES = (
-    "scaling",
-    "linear",
-    "attention",
-    "batchnorm",
-    "norm_gain",
-    "norm_shift",
-    "norm_scale",
-    "norm_hyperplane",
-    "softmax_shift",
-    "no_output",
-    "duplicate",
-    "constant_unit",
-    "dead",
-    "constant_input",
-    "unused_entry",
-    "affine",
-)
 _UNEXPLAINED = "0.75"
 
 
 class BoundaryDisplay:
     """Activation boundaries of a network of two inputs in the plane, coloured by class of unit.
 
-    A boundary is where a hidden unit's pre-activation is zero: a line for the first layer, a bent
-    curve for later ones. Under ReLU and leaky ReLU they cut the plane into the regions where the
-    network is affine, which are tinted. Make it with :meth:`from_estimator`, or from any network.
+    A boundary is where a hidden unit's pre-activation is at a kink of its activation, or zero for
+    activations without one: a line for the first layer, a bent curve for later ones. Kinks cut the
+    plane into regions, which are tinted; where activations are piecewise linear, the network is
+    affine on each. Make it with :meth:`from_estimator`, or from any network.
 
     Parameters
     ----------
@@ -67,8 +51,7 @@ class BoundaryDisplay:
         By number of the unit, counted over all layers; units without a boundary in view are left
         out.
     n_regions_ : int or None
-        Activation patterns in view, each of more than a pixel: the network is affine on each. None
-        where some units have no kink.
+        Activation patterns in view, each of more than a pixel. None where some units have no kink.
 
     See Also
     --------
@@ -94,8 +77,8 @@ class BoundaryDisplay:
         stack = read_stack(model, forward=forward)
         hidden = [
             width
-            for width, name in zip(stack.widths[1:-1], stack.activations, strict=True)
-            if name != "identity"
+            for width, activation in zip(stack.widths[1:-1], stack.activations, strict=True)
+            if not activation.is_identity
         ]
         if stack.widths[0] != 2:
             raise SkgeoError(
@@ -173,19 +156,19 @@ class BoundaryDisplay:
         self
         """
         if ax is None:
-            ax = _new_axes("BoundaryDisplay", (5.4, 4.6))
+            ax = new_axes("BoundaryDisplay", (5.4, 4.6))
         points = None if X is None else np.asarray(X, dtype=np.float64)
         view = _view(self._stack, points) if extent is None else tuple(map(float, extent))
         across = np.linspace(view[0], view[1], resolution)
         up = np.linspace(view[2], view[3], resolution)
         grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
-        layers = _pre_activations(self._stack, torch.from_numpy(grid))
-        kinks = all(name in (*_RECTIFIERS, "identity") for name in self._stack.activations)
-        self.n_regions_ = self._regions(ax, layers, view, resolution) if kinks else None
+        *layers, _ = self._stack.arguments(torch.from_numpy(grid))
+        bent = all(act.kinks or act.is_identity for act in self._stack.activations)
+        self.n_regions_ = self._regions(ax, layers, view, resolution) if bent else None
         self.lines_: dict[int, Any] = {}
         unit = 0
         for depth, values in enumerate(layers):
-            if self._stack.activations[depth] == "identity":
+            if self._stack.activations[depth].is_identity:
                 continue
             for z in values.T:
                 self._boundary(ax, unit, depth, (across, up), z.numpy(), kwargs)
@@ -213,7 +196,9 @@ class BoundaryDisplay:
         z: np.ndarray,
         kwargs: Mapping[str, Any],
     ) -> None:
-        if not (z.min() < 0 < z.max()):
+        places = self._stack.activations[depth].kinks or (0.0,)
+        levels = [place for place in places if z.min() < place < z.max()]
+        if not levels:
             return  # no boundary in view
         label = self.labels[unit]
         style = {
@@ -223,16 +208,16 @@ class BoundaryDisplay:
             **kwargs,
         }
         field = z.reshape(len(axes[1]), len(axes[0]))
-        self.lines_[unit] = ax.contour(*axes, field, levels=[0.0], **style)
+        self.lines_[unit] = ax.contour(*axes, field, levels=levels, **style)
 
     def _regions(
         self, ax: Any, layers: Sequence[Tensor], view: Sequence[float], resolution: int
     ) -> int:
         """Tint the regions of one activation pattern."""
         bent = [
-            values > 0
-            for values, name in zip(layers, self._stack.activations, strict=True)
-            if name in _RECTIFIERS
+            values > kink
+            for values, activation in zip(layers, self._stack.activations, strict=True)
+            for kink in activation.kinks
         ]
         if not bent:
             return 1
@@ -257,7 +242,7 @@ class BoundaryDisplay:
             for name in names
             if name in drawn
         ]
-        depths = [i for i, name in enumerate(self._stack.activations) if name != "identity"]
+        depths = [i for i, act in enumerate(self._stack.activations) if not act.is_identity]
         if len(depths) > 1:
             entries += [
                 (
@@ -367,7 +352,7 @@ class NullityDisplay:
         self
         """
         if ax is None:
-            ax = _new_axes("NullityDisplay", (7.0, 2.0))
+            ax = new_axes("NullityDisplay", (7.0, 2.0))
         row = sum(1 for _ in _rows(ax))
         style = {"height": 0.6, "edgecolor": "white", **kwargs}
         self.bars_: dict[str, Any] = {}
@@ -402,10 +387,11 @@ def _rows(ax: Any) -> list[Any]:
 def _symmetry_color(name: str) -> Any:
     from matplotlib import colormaps
 
-    known = _SYMMETRIES.index(name) if name in _SYMMETRIES else len(_SYMMETRIES)
     # Strong colours first; grey is for what is not explained.
-    order = [*range(0, 14, 2), 16, 18, *range(1, 14, 2), 17, 19]
-    return colormaps["tab20"](order[known % len(order)])
+    order = [i for i in (*range(0, 20, 2), *range(1, 20, 2)) if i not in (14, 15)]
+    colors = [*(colormaps["tab20"](i) for i in order), *(colormaps["tab20b"](i) for i in (0, 8))]
+    known = SYMMETRIES.index(name) if name in SYMMETRIES else -1
+    return colors[known % len(colors)]
 
 
 def _unique_legend(ax: Any) -> None:
@@ -419,29 +405,6 @@ def _unique_legend(ax: Any) -> None:
             loc="upper left",
             bbox_to_anchor=(1.0, 1.0),
         )
-
-
-def _pre_activations(stack: Stack, x: Tensor) -> list[Tensor]:
-    """Of every hidden layer, before its activation."""
-    found = []
-    for weight, bias, name, slope in zip(
-        stack.weights, stack.biases, stack.activations, stack.slopes, strict=False
-    ):
-        z = x @ weight.T if bias is None else x @ weight.T + bias
-        found.append(z)
-        if name in _RECTIFIERS:
-            x = torch.where(z > 0, z, slope * z)
-        elif name in ("tanh", "sigmoid"):
-            x = getattr(torch, name)(z)
-        elif name == "identity":
-            x = z
-        elif len(found) < len(stack.activations):
-            raise SkgeoError(
-                f"The activation {name!r} of layer {stack.names[len(found) - 1]!r} is followed by "
-                "another hidden layer, whose boundaries are drawn for ReLU, leaky ReLU, tanh and "
-                "sigmoid only."
-            )
-    return found
 
 
 def _view(stack: Stack, points: np.ndarray | None) -> tuple[float, float, float, float]:
@@ -460,14 +423,3 @@ def _view(stack: Stack, points: np.ndarray | None) -> tuple[float, float, float,
         far = (bias.abs()[there] / norm[there]).quantile(0.8)
         size = 1.5 * float(far) + 1.0
     return -size, size, -size, size
-
-
-def _new_axes(name: str, size: tuple[float, float]) -> Any:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            f"{name} needs matplotlib: python -m pip install 'skgeo[plot]'"
-        ) from error
-    _, ax = plt.subplots(figsize=size, layout="constrained")
-    return ax

@@ -9,15 +9,18 @@ import pandas as pd
 import torch
 from torch import nn
 
+from skgeo._arguments import check_integer, check_option
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.symmetry.canonical import CanonicalForm, canonical_form
 from skgeo.geometry.symmetry.compress import CompressionReport, compress
 from skgeo.geometry.symmetry.equivalence import equivalent
 from skgeo.geometry.symmetry.generators import SymmetryNetwork
-from skgeo.geometry.symmetry.hidden_units import LayerClasses, classify_network, unit_responses
+from skgeo.geometry.symmetry.hidden_units import LayerClasses, classify_network, read_chain
 from skgeo.geometry.symmetry.nullity import NULLITY_LIMIT, measure_nullity
+from skgeo.geometry.symmetry.reduction import reduce_stack
 from skgeo.geometry.symmetry.report import EquivalenceReport
+from skgeo.geometry.symmetry.responses import unit_responses
 from skgeo.geometry.symmetry.tolerance import resolve_tolerance
 from skgeo.geometry.symmetry.units import UNIT_CLASSES
 from skgeo.linalg.threads import single_blas_thread
@@ -208,12 +211,13 @@ class SymmetryClassifier(GeometryEstimator):
         self.verbose = verbose
 
     def _measure(self, bound: BoundNetwork) -> None:
-        self._check_parameters()
+        check_option("max_set_size", self.max_set_size, (2, 3, 4))
+        check_integer("nullity_limit", self.nullity_limit, least=0)
         tol = resolve_tolerance(self.tol, torch.finfo(bound.model.dtype).eps)
         network = SymmetryNetwork(bound)
         layers = classify_network(network, domain=self.domain, tol=tol, max_size=self.max_set_size)
         self._set_units(layers)
-        self._set_minimal_width(bound, tol)
+        self._set_minimal_width(network, tol)
         account = measure_nullity(
             network, tol=self.rank_tol, limit=self.nullity_limit, progress=bound.progress
         )
@@ -228,15 +232,8 @@ class SymmetryClassifier(GeometryEstimator):
         self.not_covered_ = (
             network.flow.unread if account.generators is None else account.generators.not_covered
         )
-        self._likelihood = network.likelihood
-        self.likelihood_ = network.likelihood.name
-
-    def _check_parameters(self) -> None:
-        if self.max_set_size not in (2, 3, 4):
-            raise SkgeoError(f"max_set_size={self.max_set_size!r}: expected 2, 3 or 4.")
-        limit = self.nullity_limit
-        if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 0:
-            raise SkgeoError(f"nullity_limit={limit!r}: expected a non-negative integer.")
+        self._likelihood = network.bound.likelihood
+        self.likelihood_ = self._likelihood.name
 
     def _set_units(self, layers: list[LayerClasses]) -> None:
         labels = [label for layer in layers for label in layer.classes.labels]
@@ -258,37 +255,25 @@ class SymmetryClassifier(GeometryEstimator):
             self.reversible_sets_complete_ &= found.complete and len(unions) < _MOST_SETS
             start += len(layer.classes.labels)
 
-    def _set_minimal_width(self, network: BoundNetwork, tol: float) -> None:
+    def _set_minimal_width(self, network: SymmetryNetwork, tol: float) -> None:
         self.minimal_width_: int | float = float("nan")
         self.minimal_width_is_optimal_ = False
-        X = None if self.domain is None else network.samples
-        try:
-            report = compress(
-                network.model.module,
-                domain=self.domain,
-                X=X,
-                tol=tol,
-                forward=network.model.forward,
-            )
-        except SkgeoError:  # no chain, or an activation that is not known
+        chain = read_chain(network, self.domain)
+        if chain is None:
             return
-        bent = [
-            width
-            for layer, width in zip(report.layers, report.widths, strict=True)
-            if layer in set(self.symmetries_["layer"])
-        ]
-        self.minimal_width_ = sum(bent)
-        self.minimal_width_is_optimal_ = report.optimal or self.minimal_width_ == 0
+        stack, region = chain
+        found = reduce_stack(stack, region, tol=tol)
+        classified = set(self.symmetries_["layer"])
+        widths = zip(stack.names, found.widths, strict=False)
+        self.minimal_width_ = sum(width for name, width in widths if name in classified)
+        self.minimal_width_is_optimal_ = found.optimal or self.minimal_width_ == 0
 
     def _features(self, bound: BoundNetwork) -> np.ndarray:
-        self._check_measured()
-        network = SymmetryNetwork(bound)
-        responses, distance = unit_responses(network)
+        responses, distance = unit_responses(SymmetryNetwork(bound))
         shares = [
             responses[:, torch.from_numpy(self.labels_ == name)].double().mean(1)
             for name in self.classes_
         ]
-        assert distance is not None
         return torch.stack([*shares, distance], dim=1).numpy()
 
     def _feature_names(self) -> list[str]:
@@ -404,8 +389,8 @@ class SymmetryClassifier(GeometryEstimator):
     def _resolved(self, request: str) -> ResolvedModel:
         if self.model is None:
             raise SkgeoError(
-                f"{request} speaks of one network, and this SymmetryClassifier has none: bind it, "
-                "SymmetryClassifier(model=net)."
+                f"Got {request} on a SymmetryClassifier without a model; expected a bound one. "
+                "Bind it to a model: SymmetryClassifier(model=net)."
             )
         if hasattr(self, "model_"):
             found: ResolvedModel = self.model_
@@ -417,8 +402,8 @@ class SymmetryClassifier(GeometryEstimator):
         model = self._resolved(request)
         if model.forward is not None:
             raise SkgeoError(
-                f"{request} reads modules that are called as module(inputs), and this model has a "
-                "forward function of its own. Pass the module itself."
+                f"Got a model with a forward function of its own; {request} reads modules that are "
+                "called as module(inputs). Pass the module itself."
             )
         return model.module
 

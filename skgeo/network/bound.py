@@ -20,6 +20,7 @@ from skgeo.linalg.memory import memory_budget as usable_memory
 from skgeo.models import ResolvedModel, resolve_model
 from skgeo.network.flow import Flow, read_flow
 from skgeo.network.likelihood import Likelihood, resolve_likelihood
+from skgeo.network.ranges import Ranges, measure_ranges
 from skgeo.network.running import batch_ranges, check_batch_size, running
 from skgeo.network.stack import Stack, stack_of
 
@@ -234,6 +235,12 @@ class BoundNetwork:
     def batches(self, sample_bytes: float = 0.0) -> list[range]:
         """The samples in batches that fit in memory; the last may be shorter."""
         return batch_ranges(self.n_samples, self.affordable(sample_bytes))
+
+    @cached_property
+    def ranges(self) -> Ranges:
+        """Smallest and largest values that every layer meets on the data, in one pass."""
+        batches = self.batches(8 * self.first_run.n_activations)
+        return measure_ranges(self.replica, self.graph, map(self.inputs, batches))
 
     # Its outputs.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -121,7 +121,39 @@ class Flow:
 
     def calls(self, module: str) -> int:
         """Count the steps that are a call of the module of this name."""
-        return sum(node.module == module for node in self.nodes)
+        return self._calls[module]
+
+    @cached_property
+    def _calls(self) -> Counter[str]:
+        return Counter(node.module for node in self.nodes if node.module is not None)
+
+    def is_single(self, node: FlowNode) -> bool:
+        """Whether a step is a module, and its only call."""
+        return node.module is not None and self.calls(node.module) == 1
+
+    def layers(self, *kinds: str) -> list[tuple[FlowNode, Any]]:
+        """Steps of some kinds whose module is called once, and the modules."""
+        return [
+            (node, self.layer(node))
+            for node in self.nodes
+            if node.kind in kinds and self.is_single(node)
+        ]
+
+    def readers(
+        self, node: FlowNode, passing: Sequence[str]
+    ) -> tuple[list[FlowNode], list[FlowNode]]:
+        """Steps that read a result behind those of some kinds, and the ones looked through."""
+        ends: dict[str, FlowNode] = {}
+        passed: dict[str, FlowNode] = {}
+        waiting = self.users(node)
+        while waiting:
+            user = waiting.pop(0)
+            if user.kind not in passing:
+                ends[user.name] = user
+            elif user.name not in passed:
+                passed[user.name] = user
+                waiting += self.users(user)
+        return list(ends.values()), list(passed.values())
 
     @property
     def output(self) -> FlowNode | None:

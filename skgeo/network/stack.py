@@ -311,6 +311,8 @@ def _as_stack(
                 f"{after.shape[1]}: positions and units are mixed in a way that is not known."
             )
         spreads.append(spread)
+    given = unwrap(module)  # a replica that was read may be in float64
+    theirs: Any = given.get_submodule(str(nodes[0].module))
     return Stack(
         weights,
         biases,
@@ -322,8 +324,8 @@ def _as_stack(
             for node, layer in zip(nodes, layers, strict=True)
         ),
         tuple(spreads),
-        layers[0].weight.dtype,
-        unwrap(module),
+        theirs.weight.dtype,
+        given,
     )
 
 

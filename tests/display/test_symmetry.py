@@ -79,6 +79,30 @@ def test_smooth_units_have_zero_sets_and_no_regions(ax):
     assert display.lines_
 
 
+def test_boundaries_are_at_the_kinks_of_the_activation(ax):
+    net = nn.Sequential(nn.Linear(2, 1), nn.Hardtanh(-2, 3), nn.Linear(1, 1)).double()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0, 0.0]]))
+        net[0].bias.zero_()
+    display = BoundaryDisplay(model=net).plot(ax=ax, extent=(-5, 5, -1, 1))
+    vertices = np.concatenate([path.vertices for path in display.lines_[0].get_paths()])
+    np.testing.assert_allclose(np.unique(vertices[:, 0].round(9)), [-2, 3])
+    assert display.n_regions_ == 3
+    assert "1 activation boundaries" in ax.get_title()
+
+
+def test_any_activation_is_drawn_behind_any_other(ax):
+    net = nn.Sequential(
+        nn.Linear(2, 3), nn.GELU("tanh"), nn.Linear(3, 3), nn.ELU(2.0), nn.Linear(3, 1)
+    ).double()
+    display = BoundaryDisplay(model=net).plot(ax=ax, extent=(-3, 3, -3, 3))
+    for unit, lines in display.lines_.items():
+        points = torch.from_numpy(np.concatenate([path.vertices for path in lines.get_paths()]))
+        values = net[0](points) if unit < 3 else net[:3](points)
+        assert values[:, unit % 3].abs().max() < 1e-3
+    assert display.n_regions_ is None
+
+
 def test_layers_without_activation_have_no_boundary(ax):
     net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)).double()
     display = BoundaryDisplay(model=net).plot(ax=ax, extent=(-20, 20, -20, 20))
@@ -92,8 +116,6 @@ def test_networks_that_are_not_of_the_plane():
         BoundaryDisplay(model=mlp(3, 4, 1))
     with pytest.raises(SkgeoError, match=r"3 labels for hidden layers of \[4\]"):
         BoundaryDisplay(model=mlp(2, 4, 1), labels=["generic"] * 3)
-    with pytest.raises(SkgeoError, match="'gelu' of layer '0'"):
-        BoundaryDisplay(model=mlp(2, 4, 4, 1, activation=nn.GELU)).plot()
 
 
 def account(unexplained=2, **dimensions):

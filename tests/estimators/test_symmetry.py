@@ -218,9 +218,9 @@ def test_calls_without_data_work_before_fit():
 
 def test_calls_need_one_model():
     for call in ("canonical", "compress"):
-        with pytest.raises(SkgeoError, match="speaks of one network"):
+        with pytest.raises(SkgeoError, match="expected a bound one"):
             getattr(SymmetryClassifier(), call)()
-    with pytest.raises(SkgeoError, match="speaks of one network"):
+    with pytest.raises(SkgeoError, match="expected a bound one"):
         SymmetryClassifier().equivalent(mlp(2, 3, 1))
     wrapped = WrappedModel(mlp(2, 3, 1), forward=lambda module, x: module(x) + 1)
     with pytest.raises(SkgeoError, match="forward function of its own"):
@@ -306,7 +306,7 @@ def test_preprocessing_comes_first():
     ("options", "message"),
     [
         ({"domain": "ball"}, "expected None, 'box' or 'data'"),
-        ({"tol": -1.0}, "expected 'auto' or a number between 0 and 1"),
+        ({"tol": -1.0}, "expected a finite number greater than 0 and less than 1 or 'auto'"),
         ({"max_set_size": 9}, "expected 2, 3 or 4"),
         ({"nullity_limit": -1}, "expected a non-negative integer"),
         ({"likelihood": "poison"}, "likelihood"),

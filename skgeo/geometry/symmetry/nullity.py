@@ -151,34 +151,21 @@ def measure_nullity(
     limit: int = NULLITY_LIMIT,
     progress: Callable[..., Any] = iter,
 ) -> NullityAccount:
-    """Account for the null space of a :class:`SymmetryNetwork`.
-
-    Parameters
-    ----------
-    network : SymmetryNetwork
-    tol, limit
-        As in :func:`nullity_account`.
-    progress : callable, default=iter
-        Wraps the sequence of passes over the data.
-
-    Returns
-    -------
-    NullityAccount
-    """
+    """Account for the null space of a network on data, as :func:`nullity_account`."""
     generators = None
     side = min(network.fisher.n_rows, network.n_parameters)
     if network.n_parameters <= _GENERATOR_LIMIT:
         generators = measure_generators(network)
     else:
         warn(
-            f"the network has {network.n_parameters} parameters, above the {_GENERATOR_LIMIT} for "
+            f"The network has {network.n_parameters} parameters, above the {_GENERATOR_LIMIT} for "
             "which flat directions are checked one by one: explained and unexplained nullity are "
             "NaN."
         )
     if side > limit:
         if generators is not None:
             warn(
-                f"the Fisher matrix has {side} rows on its smaller side, above the limit of "
+                f"The Fisher matrix has {side} rows on its smaller side, above the limit of "
                 f"{limit}: its rank is not taken, and the unexplained nullity is NaN. Raise the "
                 "limit, or measure fewer samples."
             )

@@ -5,11 +5,12 @@ from torch import nn
 from nets import mlp, normal
 from skgeo import SkgeoError
 from skgeo.geometry.symmetry.generators import SymmetryNetwork
-from skgeo.geometry.symmetry.hidden_units import classify_network, unit_responses
+from skgeo.geometry.symmetry.hidden_units import classify_network
+from skgeo.network.bound import bind
 
 
 def classes(module, X, **options):
-    network = SymmetryNetwork(module, X)
+    network = SymmetryNetwork(bind(module, X))
     return {layer.name: layer.classes for layer in classify_network(network, **options)}
 
 
@@ -90,6 +91,36 @@ def test_a_batch_norm_behind_something_else_stands_for_itself():
     assert classes(module, normal(9, 3))["norm"].labels[2] == "w_degenerate"
 
 
+def test_channels_that_read_different_inputs_are_not_duplicates():
+    """Equal kernels of a grouped convolution, before a BatchNorm that is alike for both."""
+    module = nn.Sequential(
+        nn.Conv2d(2, 2, 2, groups=2), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(18, 1)
+    )
+    module = module.double().eval()
+    with torch.no_grad():
+        module[0].weight[1], module[0].bias[1] = module[0].weight[0], module[0].bias[0]
+    found = classes(module, normal(9, 2, 4, 4))
+    assert found["1"].labels == ("generic", "generic")
+
+
+@pytest.mark.parametrize(
+    ("activation", "labels"),
+    [
+        (nn.Tanh(), ["antiparallel", "antiparallel"]),
+        (nn.Hardtanh(-2, 2), ["antiparallel", "antiparallel"]),
+        (nn.Hardtanh(0, 6), ["generic", "generic"]),
+        (nn.Softsign(), ["antiparallel", "antiparallel"]),
+        (nn.GELU(), ["generic", "generic"]),
+    ],
+    ids=str,
+)
+def test_a_unit_and_its_negative(activation, labels):
+    module = nn.Sequential(nn.Linear(3, 3), activation, nn.Linear(3, 2)).double()
+    with torch.no_grad():
+        module[0].weight[1], module[0].bias[1] = -module[0].weight[0], -module[0].bias[0]
+    assert classes(module, normal(9, 3))["0"].labels == (*labels, "generic")
+
+
 def test_domains_of_deeper_layers():
     module = mlp(2, 3, 2, 1, activation=nn.ReLU, seed=1)
     with torch.no_grad():
@@ -99,6 +130,35 @@ def test_domains_of_deeper_layers():
     assert classes(module, X)["2"].labels == ("generic", "generic")
     for domain in ("box", "data"):
         assert classes(module, X, domain=domain)["2"].labels == ("dead", "always_on")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.Softplus(0.3), nn.Softplus(3), nn.ELU(2.0), nn.CELU(0.2), nn.GELU(), nn.GELU("tanh"),
+        nn.SiLU(), nn.Mish(), nn.Hardswish(), nn.Hardtanh(-0.4, 0.7), nn.ReLU6(),
+        nn.Hardshrink(0.3), nn.Softshrink(0.3), nn.LeakyReLU(-0.5), nn.Threshold(0.2, -0.3),
+        nn.Tanh(), nn.Sigmoid(), nn.LogSigmoid(), nn.PReLU(), nn.Identity(),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_boxes_are_followed_through_every_activation(activation, sign):
+    """A unit that is on at the ends of a box by a little is not dead, and one that is off is."""
+    module = nn.Sequential(
+        nn.Linear(1, 1), activation, nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)
+    ).double()
+    X = torch.linspace(-1, 1, 2001, dtype=torch.float64)[:, None]
+    with torch.no_grad():
+        for parameter, value in zip(module[0].parameters(), (1.0, 0.1), strict=True):
+            parameter.fill_(value)
+        module[2].weight.fill_(float(sign))
+        module[2].bias.fill_(0.0)
+        top = float(module[:3](X).max())
+        module[2].bias.fill_(0.01 - top)
+        assert classes(module, X, domain="box")["2"].labels == ("generic",)
+        module[2].bias.fill_(-0.01 - top)
+        assert classes(module, X, domain="box")["2"].labels == ("dead",)
 
 
 def test_boxes_reach_the_first_layer_of_other_architectures():
@@ -142,7 +202,7 @@ class ByPosition(nn.Module):
 def test_parts_are_believed_only_if_they_run_as_they_were_traced():
     assert list(classes(ByPosition(skips=False), normal(9, 3))) == ["body.0"]
     module = ByPosition(skips=True)
-    network = SymmetryNetwork(module, normal(9, 3))
+    network = SymmetryNetwork(bind(module, normal(9, 3)))
     assert "ByPosition cannot be followed without data" in network.flow.unread[0]
     assert classify_network(network) == []
 
@@ -161,31 +221,3 @@ def test_layers_called_by_keyword():
 
 def test_linear_layers_have_no_classes():
     assert classes(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)).double(), normal(9, 2)) == {}
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, None])
-def test_responses_in_batches(batch_size):
-    module, X = mlp(3, 5, 2, activation=nn.ReLU), normal(9, 3)
-    responses, distance = unit_responses(SymmetryNetwork(module, X, batch_size=batch_size))
-    arguments = module[0](X)
-    assert torch.equal(responses, arguments > 0)
-    norms = torch.linalg.vector_norm(module[0].weight, dim=1)
-    torch.testing.assert_close(distance, (arguments.abs() / norms).amin(1).detach())
-    responses, distance = unit_responses(SymmetryNetwork(module, X), distances=False)
-    assert distance is None
-
-
-def test_activations_in_place_do_not_hide_arguments():
-    module = nn.Sequential(nn.Linear(3, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)).double()
-    X = normal(9, 3)
-    responses, distance = unit_responses(SymmetryNetwork(module, X))
-    assert torch.equal(responses, module[0](X) > 0)
-    assert bool((distance > 0).all())
-
-
-def test_clamps_have_two_kinks():
-    module = nn.Sequential(nn.Linear(1, 1), nn.Hardtanh(), nn.Linear(1, 1)).double()
-    with torch.no_grad():
-        module[0].weight[:], module[0].bias[:] = 2.0, 0.0
-    _, distance = unit_responses(SymmetryNetwork(module, torch.tensor([[0.1], [-0.4], [2.0]])))
-    torch.testing.assert_close(distance, torch.tensor([0.4, 0.1, 1.5]).double(), rtol=0, atol=1e-7)

@@ -16,30 +16,14 @@ __all__ = ["Projections", "attention", "projections"]
 
 @dataclass(frozen=True, eq=False)
 class Projections:
-    """Where ``nn.MultiheadAttention`` keeps the matrices of its three inputs.
+    """Where ``nn.MultiheadAttention`` keeps the matrices of its three inputs."""
 
-    Attributes
-    ----------
-    weights : tuple of (Tensor, int)
-        Parameter and first row for query, key and value.
-    biases : tuple of (Tensor or None, int)
-    """
-
-    weights: tuple[tuple[Tensor, int], ...]
+    weights: tuple[tuple[Tensor, int], ...]  # parameter and first row for query, key and value
     biases: tuple[tuple[Tensor | None, int], ...]
 
 
 def projections(layer: nn.MultiheadAttention) -> Projections:
-    """Find the matrices of an attention layer, packed in one tensor or apart.
-
-    Parameters
-    ----------
-    layer : torch.nn.MultiheadAttention
-
-    Returns
-    -------
-    Projections
-    """
+    """Find the matrices of an attention layer, packed in one tensor or apart."""
     width = layer.embed_dim
     starts = (0, width, 2 * width)
     biases = tuple((layer.in_proj_bias, start) for start in starts)
@@ -56,16 +40,8 @@ def attention(network: SymmetryNetwork) -> Iterator[Candidate]:
     The group acts on ``(W_Q, b_Q)`` against ``(W_K, b_K)``, and on ``(W_V, b_V)`` against
     ``W_O``. A shift of the keys adds the same to all scores of a query, so ``b_K`` does nothing;
     a shift of the values comes out as a shift of the result, so ``b_V`` is traded for ``b_O``.
-
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Yields
-    ------
-    Candidate
-        ``2 d^2 + 2 d`` a head with all biases. Not all of them are independent where d exceeds
-        the width of the inputs.
+    That is ``2 d^2 + 2 d`` per head with all biases, not all independent where d exceeds the width
+    of the inputs.
     """
     for node, layer in network.layers("attention"):
         found = projections(layer)
@@ -84,7 +60,7 @@ def _rows(
 ) -> None:
     tensor, start = parameter
     if tensor is not None:
-        change.add(tensor, start + to, sign * tensor[start + of].detach())
+        change.add(tensor, start + to, sign * tensor[start + of])
 
 
 def _query_key(
@@ -95,7 +71,7 @@ def _query_key(
         _rows(change, parts[0], a, b, 1.0)
         _rows(change, parts[1], b, a, -1.0)
     if layer.bias_k is not None:
-        change.add(layer.bias_k, (..., b), -layer.bias_k[..., a].detach())
+        change.add(layer.bias_k, (..., b), -layer.bias_k[..., a])
     yield from change.candidate("query_key", name, sorted({a, b}))
 
 
@@ -106,9 +82,9 @@ def _value_output(
     for parts in (found.weights, found.biases):
         _rows(change, parts[2], a, b, 1.0)
     if layer.bias_v is not None:
-        change.add(layer.bias_v, (..., a), layer.bias_v[..., b].detach())
+        change.add(layer.bias_v, (..., a), layer.bias_v[..., b])
     output = layer.out_proj.weight
-    change.add(output, (slice(None), b), -output[:, a].detach())
+    change.add(output, (slice(None), b), -output[:, a])
     yield from change.candidate("value_output", name, sorted({a, b}))
 
 
@@ -126,5 +102,5 @@ def _shifts(
         change = Change(network).add(values, last + unit, 1.0)
         if layer.bias_v is not None:
             change.add(layer.bias_v, (..., unit), 1.0)
-        change.add(output.bias, slice(None), -output.weight[:, unit].detach())
+        change.add(output.bias, slice(None), -output.weight[:, unit])
         yield from change.candidate("value_bias", name, [unit])

@@ -16,25 +16,11 @@ _POWER_STEPS = 10
 def relative_changes(
     network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
 ) -> np.ndarray:
-    r""":math:`\|J v\| / (\|J\| \|v\|)` for each column v.
+    r""":math:`\|J v\| / (\|J\| \|v\|)` for each column v: (m,). For `weighted` ones :math:`R^T J`.
 
-    Parameters
-    ----------
-    network : SymmetryNetwork
-    matrix : sparse array of shape (P, m)
-    weighted : ndarray of bool, shape (m,)
-        Columns for which :math:`R^T J` takes the place of J, with :math:`F = R R^T` the Fisher
-        metric of the output distribution.
-
-    Returns
-    -------
-    ndarray of shape (m,)
-
-    Notes
-    -----
-    For :math:`\|J\|` a lower bound by power iteration stands in, so that no column passes that
-    should not. Either the rows of J are formed batch by batch, at a cost of K backward passes, or
-    its products with the columns, at a cost of m: whichever is less.
+    For :math:`\|J\|` a lower bound by power iteration stands in, so no column passes that should
+    not. Either the rows of J are formed batch by batch, at a cost of K backward passes, or its
+    products with the columns, at a cost of m: whichever is less.
     """
     if matrix.shape[1] == 0:
         return np.zeros(0)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
-from skgeo.geometry.symmetry.generators.hidden import HiddenLayer, hidden_layers
+from skgeo.geometry.symmetry.generators.candidate import Candidate, entrywise, rowwise
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
 from skgeo.geometry.symmetry.grouping import group_rows
+from skgeo.network.hidden import HiddenUnits
 
-__all__ = ["duplicate", "incoming_rows"]
+__all__ = ["common_rows", "duplicate", "side_slopes"]
 
 _TOL = 1e-12
-_ODD = ("tanh", "hardtanh", "softsign", "tanhshrink")
 
 
 def duplicate(network: SymmetryNetwork) -> Iterator[Candidate]:
@@ -25,17 +25,9 @@ def duplicate(network: SymmetryNetwork) -> Iterator[Candidate]:
     with their total :math:`\sum s_i q_i` fixed; and incoming weights move as
     :math:`z_i e` for any e, with :math:`\sum z_i q_i` zero, or one number for all classes of a
     softmax.
-
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Yields
-    ------
-    Candidate
     """
-    for hidden in hidden_layers(network):
-        if hidden.activation == "identity" or hidden.node.kind not in ("linear", "conv"):
+    for hidden in network.hidden:
+        if hidden.activation.is_identity or hidden.node.kind not in ("linear", "conv"):
             continue
         if any(consumer.node.kind == "batchnorm" for consumer in hidden.consumers):
             continue
@@ -46,76 +38,70 @@ def duplicate(network: SymmetryNetwork) -> Iterator[Candidate]:
                 yield from _moves(network, hidden, units, tol)
 
 
-def incoming_rows(hidden: HiddenLayer) -> Tensor:
-    """Incoming weights and bias of each unit in a row, the bias last."""
-    weight, bias = hidden.layer.weight.detach(), hidden.layer.bias
-    last = weight.new_zeros(len(weight)) if bias is None else bias.detach()
-    return torch.cat([weight.flatten(1), last[:, None]], dim=1).cpu()
+def common_rows(hidden: HiddenUnits, tol: float) -> tuple[Tensor, Tensor]:
+    """Number of the row (w, b) that units share up to a factor, and the factor: (d,) each.
 
-
-def _groups(hidden: HiddenLayer, tol: float) -> list[tuple[list[int], Tensor]]:
-    """Groups of two units or more with the factor of each to the common one."""
-    rows = incoming_rows(hidden)
+    A factor is any number but zero for positively homogeneous activations, a sign for odd ones,
+    1 for others; of units whose row is zero the number is -1.
+    """
+    rows = torch.cat([hidden.incoming[0], hidden.incoming[1][:, None]], dim=1)
+    factors = torch.ones(len(rows), dtype=torch.float64)
     sizes = torch.linalg.vector_norm(rows, dim=1)
-    live = (sizes > 0).nonzero().reshape(-1)
-    if len(live) < 2:
-        return []
-    rows, sizes = rows[live], sizes[live]
-    if hidden.is_homogeneous:
-        labels, _ = group_rows(rows / sizes[:, None], tol)
-        factors = sizes
-    else:
-        factors = torch.ones(len(live), dtype=torch.float64)
-        if hidden.activation in _ODD:
-            largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))[:, 0]
-            factors = largest.sign()
-            # Two signs of one row have their largest entry in one place, but for ties.
-        labels, _ = group_rows(rows * factors[:, None], tol * float(sizes.max()))
-    groups = []
-    for label in (torch.bincount(labels) > 1).nonzero().reshape(-1).tolist():
-        members = (labels == label).nonzero().reshape(-1)
-        groups.append((live[members].tolist(), factors[members]))
-    return groups
+    if hidden.activation.is_homogeneous or hidden.activation.is_odd:
+        generator = torch.Generator().manual_seed(0)
+        probe = torch.randn(rows.shape[1], generator=generator, dtype=torch.float64)
+        factors = torch.where(rows @ probe >= 0, factors, -factors)
+    if hidden.activation.is_homogeneous:
+        factors = factors * sizes
+    labels = torch.full((len(rows),), -1)
+    live = sizes > 0
+    if bool(live.any()):
+        scale = 1.0 if hidden.activation.is_homogeneous else float(sizes.max())
+        labels[live], _ = group_rows(rows[live] / factors[live, None], tol * scale)
+    return labels, factors
+
+
+def side_slopes(hidden: HiddenUnits) -> tuple[Tensor, Tensor]:
+    """Slopes of a positively homogeneous activation below and above zero, by unit: (d,) each."""
+    ones = torch.ones(hidden.width, dtype=torch.float64)
+    return hidden.activation.derivative(-ones), hidden.activation.derivative(ones)
+
+
+def _groups(hidden: HiddenUnits, tol: float) -> list[tuple[list[int], Tensor]]:
+    """Groups of two units or more with the factor of each to the common one."""
+    labels, factors = common_rows(hidden, tol)
+    kinds = [labels]
+    if hidden.activation.is_homogeneous:  # on one side of their boundary, with one slope below it
+        kinds += [factors.sign(), side_slopes(hidden)[0]]
+    groups = defaultdict(list)
+    for unit, kind in enumerate(zip(*(kind.tolist() for kind in kinds), strict=True)):
+        groups[kind].append(unit)
+    factors = factors.abs() if hidden.activation.is_homogeneous else factors
+    return [
+        (units, factors[units]) for kind, units in groups.items() if kind[0] >= 0 and len(units) > 1
+    ]
 
 
 def _transfers(
-    network: SymmetryNetwork, hidden: HiddenLayer, units: list[int], factors: Tensor
+    network: SymmetryNetwork, hidden: HiddenUnits, units: list[int], factors: Tensor
 ) -> Iterator[Candidate]:
-    head, rest = units[0], units[1:]
-    for unit, factor in zip(rest, factors[1:].tolist(), strict=True):
+    (head, *rest), (size, *sizes) = units, factors.tolist()
+    for unit, factor in zip(rest, sizes, strict=True):
         for consumer in hidden.consumers:
             weight = consumer.layer.weight
-            ours, theirs = consumer.columns(head), consumer.columns(unit)
-            assert ours is not None
-            shape = weight[:, ours].shape
-            for place in range(shape.numel()):
-                values = torch.zeros(shape.numel(), dtype=torch.float64)
-                values[place] = 1.0
-                change = Change(network)
-                change.add(weight, (slice(None), ours), factor * values.view(shape))
-                change.add(weight, (slice(None), theirs), -float(factors[0]) * values.view(shape))
-                yield from change.candidate("duplicate", hidden.name, [head, unit])
+            ours, theirs = consumer.where(head), consumer.where(unit)
+            terms = [(weight, ours, factor), (weight, theirs, -size)]
+            yield from entrywise(network, terms, "duplicate", hidden.name, [head, unit])
 
 
 def _moves(
-    network: SymmetryNetwork, hidden: HiddenLayer, units: list[int], tol: float
+    network: SymmetryNetwork, hidden: HiddenUnits, units: list[int], tol: float
 ) -> Iterator[Candidate]:
-    outgoing = hidden.all_seen()[:, units].cpu()
-    largest = hidden.all_outgoing()[:, units].cpu().abs().amax(0)
+    largest = hidden.outgoing[:, units].abs().amax(0)
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))
-    _, values, right = torch.linalg.svd(outgoing / scale)
+    _, values, right = torch.linalg.svd(hidden.outgoing_seen[:, units] / scale)
     rank = int((values > tol).sum())
-    weight, bias = hidden.layer.weight, hidden.layer.bias
-    for z in right[rank:] / scale:
-        for place in range(weight[0].numel() + (bias is not None)):
-            change = Change(network)
-            for unit, amount in zip(units, z.tolist(), strict=True):
-                if place == weight[0].numel():
-                    change.add(bias, unit, amount)
-                else:
-                    step = torch.zeros(weight[0].numel(), dtype=torch.float64)
-                    step[place] = amount
-                    change.add(weight, unit, step.view(weight[0].shape))
-            yield from change.candidate(
-                "duplicate", hidden.name, units, weighted=hidden.meets_softmax
-            )
+    names = ("duplicate", hidden.name, units)
+    for amounts in right[rank:] / scale:
+        moves = list(zip(units, amounts.tolist(), strict=True))
+        yield from rowwise(network, hidden.layer, moves, *names, weighted=hidden.meets_softmax)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
+from skgeo.geometry.symmetry.generators.candidate import Candidate, Change, entrywise
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
 
 __all__ = ["constant_input", "unused_entry"]
@@ -13,53 +13,37 @@ __all__ = ["constant_input", "unused_entry"]
 def constant_input(network: SymmetryNetwork) -> Iterator[Candidate]:
     """Weights on an input that is the same for all samples, against the bias.
 
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Yields
-    ------
-    Candidate
-        One for each row of the layer and constant input, zero or not. Without a bias those on
-        constants that are not zero are traded for one another.
+    One for each row of the layer and constant input, zero or not. Without a bias those on
+    constants that are not zero are traded for one another.
     """
     for node, layer in network.layers("linear"):
-        inputs = network.seen[str(node.module)].inputs
-        if inputs is None:
+        met = network.ranges.get(str(node.module))
+        if met is None or met.inputs is None:
             continue
-        first: int | None = None
-        for column in (inputs.low == inputs.high).nonzero().reshape(-1).tolist():
-            value = float(inputs.low[column])
-            if value != 0.0 and layer.bias is None and first is None:
-                first = column  # the others are measured against it
+        values = met.inputs.low.tolist()
+        constant = (met.inputs.low == met.inputs.high).nonzero().reshape(-1).tolist()
+        # Without a bias the others are measured against the first.
+        first = next((c for c in constant if values[c] != 0.0 and layer.bias is None), None)
+        for column in constant:
+            if column == first:
                 continue
-            for row in range(layer.weight.shape[0]):
+            for row in range(len(layer.weight)):
                 change = Change(network).add(layer.weight, (row, column), 1.0)
-                if layer.bias is not None:
-                    change.add(layer.bias, row, -value)
-                elif value != 0.0 and first is not None:
-                    change.add(layer.weight, (row, first), -value / float(inputs.low[first]))
+                if first is None:
+                    change.add(layer.bias, row, -values[column])
+                else:
+                    change.add(layer.weight, (row, first), -values[column] / values[first])
                 yield from change.candidate("constant_input", node.module, [row], domain="data")
 
 
 def unused_entry(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """Rows of an embedding that no sample asks for, and entries of a kernel that only meet zeros.
-
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Yields
-    ------
-    Candidate
-        One an entry.
-    """
+    """Rows of an embedding that no sample asks for, entries of a kernel that only meet zeros."""
     for node, layer in network.layers("embedding", "conv"):
-        reached = network.seen[str(node.module)].reached
-        if reached is None:
+        met = network.ranges.get(str(node.module))
+        if met is None or met.reached is None:
             continue
-        if node.kind == "embedding":
-            reached = reached[:, None].expand(layer.weight.shape)
-        for where in (~reached).nonzero().tolist():
-            change = Change(network).add(layer.weight, tuple(where), 1.0)
-            yield from change.candidate("unused_entry", node.module, where[:1], domain="data")
+        for row, reached in enumerate(met.reached):
+            missed = ~reached.expand(layer.weight[row].shape)
+            terms = [(layer.weight, (row, missed), 1.0)]
+            names = ("unused_entry", node.module, [row])
+            yield from entrywise(network, terms, *names, domain="data")

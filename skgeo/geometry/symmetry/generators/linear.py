@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
-from skgeo.geometry.symmetry.generators.hidden import (
-    Consumer,
-    HiddenLayer,
-    hidden_layers,
-    readers,
-)
+from skgeo.geometry.symmetry.generators.candidate import Candidate, Change, entrywise, rowwise
+from skgeo.geometry.symmetry.generators.compensation import absorb
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
+from skgeo.network.activation import IDENTITY
+from skgeo.network.flow import Flow, FlowNode
+from skgeo.network.hidden import Consumer, HiddenUnits
 
 __all__ = ["linear"]
 
@@ -27,17 +25,9 @@ def linear(network: SymmetryNetwork) -> Iterator[Candidate]:
     r"""``(A W, A b, -W' A)`` for every A with one entry, ``(b, -W')`` for a shift, and kernels.
 
     Directions u with W' u = 0 go nowhere: ``W + u t^T`` for any t. Directions s with s^T W = 0 and
-    s^T b = 0 come from nowhere: ``W' + v s^T`` for any v.
-
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Yields
-    ------
-    Candidate
-        h^2 + h and more for h units between two linear layers with biases, between convolutions,
-        or between an embedding and a linear layer. Not all of them are independent.
+    s^T b = 0 come from nowhere: ``W' + v s^T`` for any v. That is h^2 + h and more for h units
+    between two linear layers with biases, between convolutions, or between an embedding and a
+    linear layer; not all of them are independent.
     """
     for hidden in _linear_layers(network):
         name, width = hidden.name, hidden.width
@@ -51,103 +41,66 @@ def linear(network: SymmetryNetwork) -> Iterator[Candidate]:
         yield from _kernels(network, hidden)
 
 
-def _linear_layers(network: SymmetryNetwork) -> Iterator[HiddenLayer]:
-    for hidden in hidden_layers(network):
-        if hidden.activation == "identity" and hidden.node.kind in ("linear", "conv"):
+def _linear_layers(network: SymmetryNetwork) -> Iterator[HiddenUnits]:
+    for hidden in network.hidden:
+        if hidden.activation.is_identity and hidden.node.kind in ("linear", "conv"):
             yield hidden
+    flow = network.flow
     for node, layer in network.layers("embedding"):
-        ends = readers(network, node, ("identity", "mean", "select"))
-        if ends is None or layer.max_norm is not None:
-            continue
+        ends, _ = flow.readers(node, ("identity", "mean", "select"))
         width = layer.embedding_dim
-        if any(
-            end.kind != "linear"
-            or network.calls(end) != 1
-            or network.flow.layer(end).weight.shape[1] != width  # type: ignore[index]
-            for end in ends
-        ):
-            continue
-        consumers = tuple(Consumer(end, network.flow.layer(end), width, False) for end in ends)
-        yield HiddenLayer(network, node, layer, "identity", 1.0, consumers)
+        if layer.max_norm is None and ends and all(_reads(flow, end, width) for end in ends):
+            consumers = tuple(Consumer(end, flow.layer(end), width, False) for end in ends)
+            yield HiddenUnits(flow, node, layer, IDENTITY, consumers)
 
 
-def _unit(hidden: HiddenLayer, unit: int) -> Any:
-    """Index of a unit in the weight that makes it."""
-    return (slice(None), unit) if hidden.node.kind == "embedding" else unit
+def _reads(flow: Flow, end: FlowNode, width: int) -> bool:
+    """Whether a step is a linear layer that reads so many features."""
+    layer: Any = flow.layer(end) if end.kind == "linear" and flow.is_single(end) else None
+    return layer is not None and layer.weight.shape[1] == width
 
 
-def _bias(hidden: HiddenLayer) -> Tensor | None:
-    bias = getattr(hidden.layer, "bias", None)
-    return bias if isinstance(bias, Tensor) else None
-
-
-def _mixtures(network: SymmetryNetwork, hidden: HiddenLayer) -> Iterator[Candidate]:
-    weight, bias = hidden.layer.weight, _bias(hidden)
+def _mixtures(network: SymmetryNetwork, hidden: HiddenUnits) -> Iterator[Candidate]:
+    weight, bias = hidden.layer.weight, getattr(hidden.layer, "bias", None)
     for a in range(hidden.width):
         for b in range(hidden.width):
-            change = Change(network)
-            change.add(weight, _unit(hidden, a), weight[_unit(hidden, b)].detach())
+            change = Change(network).add(weight, hidden.where(a), weight[hidden.where(b)])
             if bias is not None:
-                change.add(bias, a, bias[b].detach())
+                change.add(bias, a, bias[b])
             for consumer in hidden.consumers:
                 outgoing = consumer.layer.weight
-                ours = outgoing[:, consumer.columns(a)].detach()
-                change.add(outgoing, (slice(None), consumer.columns(b)), -ours)
+                change.add(outgoing, consumer.where(b), -outgoing[consumer.where(a)])
             yield from change.candidate("linear", hidden.name, sorted({a, b}))
 
 
-def _shifts(network: SymmetryNetwork, hidden: HiddenLayer) -> Iterator[Candidate]:
-    bias = _bias(hidden)
-    if bias is None and hidden.node.kind != "embedding":
+def _shifts(network: SymmetryNetwork, hidden: HiddenUnits) -> Iterator[Candidate]:
+    raised = getattr(hidden.layer, "bias", None)
+    if hidden.node.kind == "embedding":  # the same in every row of the table
+        raised = hidden.layer.weight
+    if raised is None:
         return
     for unit in range(hidden.width):
-        change = Change(network)
-        if bias is None:  # the same in every row of the table
-            change.add(hidden.layer.weight, (slice(None), unit), 1.0)
-        else:
-            change.add(bias, unit, 1.0)
+        change = Change(network).add(raised, hidden.where(unit), 1.0)
         for consumer in hidden.consumers:
-            sums = consumer.outgoing(unit).flatten(1).sum(1)
-            change.add(consumer.layer.bias, slice(None), -sums)
+            absorb(change, consumer, unit, 1.0)
         yield from change.candidate("linear", hidden.name, [unit])
 
 
-def _kernels(network: SymmetryNetwork, hidden: HiddenLayer) -> Iterator[Candidate]:
-    outgoing = hidden.all_outgoing()
-    weight, bias = hidden.layer.weight, _bias(hidden)
-    matrix = weight.detach()
-    matrix = matrix.T if hidden.node.kind == "embedding" else matrix.flatten(1)
-    if bias is not None:
-        matrix = torch.cat([matrix, bias.detach()[:, None]], dim=1)
-    for u in _null_rows(outgoing):
-        for place in range(matrix.shape[1]):
-            change = Change(network)
-            if bias is not None and place == matrix.shape[1] - 1:
-                change.add(bias, slice(None), u)
-            elif hidden.node.kind == "embedding":
-                change.add(weight, place, u)
-            else:
-                step = torch.zeros(hidden.width, weight[0].numel(), dtype=torch.float64)
-                step[:, place] = u
-                change.add(weight, ..., step.view(weight.shape))
-            yield from change.candidate("linear", hidden.name)
-    for s in _null_rows(matrix.T):
+def _kernels(network: SymmetryNetwork, hidden: HiddenUnits) -> Iterator[Candidate]:
+    names = ("linear", hidden.name)
+    for amounts in _null_rows(hidden.outgoing).tolist():
+        moves = [(hidden.where(unit), amount) for unit, amount in enumerate(amounts)]
+        yield from rowwise(network, hidden.layer, moves, *names)
+    rows = torch.cat([hidden.incoming[0], hidden.incoming[1][:, None]], dim=1)
+    for amounts in _null_rows(rows.T).tolist():
         for consumer in hidden.consumers:
-            columns = [consumer.columns(unit) for unit in range(hidden.width)]
-            read = consumer.layer.weight[:, torch.stack(columns)]  # type: ignore[arg-type]
-            rest = read[:, 0].numel()
-            for place in range(rest):
-                step = torch.zeros(rest, dtype=torch.float64)
-                step[place] = 1.0
-                change = Change(network)
-                for unit, amount in enumerate(s.tolist()):
-                    values = amount * step.view(read[:, 0].shape)
-                    change.add(consumer.layer.weight, (slice(None), columns[unit]), values)
-                yield from change.candidate("linear", hidden.name)
+            weight = consumer.layer.weight
+            terms = [(weight, consumer.where(unit), a) for unit, a in enumerate(amounts)]
+            yield from entrywise(network, terms, *names)
 
 
 def _null_rows(matrix: Tensor) -> Tensor:
     """Orthonormal rows v with ``matrix @ v = 0``."""
-    _, values, right = torch.linalg.svd(matrix.cpu())
+    _, values, right = torch.linalg.svd(matrix)
     largest = float(values[0]) if len(values) else 0.0
     return right[int((values > _TOL * largest).sum()) :]

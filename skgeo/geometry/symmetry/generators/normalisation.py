@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from skgeo.geometry.symmetry.generators.attention import projections
-from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
-from skgeo.geometry.symmetry.generators.hidden import readers
+from skgeo.geometry.symmetry.generators.candidate import Candidate, Change, rowwise
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
 from skgeo.network.flow import FlowNode
 
@@ -44,53 +43,35 @@ class _Reader:
 def norm_shift(network: SymmetryNetwork) -> Iterator[Candidate]:
     """One column of a layer raised in all rows, where nothing but LayerNorm reads the sum.
 
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Yields
-    ------
-    Candidate
-        n + 1 for ``nn.Linear(n, w)`` before a LayerNorm, directly or through a residual stream;
-        one an row of an embedding. Exact for any epsilon.
+    n + 1 for ``nn.Linear(n, w)`` before a LayerNorm, directly or through a residual stream; one
+    per row of an embedding. Exact for any epsilon.
     """
     for node, layer in network.layers("linear", "embedding", "attention"):
-        if not _only_reaches(network, node, "layernorm"):
+        ends, _ = network.flow.readers(node, _ALONG)
+        if not ends or any(end.kind != "layernorm" for end in ends):
             continue
         source = layer.out_proj if node.kind == "attention" else layer
         if node.kind == "embedding":
-            for row in range(source.weight.shape[0]):
+            for row in range(len(source.weight)):
                 change = Change(network).add(source.weight, row, 1.0)
                 yield from change.candidate("norm_shift", node.module, [row])
-            continue
-        for column in range(source.weight.shape[1]):
-            change = Change(network).add(source.weight, (slice(None), column), 1.0)
-            yield from change.candidate("norm_shift", node.module)
-        if source.bias is not None:
-            change = Change(network).add(source.bias, slice(None), 1.0)
-            yield from change.candidate("norm_shift", node.module)
+        else:
+            rows = [(row, 1.0) for row in range(len(source.weight))]
+            yield from rowwise(network, source, rows, "norm_shift", node.module)
 
 
 def norm_scale(network: SymmetryNetwork) -> Iterator[Candidate]:
     """All weights and biases of a layer growing alike before LayerNorm or RMSNorm.
 
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Yields
-    ------
-    Candidate
-        One a layer. Exact for epsilon zero only; with more it fails the check unless the
-        activations are very large.
+    Exact for epsilon zero only; with more it fails the check unless the activations are very large.
     """
     for node, layer in network.layers("linear"):
-        ends = readers(network, node, _STRAIGHT)
-        if ends is None or any(end.kind not in ("layernorm", "rmsnorm") for end in ends):
+        ends, _ = network.flow.readers(node, _STRAIGHT)
+        if not ends or any(end.kind not in ("layernorm", "rmsnorm") for end in ends):
             continue
-        change = Change(network).add(layer.weight, ..., layer.weight.detach())
+        change = Change(network).add(layer.weight, ..., layer.weight)
         if layer.bias is not None:
-            change.add(layer.bias, ..., layer.bias.detach())
+            change.add(layer.bias, ..., layer.bias)
         yield from change.candidate("norm_scale", node.module)
 
 
@@ -98,14 +79,6 @@ def norm_hyperplane(network: SymmetryNetwork) -> Iterator[Candidate]:
     r"""One direction in each row of a layer that reads a LayerNorm.
 
     Normalised features sum to zero: :math:`\sum_j (y_j - \beta_j) / \gamma_j = 0`.
-
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Yields
-    ------
-    Candidate
     """
     for node, norm in network.layers("layernorm"):
         if len(norm.normalized_shape) != 1:
@@ -135,22 +108,15 @@ def norm_hyperplane(network: SymmetryNetwork) -> Iterator[Candidate]:
 def norm_gain(network: SymmetryNetwork) -> Iterator[Candidate]:
     """Gains of a normalisation layer against the columns that read it, shifts against biases.
 
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Yields
-    ------
-    Candidate
-        2 w for LayerNorm of w features and readers with biases, w for RMSNorm.
+    2 w for LayerNorm of w features and readers with biases, w for RMSNorm.
     """
     for node, norm in network.layers("layernorm", "rmsnorm", "batchnorm"):
         shape = getattr(norm, "normalized_shape", (getattr(norm, "num_features", 0),))
         if norm.weight is None or len(shape) != 1:
             continue
-        ends = readers(network, node, _STRAIGHT)
+        ends, _ = network.flow.readers(node, _STRAIGHT)
         found = _readers(network, node, shape[0])
-        if ends is None or {end.name for end in ends} != {end.name for end, _ in found}:
+        if not ends or {end.name for end in ends} != {end.name for end, _ in found}:
             continue
         bias = getattr(norm, "bias", None)
         for unit in range(shape[0]):
@@ -171,18 +137,13 @@ def norm_gain(network: SymmetryNetwork) -> Iterator[Candidate]:
             yield from change.candidate("norm_gain", node.module, [unit])
 
 
-def _only_reaches(network: SymmetryNetwork, node: FlowNode, kind: str) -> bool:
-    ends = readers(network, node, _ALONG)
-    return ends is not None and all(end.kind == kind for end in ends)
-
-
 def _readers(
     network: SymmetryNetwork, node: FlowNode, width: int
 ) -> list[tuple[FlowNode, _Reader]]:
     """Matrices that read the features of a step, and nothing of something else."""
     found = []
-    for end in readers(network, node, _STRAIGHT) or []:
-        if end.module is None or network.calls(end) != 1:
+    for end in network.flow.readers(node, _STRAIGHT)[0]:
+        if not network.flow.is_single(end):
             continue
         layer: Any = network.flow.layer(end)
         if end.kind in ("linear", "conv") and layer.weight.shape[1] == width:

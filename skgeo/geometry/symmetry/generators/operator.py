@@ -19,9 +19,9 @@ from skgeo.linalg.threads import single_blas_thread
 from skgeo.network.bound import bind
 from skgeo.network.likelihood import Likelihood
 
-__all__ = ["CHECK_TOL", "Generator", "Generators", "generators", "measure_generators"]
+__all__ = ["Generator", "Generators", "generators", "measure_generators"]
 
-CHECK_TOL = 1e-10
+_CHECK_TOL = 1e-10
 
 
 class Generator(NamedTuple):
@@ -162,16 +162,7 @@ def generators(
 
 
 def measure_generators(network: SymmetryNetwork) -> Generators:
-    """Flat directions of a :class:`SymmetryNetwork`.
-
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Returns
-    -------
-    Generators
-    """
+    """Flat directions of a network on data."""
     candidates = propose(network)
     matrix = _columns(candidates, network.n_parameters)
     weighted = np.array([candidate.weighted for candidate in candidates], dtype=bool)
@@ -180,7 +171,7 @@ def measure_generators(network: SymmetryNetwork) -> Generators:
         Generator(c.symmetry, c.layer, c.units, c.domain, c.weighted, float(residual))
         for c, residual in zip(candidates, residuals, strict=True)
     ]
-    flat = residuals <= CHECK_TOL
+    flat = residuals <= _CHECK_TOL
     matrix = sparse.csc_array(matrix[:, flat])
     table = tuple(row for row, kept in zip(rows, flat, strict=True) if kept)
     names = list(dict.fromkeys(row.symmetry for row in table))

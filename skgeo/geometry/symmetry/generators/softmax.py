@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from skgeo.geometry.symmetry.generators.candidate import Candidate, Change
-from skgeo.geometry.symmetry.generators.hidden import last_layer
+from skgeo.geometry.symmetry.generators.candidate import Candidate, rowwise
 from skgeo.geometry.symmetry.generators.network import SymmetryNetwork
-from skgeo.network.likelihood import Categorical
+from skgeo.network.hidden import last_layer
 
 __all__ = ["softmax_shift"]
 
@@ -16,24 +15,10 @@ __all__ = ["softmax_shift"]
 def softmax_shift(network: SymmetryNetwork) -> Iterator[Candidate]:
     """One column of the last layer, or its bias, raised in all rows.
 
-    Parameters
-    ----------
-    network : SymmetryNetwork
-
-    Yields
-    ------
-    Candidate
-        n + 1 for a last layer of n features with a bias. Flat for the output distribution, while
-        the logits change.
+    n + 1 for n features and a bias. Flat for the output distribution, while the logits change.
     """
-    node = last_layer(network) if isinstance(network.likelihood, Categorical) else None
-    if node is None:
-        return
-    layer: Any = network.flow.layer(node)
-    weight, bias = layer.weight, layer.bias
-    for column in range(weight.shape[1]):
-        change = Change(network).add(weight, (slice(None), column), 1.0)
-        yield from change.candidate("softmax_shift", node.module, weighted=True)
-    if bias is not None:
-        change = Change(network).add(bias, slice(None), 1.0)
-        yield from change.candidate("softmax_shift", node.module, weighted=True)
+    node = last_layer(network.flow) if network.has_softmax else None
+    if node is not None:
+        layer: Any = network.flow.layer(node)
+        rows = [(row, 1.0) for row in range(len(layer.weight))]
+        yield from rowwise(network, layer, rows, "softmax_shift", node.module, weighted=True)
