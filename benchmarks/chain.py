@@ -20,8 +20,7 @@ from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
-from skgeo.autodiff.links import ChainMaps  # noqa: E402
-from skgeo.autodiff.operators import layer_replica  # noqa: E402
+from skgeo.autodiff import Layers, replica  # noqa: E402
 from skgeo.geometry.chain import (  # noqa: E402
     ElementwiseGram,
     chain_profile,
@@ -45,9 +44,9 @@ def tanh_network(widths: list[int]) -> nn.Sequential:
 def local_moments(repeat: int, samples: int = 256, few: int = 2) -> None:
     """Moments and log-volumes of every layer's own Jacobian."""
     net, X = tanh_network(WIDTHS), torch.randn(samples, WIDTHS[0])
-    chain = ChainMaps(layer_replica(net), X, LAYERS)
-    links = chain.record(X)
-    elementwise = [links.elementwise(layer) for layer in chain.layers]
+    layers = Layers(replica(net, parameters=None), X, LAYERS)
+    seen = layers.record(X, root=True)
+    elementwise = [seen.elementwise(layer) for layer in layers.layers]
 
     def from_slopes() -> None:
         for link in elementwise:
@@ -55,8 +54,8 @@ def local_moments(repeat: int, samples: int = 256, few: int = 2) -> None:
             ElementwiseGram(link.weight).quantities(slopes)
 
     def with_forward() -> None:
-        recorded = chain.record(X)
-        for layer in chain.layers:
+        recorded = layers.record(X, root=True)
+        for layer in layers.layers:
             link = recorded.elementwise(layer)
             slopes = torch.ones(samples, 10) if link.slopes is None else link.slopes
             ElementwiseGram(link.weight).quantities(slopes)
@@ -87,7 +86,7 @@ def local_moments(repeat: int, samples: int = 256, few: int = 2) -> None:
 def from_input(repeat: int, samples: int = 16) -> None:
     """Jacobians from the input to all layers."""
     net, X = tanh_network(WIDTHS), torch.randn(samples, WIDTHS[0])
-    chain = ChainMaps(layer_replica(net), X, LAYERS)
+    layers = Layers(replica(net, parameters=None), X, LAYERS)
     weights = [m.weight.detach() for m in net if isinstance(m, nn.Linear)]
 
     def floor() -> None:
@@ -103,7 +102,7 @@ def from_input(repeat: int, samples: int = 16) -> None:
         f"Jacobians input -> layer, all 9 layers of 784-512x8-10, N={samples}, float32",
         [
             ("matrix products alone", seconds(floor, repeat)),
-            ("skgeo", seconds(lambda: chain.record(X).root_jacobians(), repeat)),
+            ("skgeo", seconds(lambda: layers.record(X, root=True).root_jacobians(), repeat)),
             ("vmap(jacrev), layer by layer", seconds(layer_by_layer, 1)),
         ],
         "matrix products alone",
@@ -113,13 +112,13 @@ def from_input(repeat: int, samples: int = 16) -> None:
 def leading(repeat: int) -> None:
     """Products that the ten largest singular values take."""
     net, X = tanh_network(WIDTHS).double(), torch.randn(1, WIDTHS[0]).double()
-    chain = ChainMaps(layer_replica(net), X, LAYERS)
-    links = chain.record(X)
-    last = chain.layers[7]
-    jacobian = links.root_jacobians()[last.name]
+    layers = Layers(replica(net, parameters=None), X, LAYERS)
+    seen = layers.record(X, root=True)
+    last = layers.layers[7]
+    jacobian = seen.root_jacobians()[last.name]
     exact = torch.linalg.svdvals(jacobian)[:, :10]
-    operator = links.operator(last, chain.root)
-    shape = (1, last.dim, chain.root.dim)
+    operator = seen.operator(last, layers.root)
+    shape = (1, last.dim, layers.root.dim)
     print("\nTen leading singular values of a 512 x 784 product of eight tanh layers")
     for steps in (20, 30, 40, 45):
         found, _ = leading_singular_values(operator.push, operator.pull, shape, 10, n_steps=steps)

@@ -27,8 +27,9 @@ from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
-from skgeo.autodiff.operators import LayerMaps, layer_replica  # noqa: E402
-from skgeo.geometry.quotient import LayerPullback, pointwise_eigenvalues  # noqa: E402
+from skgeo.autodiff import Layers, replica  # noqa: E402
+from skgeo.geometry.quotient import LayerRows, pointwise_eigenvalues  # noqa: E402
+from skgeo.network.bound import bind  # noqa: E402
 
 WIDTHS = [784, *[512] * 8, 10]
 SAMPLES = 256
@@ -60,8 +61,11 @@ def tanh_network() -> nn.Sequential:
 def jacobians(repeat: int) -> None:
     net, X = tanh_network(), torch.randn(SAMPLES, WIDTHS[0])
     names = [str(2 * index + 1) for index in range(8)] + ["16"]
-    maps = LayerMaps(layer_replica(net), X, names)
+    layers = Layers(replica(net, parameters=None), X, names)
     weights = [m.weight.detach() for m in net if isinstance(m, nn.Linear)]
+
+    def with_finding() -> None:
+        Layers(replica(net, parameters=None), X, names).record(X).output_jacobians()
 
     def floor() -> None:
         rows = torch.eye(10).expand(SAMPLES, 10, 10).reshape(-1, 10).contiguous()
@@ -80,10 +84,10 @@ def jacobians(repeat: int) -> None:
         f"Jacobians layer -> output, 9 layers of 784-512x8-10, N={SAMPLES}, float32",
         [
             ("matrix products alone", seconds(floor, repeat)),
-            ("skgeo", seconds(lambda: maps.jacobians(X), repeat)),
+            ("skgeo", seconds(lambda: layers.record(X).output_jacobians(), repeat)),
             (
                 "skgeo, with finding the layers",
-                seconds(lambda: LayerMaps(layer_replica(net), X, names).jacobians(X), repeat),
+                seconds(with_finding, repeat),
             ),
             ("vmap(jacrev), layer by layer", seconds(by_layer, 1)),
         ],
@@ -94,8 +98,7 @@ def jacobians(repeat: int) -> None:
 def spectra(repeat: int, few: int = 2) -> None:
     net, X = tanh_network(), torch.randn(SAMPLES, WIDTHS[0])
     names = [str(2 * index + 1) for index in range(8)] + ["16"]
-    pullback = LayerPullback(net, X, likelihood="categorical", layers=names)
-    rows = pullback.rows(pullback.inputs(range(SAMPLES)))
+    rows = LayerRows(bind(net, X, likelihood="categorical", parameters=None), names).rows(X)
 
     def small() -> None:
         for block in rows.values():
@@ -138,11 +141,12 @@ def minilm(repeat: int) -> None:
     names = ["embeddings", *(f"encoder.layer.{index}" for index in range(6))]
 
     def measure() -> None:
-        pullback = LayerPullback(module, inputs, forward=pooled, layers=names, keep_integers=True)
-        for batch in pullback.batches():
-            rows = pullback.rows(pullback.inputs(batch))
+        network = bind(module, inputs, forward=pooled, parameters=None)
+        rows = LayerRows(network, names)
+        for batch in rows.batches():
+            found = rows.rows(network.inputs(batch))
             for name in names:
-                pointwise_eigenvalues(rows.pop(name))
+                pointwise_eigenvalues(found.pop(name))
 
     measure()
     print(f"\nMiniLM, pointwise spectra at {len(names)} layers of 384 pooled outputs, B=4, T=16")

@@ -6,6 +6,8 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 import pytest
 import torch
 
+from skgeo.autodiff.copytree import TreeCopy
+
 
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
@@ -14,3 +16,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture
+def copies(monkeypatch):
+    """Every copy of a module tree that was made."""
+    made = []
+    original = TreeCopy.__init__
+
+    def counted(self, *args, **kwargs):
+        made.append(self)
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(TreeCopy, "__init__", counted)
+    return made

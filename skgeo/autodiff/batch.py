@@ -14,16 +14,7 @@ Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 
 
 def tensors_of(inputs: Inputs) -> list[Tensor]:
-    """List the tensors of a batch, in their own order.
-
-    Parameters
-    ----------
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-
-    Returns
-    -------
-    list of Tensor
-    """
+    """The tensors of a batch, in their own order."""
     if isinstance(inputs, Tensor):
         return [inputs]
     values = list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
@@ -31,18 +22,7 @@ def tensors_of(inputs: Inputs) -> list[Tensor]:
 
 
 def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
-    """Apply a function to every tensor of a batch, keeping its form.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(tensor) -> tensor``.
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-
-    Returns
-    -------
-    same form as `inputs`
-    """
+    """Apply a function to every tensor of a batch, keeping its form."""
     if isinstance(inputs, Tensor):
         return function(inputs)
     if isinstance(inputs, dict):
@@ -54,21 +34,7 @@ def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
 
 
 def batch_size(inputs: Inputs) -> int:
-    """Count the samples of a batch: the length of its leading axis.
-
-    Parameters
-    ----------
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    SkgeoError
-        If there is no tensor, a tensor has no axis, or leading axes differ in length.
-    """
+    """Number of samples of a batch, the length that the leading axes share."""
     sizes = {tuple(tensor.shape[:1]) for tensor in tensors_of(inputs)}
     if len(sizes) != 1 or () in sizes:
         shapes = [tuple(tensor.shape) for tensor in tensors_of(inputs)]
@@ -81,30 +47,10 @@ def batch_size(inputs: Inputs) -> int:
 
 
 def take(inputs: Inputs, where: slice) -> Inputs:
-    """Take a slice of the samples of a batch.
-
-    Parameters
-    ----------
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-    where : slice
-
-    Returns
-    -------
-    same form as `inputs`
-    """
+    """A slice of the samples of a batch."""
     return map_inputs(lambda tensor: tensor[where], inputs)
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """A tensor without its graph, on which another may be recorded.
-
-    Parameters
-    ----------
-    tensor : Tensor
-        Copied only if it was made in inference mode.
-
-    Returns
-    -------
-    Tensor
-    """
+    """A tensor without its graph, copied only if it was made in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()

@@ -12,7 +12,7 @@ from skgeo.exceptions import SkgeoError
 
 __all__ = ["pull_back", "unit_cotangents"]
 
-# Gradients by the chosen tensors in one batched backward pass.
+# Gradients with respect to the chosen tensors in one batched backward pass.
 _CHUNK_BYTES = 2**26
 # More cotangents in one pass only fill memory: inner layers may be wider than the chosen ones.
 _TOGETHER = 64
@@ -61,10 +61,6 @@ def pull_back(
     ------
     SkgeoError
         If the graph refuses a backward pass.
-
-    Notes
-    -----
-    Costs `count` backward passes and memory for the result. One backward pass serves all tensors.
     """
     axes = [0] * len(tensors) if axes is None else list(axes)
     one = max(1, sum(t.numel() * t.element_size() for t in tensors))
@@ -81,7 +77,7 @@ def pull_back(
             return _chunks(output, tensors, cotangents, count, axes, None)
         except (RuntimeError, NotImplementedError) as error:
             raise SkgeoError(
-                f"the outputs cannot be differentiated by the layers: {error}"
+                f"The outputs cannot be differentiated with respect to the layers: {error}"
             ) from error
 
 
@@ -126,15 +122,6 @@ def _chunks(
 
 def unit_cotangents(output: Tensor) -> Callable[[slice], Tensor]:
     """Cotangents that pick single outputs, for rows of the Jacobian itself.
-
-    Parameters
-    ----------
-    output : Tensor of shape (b, ...)
-
-    Returns
-    -------
-    callable
-        As :func:`pull_back` takes it.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Repeated derivatives of a function of a batch, along one direction a sample each."""
+"""Repeated derivatives of a function of a batch, along one direction per sample each."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def push(
     -----
     With a cotangent :math:`c`, let :math:`s_1 = \langle J^T c, u_1 \rangle` and
     :math:`s_{k+1} = \langle \partial_x s_k, u_{k+1} \rangle`. Each is linear in :math:`c`, and its
-    derivative by :math:`c` is the k-th result: one more backward pass for each direction, and no
-    derivative by `x` beyond the order asked for. That matters, because kernels that keep
-    statistics treat them as constants in the derivatives of their second derivatives.
+    derivative with respect to :math:`c` is the k-th result: one more backward pass for each
+    direction, and no derivative with respect to `x` beyond the order asked for. That matters,
+    because kernels that keep statistics treat them as constants in the derivatives of their second
+    derivatives.
 
     Examples
     --------
@@ -80,8 +81,8 @@ class plain_normalisation(TorchFunctionMode):
     """Context in which layer and instance normalisation are computed from plain operations.
 
     The fused kernels keep mean and variance, which their second derivatives take for constants: a
-    third derivative, such as that of a curvature by the weights, is silently wrong. Of this thread
-    only. Running statistics are not updated.
+    third derivative, such as that of a curvature with respect to the weights, is silently wrong.
+    For this thread only. Running statistics are not updated.
     """
 
     def __torch_function__(

@@ -4,48 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.batch import Inputs
-from skgeo.autodiff.layers import leaves, named
-from skgeo.autodiff.outputs import first_tensor
-from skgeo.autodiff.recording import Layer
-from skgeo.autodiff.replica import Replica
+from skgeo.autodiff.layer import Layer
+from skgeo.autodiff.layer_names import leaves
+from skgeo.network.activation import Activation
+from skgeo.network.activation_reading import read_activation
 
-__all__ = ["ElementwiseLink", "ElementwiseModules", "elementwise_modules", "slopes"]
+__all__ = ["ElementwiseLink", "LinkParts", "link_parts", "slopes"]
 
-# Exact types: a subclass may compute anything.
-_ACTIVATIONS = {
-    nn.CELU,
-    nn.ELU,
-    nn.GELU,
-    nn.Hardshrink,
-    nn.Hardsigmoid,
-    nn.Hardswish,
-    nn.Hardtanh,
-    nn.LeakyReLU,
-    nn.LogSigmoid,
-    nn.Mish,
-    nn.PReLU,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.SELU,
-    nn.SiLU,
-    nn.Sigmoid,
-    nn.Softplus,
-    nn.Softshrink,
-    nn.Softsign,
-    nn.Tanh,
-    nn.Tanhshrink,
-    nn.Threshold,
-}
-# They hand on what they are given when nothing is trained.
-_NOTHING = {nn.Identity, nn.Dropout, nn.AlphaDropout}
-
-ElementwiseModules = tuple[nn.Linear | None, nn.Module | None]
+# The linear layer and the activation of a link, either of which may be missing.
+LinkParts = tuple[nn.Linear | None, Activation | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,81 +64,65 @@ class ElementwiseLink:
         return scaled if self.weight is None else scaled @ self.weight
 
 
-def elementwise_modules(
-    replica: Replica, inputs: Inputs, pairs: Sequence[tuple[Layer | None, Layer]]
-) -> dict[str, ElementwiseModules]:
+def link_parts(
+    module: nn.Module, ran: Sequence[str], pairs: Sequence[tuple[Layer, Layer]]
+) -> dict[str, LinkParts]:
     """Find the links between which only a linear layer and an activation run as modules.
 
-    Functions that are no modules are not seen: what is found is a guess, to be checked against
+    Functions that are not modules are not seen: what is found is a guess, to be checked against
     derivatives of the network.
 
     Parameters
     ----------
-    replica : Replica
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        A batch to run.
-    pairs : sequence of (Layer or None, Layer)
-        Source and target; None for the input.
+    module : torch.nn.Module
+    ran : sequence of str
+        The leaves and layers that ran, in the order in which they returned.
+    pairs : sequence of (Layer, Layer)
+        Source and target.
 
     Returns
     -------
-    dict of str to (Linear or None, Module or None)
+    dict of str to (Linear or None, Activation or None)
         By the name of the target; absent where anything else runs.
     """
-    own = leaves(replica.module)
-    tree = named(replica.module)
-    watched = own | {
-        layer.module: tree[layer.module]
-        for pair in pairs
-        for layer in pair
-        if layer is not None and layer.module in tree
-    }
-    ran: list[str] = []
-    with ExitStack() as stack, torch.no_grad():
-        for name, module in watched.items():
-
-            def after(_: nn.Module, __: object, result: object, name: str = name) -> None:
-                if first_tensor(result) is not None:
-                    ran.append(name)
-
-            stack.callback(module.register_forward_hook(after).remove)
-        replica(inputs)
+    own = leaves(module)
     found = {}
     for source, target in pairs:
-        start = 0 if source is None else _place(ran, source) + 1
-        stop = _place(ran, target) + 1
-        between = [watched[name] for name in ran[start:stop] if name in own]
-        modules = [module for module in between if type(module) not in _NOTHING]
-        if modules and len(modules) <= 2:
-            linear = modules[0] if type(modules[0]) is nn.Linear else None
-            rest = modules[1:] if linear is not None else modules
-            if len(rest) <= 1 and all(type(module) in _ACTIVATIONS for module in rest):
-                found[target.name] = (linear, rest[0] if rest else None)
+        start = _place(ran, source) + 1 if source.module else 0
+        between = ran[start : _place(ran, target) + 1]
+        parts = _parts([own[name] for name in between if name in own])
+        if parts is not None:
+            found[target.name] = parts
     return found
 
 
-def _place(ran: list[str], layer: Layer) -> int:
+def _parts(modules: Sequence[nn.Module]) -> LinkParts | None:
+    """A linear layer and an activation in a row, or one of them; None for anything else."""
+    linear: nn.Linear | None = None
+    activation: Activation | None = None
+    for module in modules:
+        read = read_activation(module)
+        if read is not None and read.is_identity:
+            continue
+        if read is not None and activation is None:
+            activation = read
+        elif type(module) is nn.Linear and linear is None and activation is None:
+            linear = module
+        else:
+            return None
+    return None if linear is None and activation is None else (linear, activation)
+
+
+def _place(ran: Sequence[str], layer: Layer) -> int:
     places = [place for place, name in enumerate(ran) if name == layer.module]
     return places[layer.number]
 
 
-def slopes(modules: ElementwiseModules, h: Tensor) -> Tensor | None:
-    """Derivatives of the activation at the representations before it.
-
-    Parameters
-    ----------
-    modules : (Linear or None, Module or None)
-    h : Tensor of shape (b, ...)
-        At the source of the link, in the shape it has there.
-
-    Returns
-    -------
-    Tensor of shape (b, m), or None without an activation
-    """
-    linear, activation = modules
+def slopes(parts: LinkParts, h: Tensor) -> Tensor | None:
+    """Derivatives (b, m) of the activation at h of shape (b, ...) at the source, or None."""
+    linear, activation = parts
     if activation is None:
         return None
-    with torch.enable_grad():
-        z = (h if linear is None else linear(h)).detach().requires_grad_(True)
-        (found,) = torch.autograd.grad(activation(z * 1).sum(), z)
-    return found.flatten(1)
+    with torch.no_grad():
+        z = h if linear is None else linear(h)
+    return activation.derivative(z).flatten(1)

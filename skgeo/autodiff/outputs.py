@@ -5,23 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
 from torch import Tensor
 
-__all__ = ["agreement_tolerance", "first_tensor", "with_first_tensor"]
+__all__ = ["first_tensor", "with_first_tensor"]
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """Find the first floating tensor of a layer's output.
-
-    Parameters
-    ----------
-    value : Tensor, tuple, list, dict or dataclass, nested or not
-
-    Returns
-    -------
-    Tensor or None
-    """
+    """The first floating tensor of what a layer returned, however it is nested."""
     if isinstance(value, Tensor):
         return value if value.is_floating_point() else None
     for _, item in _items(value):
@@ -32,19 +22,10 @@ def first_tensor(value: Any) -> Tensor | None:
 
 
 def with_first_tensor(value: Any, tensor: Tensor) -> Any:
-    """Put a tensor in the place of the first floating one.
+    """The same with another tensor in place of the first floating one.
 
-    Parameters
-    ----------
-    value : Tensor, tuple, list, dict or dataclass, nested or not
-        Something in which :func:`first_tensor` finds a tensor.
-    tensor : Tensor
-
-    Returns
-    -------
-    object
-        Of the type of `value`. Tuples and frozen dataclasses are rebuilt; what can be written to
-        is changed in place, so that subclasses (a ``ModelOutput``) keep all they hold.
+    Tuples and frozen dataclasses are rebuilt; what can be written to is changed in place, so that
+    subclasses (a ``ModelOutput``) keep all they hold.
     """
     if isinstance(value, Tensor):
         return tensor
@@ -72,23 +53,3 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
     if dataclasses.is_dataclass(value):
         return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     return []
-
-
-def agreement_tolerance(dtype: torch.dtype, scale: float) -> float:
-    """How far two computations of one number may be apart before they count as different.
-
-    Halfway between rounding and a real difference, on the scale of the largest number. Where
-    everything cancels, as in a product of matrices that is zero, that scale is rounding itself:
-    below ``eps^0.75`` nothing is held against a network.
-
-    Parameters
-    ----------
-    dtype : torch.dtype
-    scale : float
-
-    Returns
-    -------
-    float
-    """
-    eps = float(torch.finfo(dtype).eps)
-    return 4 * eps**0.5 * scale + eps**0.75

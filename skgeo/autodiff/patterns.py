@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,57 +11,36 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skgeo.autodiff.batch import Inputs, batch_size
-from skgeo.autodiff.layers import named
+from skgeo.autodiff.layer_names import named
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.switches import math_attention
 from skgeo.exceptions import SkgeoError
+from skgeo.network.activation_reading import activation_operation
 
 __all__ = ["activation_pattern"]
 
-Code = Callable[..., Tensor | None]
-
-
-def _sign(x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return x > 0
-
-
-def _sides(x: Tensor, low: Any = None, high: Any = None, *_: Any, **__: Any) -> Tensor:
-    code = torch.zeros(x.shape, dtype=torch.uint8, device=x.device)
-    if low is not None:
-        code += x > low
-    if high is not None:
-        code += x > high
-    return code
-
-
-def _elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, inner: float = 1.0) -> Tensor | None:
-    return None if alpha * inner == 1.0 else x > 0  # with equal slopes there is no kink
-
-
-# What torch calls the operations with kinks, whether a module, a function or a method starts them.
-_CODES: dict[str, Code] = {
-    "relu": _sign,
-    "leaky_relu": _sign,
-    "rrelu_with_noise": _sign,
-    "_prelu_kernel": _sign,
-    "abs": _sign,
-    "elu": _elu,
-    "clamp": _sides,
-    "clamp_min": lambda x, low: _sides(x, low),
-    "clamp_max": lambda x, high: _sides(x, None, high),
-    "threshold": lambda x, threshold, value: _sides(x, threshold),
-    "hardtanh": lambda x, low=-1.0, high=1.0: _sides(x, low, high),
-    "hardsigmoid": lambda x: _sides(x, -3.0, 3.0),
-    "hardswish": lambda x: _sides(x, -3.0, 3.0),
-    "hardshrink": lambda x, width=0.5: _sides(x, -width, width),
-    "softshrink": lambda x, width=0.5: _sides(x, -width, width),
-    "maximum": lambda x, other: x > other,
-    "minimum": lambda x, other: x > other,
-}
-# Operations that return, beside the largest value, where it was found.
+# Operations with a kink where two tensors meet.
+_MEETING = {"maximum", "minimum", "clamp", "clamp_min", "clamp_max"}
+# Operations that return where the largest value was found, besides the value.
 _WHERE = {"max", "min", "max_pool2d_with_indices", "max_pool3d_with_indices"} | {
     f"adaptive_max_pool{dimension}d" for dimension in (2, 3)
 }
+
+
+def _sides(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """Above how many kinks of an operation each entry is; whether, where it has one."""
+    x = args[0] if args else None
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return None
+    activation = activation_operation(name, args, kwargs)
+    places: list[Any] = []
+    if activation is not None:
+        places = list(activation.kinks)
+    elif name in _MEETING:
+        places = [place for place in (*args[1:], *kwargs.values()) if place is not None]
+    if len(places) < 2:
+        return x > places[0] if places else None
+    return torch.stack([x > place for place in places]).sum(0, dtype=torch.uint8)
 
 
 class _Watch(TorchDispatchMode):
@@ -77,9 +55,8 @@ class _Watch(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__.removesuffix("_")
-        code = None
-        if name in _CODES and isinstance(args[0], Tensor) and args[0].is_floating_point():
-            code = _CODES[name](*args, **kwargs)  # before an in-place operation overwrites it
+        # Before an operation in place overwrites what it reads.
+        code = _sides(name, args, kwargs)
         result = func(*args, **kwargs)
         if name in _WHERE and isinstance(result, (tuple, list)) and len(result) == 2:
             code = result[1]

@@ -1,4 +1,4 @@
-"""One stretch of a network as a function: from the input or a layer, to a layer or the outputs."""
+"""The map from the input or a layer to a layer or the outputs, restarted from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, plain, tensors_of
+from skgeo.autodiff.calls import after_each_call
 from skgeo.autodiff.cotangents import pull_back, unit_cotangents
-from skgeo.autodiff.layers import named
-from skgeo.autodiff.outputs import first_tensor, with_first_tensor
-from skgeo.autodiff.recording import Layer
+from skgeo.autodiff.layer import Layer
+from skgeo.autodiff.layer_names import named
+from skgeo.autodiff.outputs import with_first_tensor
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.switches import math_attention
 from skgeo.exceptions import SkgeoError
@@ -30,7 +31,7 @@ class Segment:
     Parameters
     ----------
     replica : Replica
-        As :func:`~skgeo.autodiff.operators.layer_replica` makes it.
+        With ``parameters=None``, or its parameters are on the graphs too.
     inputs : Tensor, dict of str to Tensor, or tuple of Tensor
         The batch that everything but the first floating tensor is taken from.
     layer : Layer or None
@@ -43,6 +44,8 @@ class Segment:
     ----------
     module : torch.nn.Module
         Of the replica.
+    shape : tuple of int
+        Of one sample at the start.
 
     Raises
     ------
@@ -58,11 +61,11 @@ class Segment:
     --------
     >>> import torch
     >>> from torch import nn
-    >>> from skgeo.autodiff.operators import LayerMaps, layer_replica
+    >>> from skgeo.autodiff import Layers, Segment, replica
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     >>> X = torch.ones(5, 3)
-    >>> maps = LayerMaps(layer_replica(net), X)
-    >>> segment = Segment(maps.replica, X, maps["0"])
+    >>> layers = Layers(replica(net, parameters=None), X)
+    >>> segment = Segment(layers.replica, X, layers["0"])
     >>> bool((segment(torch.zeros(5, 3)) == net[0].bias).all())
     True
     """
@@ -86,52 +89,27 @@ class Segment:
                 "The inputs are indices, and there is no direction to move an index in. Start at "
                 "a layer behind the embedding: source='...'."
             )
-        self._shape = tuple(floating[0].shape[1:]) if source is None else source.shape
+        self.shape = tuple(floating[0].shape[1:]) if source is None else source.shape
 
     @property
     def dim(self) -> int:
         """Number of coordinates that a sample has at the start."""
-        return torch.Size(self._shape).numel()
+        return torch.Size(self.shape).numel()
 
     def take(self, where: Tensor | slice) -> Segment:
-        """The same map for some samples, with repetitions if an index is repeated.
-
-        Parameters
-        ----------
-        where : slice or Tensor of int
-
-        Returns
-        -------
-        Segment
-        """
+        """The same map for some samples, with repetitions if an index is repeated."""
         chosen = map_inputs(lambda tensor: tensor[where], self._inputs)
         return Segment(self._replica, chosen, self._layer, self._source)
 
     def start(self) -> Tensor:
-        """Where the samples of the batch stand.
-
-        Returns
-        -------
-        Tensor of shape (b, n_0)
-            Without a graph.
-        """
+        """Where the samples of the batch are: (b, n_0), without a graph."""
         if self._source is None:
             x = next(t for t in tensors_of(self._inputs) if t.is_floating_point())
             return x.detach().reshape(len(x), -1)
         return self._run(None, self._source).detach()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Representations of the batch, started at other places.
-
-        Parameters
-        ----------
-        x : Tensor of shape (b, n_0)
-
-        Returns
-        -------
-        Tensor of shape (b, n_l)
-            On a graph from `x` if that requires a gradient.
-        """
+        """Representations (b, n_l) of the batch started at x of shape (b, n_0), on its graph."""
         size = batch_size(self._inputs)
         if tuple(x.shape) != (size, self.dim):
             raise SkgeoError(
@@ -140,19 +118,8 @@ class Segment:
         return self._run(x, self._layer)
 
     def jacobian(self, x: Tensor) -> Tensor:
-        """Jacobians by the place of the start, sample by sample.
+        """Jacobian of each sample at x of shape (b, n_0): (b, n_l, n_0), without a graph.
 
-        Parameters
-        ----------
-        x : Tensor of shape (b, n_0)
-
-        Returns
-        -------
-        Tensor of shape (b, n_l, n_0)
-            Without a graph.
-
-        Notes
-        -----
         One backward pass for each of the ``n_l`` rows, several of them together.
         """
         x = x.detach().clone().requires_grad_(True)
@@ -165,40 +132,33 @@ class Segment:
 
     def _run(self, x: Tensor | None, layer: Layer | None) -> Tensor:
         found: list[Tensor] = []
-        put_in = x is None or self._source is None
-        calls = {"source": 0, "layer": 0}
+        source = None if x is None else self._source
+        put_in = source is None
 
-        def replace(_: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
+        def replace(number: int, args: Any, result: Any, tensor: Tensor) -> Any:
             nonlocal put_in
-            kept = first_tensor(result)
-            if kept is None or self._source is None or x is None:
-                return result
-            calls["source"] += 1
-            if calls["source"] != self._source.number + 1:
+            assert source is not None
+            assert x is not None
+            if number != source.number:
                 return result
             put_in = True
-            new = x.reshape(len(x), *self._source.shape).movedim(0, self._source.axis)
-            return with_first_tensor(result, new.to(kept.dtype) * 1)
+            new = x.reshape(len(x), *source.shape).movedim(0, source.axis)
+            return with_first_tensor(result, new.to(tensor.dtype) * 1)
 
-        def keep(_: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
-            kept = first_tensor(result)
-            if kept is None or layer is None:
-                return result
-            calls["layer"] += 1
-            if calls["layer"] != layer.number + 1:
-                return result
-            found.append(kept.movedim(layer.axis, 0) * 1)
-            raise _Reached
+        def keep(number: int, args: Any, result: Any, tensor: Tensor) -> Any:
+            assert layer is not None
+            if number == layer.number:
+                found.append(tensor.movedim(layer.axis, 0) * 1)
+                raise _Reached
+            return result
 
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(math_attention())
-            if self._source is not None:
-                module = self._modules[self._source.module]
-                stack.callback(module.register_forward_hook(replace).remove)
+            if source is not None:
+                after_each_call(self._modules[source.module], replace, stack)
             if layer is not None:
-                module = self._modules[layer.module]
-                stack.callback(module.register_forward_hook(keep).remove)
+                after_each_call(self._modules[layer.module], keep, stack)
             try:
                 output = self._replica(self._fed(x))
             except _Reached:
@@ -207,8 +167,8 @@ class Segment:
                 if layer is None:
                     found.append(output)
         if not found or not put_in:
-            where = layer if not found else self._source
-            name = "output" if where is None else where.name
+            missing = layer if not found else source
+            name = "output" if missing is None else missing.name
             raise SkgeoError(
                 f"Layer call {name!r} did not happen on the way. It must come in every batch, and "
                 "the source before the layer."

@@ -11,7 +11,6 @@ import pandas as pd
 from skgeo.base import GeometryEstimator
 from skgeo.estimators.depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.exceptions import collect_warnings, warn
-from skgeo.geometry.chain.network import ChainNetwork
 from skgeo.geometry.chain.profile import ChainProfile, LayerStretches, measure_chain
 from skgeo.geometry.chain.summaries import QUANTITIES
 from skgeo.network.bound import BoundNetwork
@@ -67,7 +66,7 @@ class JacobianChainProfiler(GeometryEstimator):
         Whether to refuse layers that are not cuts when ``chain`` is "input" or "output", for which
         a product over them is not the network's. Otherwise they are NaN, with a warning.
     batch_size : int, default=None
-        Samples a forward pass; by default what 128 MiB hold. The answer does not depend on it.
+        Samples per forward pass; by default what 128 MiB hold. The answer does not depend on it.
     device : str, default=None
         "cpu", "cuda" or "cuda:i"; by default where the module is.
     memory : str or joblib.Memory, default=None
@@ -198,27 +197,18 @@ class JacobianChainProfiler(GeometryEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _profile(self, network: BoundNetwork, layers: Sequence[str] | None) -> ChainProfile:
-        chain = ChainNetwork(
-            network.model.module,
-            network.samples,
-            forward=network.model.forward,
-            layers=layers,
-            keep_integers=network.model.keep_integers,
-            batch_size=self.batch_size,
-            device=self.device,
-        )
+    def _profile(self, network: BoundNetwork) -> ChainProfile:
         return measure_chain(
-            chain,
+            network,
+            self.layers,
             chain=self.chain,
             n_singular_values=self.n_singular_values,
             tol=self.tol,
             strict=self.strict,
-            progress=network.progress,
         )
 
     def _measure(self, network: BoundNetwork) -> None:
-        profile = self._profile(network, self.layers)
+        profile = self._profile(network)
         self.layer_names_ = [found.layer.name for found in profile.layers]
         self.profile_ = pd.DataFrame([_row(found) for found in profile.layers])
         self.singular_values_ = {
@@ -229,7 +219,7 @@ class JacobianChainProfiler(GeometryEstimator):
     def _features(self, network: BoundNetwork) -> np.ndarray:
         # What is undefined was said at fit.
         with collect_warnings():
-            profile = self._profile(network, self.layers)
+            profile = self._profile(network)
         columns = [getattr(found, name) for found in profile.layers for name in QUANTITIES]
         return np.stack([column.numpy() for column in columns], axis=1)
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.geometry import fiber
-from skgeo.geometry.fiber.module import linear_network_of
+from skgeo.geometry.fiber.module import read_linear_network
 from skgeo.geometry.fiber.tangent import Space
 from skgeo.geometry.learning import linear_network_coefficient
 from skgeo.network.bound import BoundNetwork
@@ -187,7 +187,7 @@ class LinearFiberStratifier(GeometryEstimator):
         self.verbose = verbose
 
     def _measure(self, bound: BoundNetwork) -> None:
-        network = linear_network_of(bound.model.module, forward=bound.model.forward)
+        network = read_linear_network(bound)
         self._network = network
         self.layer_ = self._chosen_layer(len(network.weights))
         # Original weights, so that "auto" is the tolerance of their dtype.

@@ -14,7 +14,7 @@ from skgeo.estimators.depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.geometry.quotient.coordinates import null_projection, quotient_fidelity
 from skgeo.geometry.quotient.jumps import segment_jumps
-from skgeo.geometry.quotient.pullback import LayerPullback
+from skgeo.geometry.quotient.rows import LayerRows
 from skgeo.geometry.quotient.spectra import LayerSpectrum, measure_layers
 from skgeo.linalg.threads import single_blas_thread
 from skgeo.network.bound import BoundNetwork
@@ -67,7 +67,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         Coordinates to keep; None for as many as the common rank, 0 for none, which spares the
         eigenvectors. Does not enter a pair's features.
     batch_size : int, default=None
-        Samples a forward pass; by default what 64 MiB of rows hold. The answer does not depend
+        Samples per forward pass; by default what 128 MiB of rows hold. The answer does not depend
         on it.
     device : str, default=None
         "cpu", "cuda" or "cuda:i"; by default where the module is.
@@ -194,39 +194,15 @@ class LayerQuotientEstimator(GeometryEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _pullback(
-        self,
-        network: BoundNetwork,
-        likelihood: str | Likelihood,
-        layers: Sequence[str] | None,
-    ) -> LayerPullback:
-        return LayerPullback(
-            network.model.module,
-            network.samples,
-            forward=network.model.forward,
-            likelihood=likelihood,
-            said=network.model.likelihood,
-            layers=layers,
-            keep_integers=network.model.keep_integers,
-            batch_size=self.batch_size,
-            device=self.device,
-        )
-
     def _measure(self, network: BoundNetwork) -> None:
         wanted = self._n_components()
-        pullback = self._pullback(network, self.likelihood, self.layers)
-        self.layer_ = pullback.default_layer() if self.layer is None else self.layer
-        dim = pullback.maps[self.layer_].dim
-        spectra = measure_layers(
-            pullback,
-            tol=self.tol,
-            layer=self.layer_,
-            n_directions=wanted,
-            progress=network.progress,
-        )
-        self._names = pullback.names
-        self._likelihood = pullback.likelihood
-        self.likelihood_ = pullback.likelihood.name
+        rows = LayerRows(network, self.layers)
+        self.layer_ = rows.default_layer() if self.layer is None else self.layer
+        dim = rows.layers[self.layer_].dim
+        spectra = measure_layers(rows, tol=self.tol, layer=self.layer_, n_directions=wanted)
+        self._names = rows.names
+        self._likelihood = network.likelihood
+        self.likelihood_ = network.likelihood.name
         self.layers_ = pd.DataFrame([_row(spectrum) for spectrum in spectra])
         self.eigenvalues_ = {s.layer.name: s.eigenvalues.numpy() for s in spectra}
         self.mean_eigenvalues_ = {s.layer.name: s.mean_eigenvalues.numpy() for s in spectra}
@@ -241,11 +217,11 @@ class LayerQuotientEstimator(GeometryEstimator):
         self.mean_ = np.full(dim, np.nan)
         self.quotient_fidelity_ = float("nan")
         if chosen.directions is not None:
-            center = pullback.representations(self.layer_).mean(0).cpu()
+            center = rows.representations(self.layer_).mean(0).cpu()
             self.components_ = chosen.directions.numpy()
             self.mean_ = center.numpy()
             self.quotient_fidelity_ = quotient_fidelity(
-                pullback, self.layer_, center, chosen.directions
+                rows, self.layer_, center, chosen.directions
             )
 
     def _n_components(self) -> int | None:
@@ -269,8 +245,8 @@ class LayerQuotientEstimator(GeometryEstimator):
 
     def _features(self, network: BoundNetwork) -> np.ndarray:
         components = self._kept("transform")
-        pullback = self._pullback(network, self._likelihood, [self.layer_])
-        representations = pullback.representations(self.layer_).cpu().numpy()
+        rows = LayerRows(network, [self.layer_])
+        representations = rows.representations(self.layer_).cpu().numpy()
         return (representations - self.mean_) @ components.T
 
     def _feature_names(self) -> list[str]:
@@ -374,9 +350,9 @@ class LayerQuotientEstimator(GeometryEstimator):
                 "layers=[...] and fit again."
             )
         with single_blas_thread():
-            pullback = self._pullback(self._fitted_network(X), self._likelihood, [layer])
+            rows = LayerRows(self._fitted_network(X), [layer])
             vectors = None if v is None else torch.as_tensor(np.asarray(v, dtype=np.float64))
-            return null_projection(pullback, layer, vectors, tol=self.tol).numpy()
+            return null_projection(rows, layer, vectors, tol=self.tol).numpy()
 
     def rank_jumps(self, x0: Any, x1: Any) -> pd.DataFrame:
         """Places on the segment between two inputs where a pattern or a rank changes.
@@ -399,9 +375,8 @@ class LayerQuotientEstimator(GeometryEstimator):
         """
         self._check_measured()
         with single_blas_thread():
-            network = self._fitted_network(_stacked(x0, x1))
-            pullback = self._pullback(network, self._likelihood, list(self._names))
-            jumps = segment_jumps(pullback, tol=self.tol)
+            rows = LayerRows(self._fitted_network(_stacked(x0, x1)), self._names)
+            jumps = segment_jumps(rows, tol=self.tol)
         columns = ["t", "layer", "what", "before", "after"]
         return pd.DataFrame([vars(jump) for jump in jumps], columns=columns)
 

@@ -195,4 +195,8 @@ def activation_operation(
     -------
     Activation or None
     """
+    if name == "_prelu_kernel":
+        return activation("prelu", weight=tuple(args[1].detach().double().flatten().tolist()))
+    if name == "rrelu_with_noise":
+        return _rrelu_call((args[0], *args[2:]), kwargs)
     return _read(*_OPERATIONS[name], args, kwargs) if name in _OPERATIONS else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -63,15 +64,35 @@ def _clamp(x: Tensor, min: float, max: float) -> Tensor:
     return torch.clamp(x, min, max)
 
 
-def _minimum(function: Callable[[Tensor], Tensor], low: float, high: float) -> float:
-    """Where a smooth function has its only minimum between two places."""
+# Derivatives of the functions that fall before they rise, in plain numbers: what is known of an
+# activation may be asked for inside an operation of torch, where autograd records nothing.
 
-    def slope(at: float) -> float:
-        x = torch.tensor(at, dtype=torch.float64, requires_grad=True)
-        return float(torch.autograd.grad(function(x), x)[0])
 
-    with torch.enable_grad():
-        return float(brentq(slope, low, high, xtol=1e-15))
+def _silu_slope(x: float) -> float:
+    s = 1.0 / (1.0 + math.exp(-x))
+    return s * (1.0 + x * (1.0 - s))
+
+
+def _mish_slope(x: float) -> float:
+    t = math.tanh(math.log1p(math.exp(x)))
+    return t + x * (1.0 - t * t) / (1.0 + math.exp(-x))
+
+
+def _gelu_slope(x: float) -> float:
+    density = math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return 0.5 * (1.0 + math.erf(x / math.sqrt(2.0))) + x * density
+
+
+def _gelu_tanh_slope(x: float) -> float:
+    root = math.sqrt(2 / math.pi)
+    t = math.tanh(root * (x + 0.044715 * x**3))
+    return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * root * (1.0 + 3 * 0.044715 * x * x)
+
+
+@cache
+def _minimum(slope: Callable[[float], float]) -> float:
+    """Where a function of this derivative has its only minimum."""
+    return float(brentq(slope, -3.0, -0.1, xtol=1e-15))
 
 
 def elu_coefficients(name: str, options: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -148,7 +169,7 @@ def _elu_facts(name: str) -> Callable[..., Facts]:
 
 
 def _gelu_facts(approximate: str) -> Facts:
-    least = _minimum(lambda x: F.gelu(x, approximate=approximate), -2.0, -0.1)
+    least = _minimum(_gelu_tanh_slope if approximate == "tanh" else _gelu_slope)
     return Facts((0.0, _INF), turns=(least,), falls=True)
 
 
@@ -212,10 +233,10 @@ KINDS: dict[str, Kind] = {
     "celu": Kind(F.celu, _elu_facts("celu"), {"alpha": 1.0}),
     "gelu": Kind(F.gelu, _gelu_facts, {"approximate": "none"}),
     "silu": Kind(
-        F.silu, lambda: Facts((0.0, _INF), turns=(_minimum(F.silu, -3.0, -0.5),), falls=True), {}
+        F.silu, lambda: Facts((0.0, _INF), turns=(_minimum(_silu_slope),), falls=True), {}
     ),
     "mish": Kind(
-        F.mish, lambda: Facts((0.0, _INF), turns=(_minimum(F.mish, -3.0, -0.5),), falls=True), {}
+        F.mish, lambda: Facts((0.0, _INF), turns=(_minimum(_mish_slope),), falls=True), {}
     ),
     "softplus": Kind(F.softplus, _softplus_facts, {"beta": 1.0, "threshold": 20.0}),
     "logsigmoid": Kind(F.logsigmoid, lambda: Facts((-_INF, 0.0)), {}),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skgeo.autodiff.finite import check_outputs
 from skgeo.autodiff.outputs import first_tensor
 from skgeo.autodiff.replica import Replica, replica
 from skgeo.data import Inputs, Samples, cast_inputs
@@ -23,7 +24,7 @@ from skgeo.network.ranges import Ranges, measure_ranges
 from skgeo.network.running import batch_ranges, check_batch_size, running
 from skgeo.network.stack import Stack, stack_of
 
-__all__ = ["BoundNetwork", "FirstRun", "bind", "check_outputs"]
+__all__ = ["BoundNetwork", "FirstRun", "bind"]
 
 # What one batch may take, unless the user says how many samples it has.
 _BATCH_BYTES = 2**27
@@ -148,15 +149,24 @@ class BoundNetwork:
         kinds = {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
         if self._dtype == torch.float64 or (self._dtype is None and kinds <= {torch.float64}):
             return self
+        return self._again(self._samples, torch.float64)
+
+    def on(self, X: Any) -> BoundNetwork:
+        """The same network, on the same replica, with other data."""
+        found = self._again(self.model.read(X, None), self._dtype)
+        found.replica = self.replica
+        return found
+
+    def _again(self, samples: Samples | None, dtype: torch.dtype | None) -> BoundNetwork:
         return BoundNetwork(
             self.model,
-            self._samples,
+            samples,
             likelihood=self._likelihood,
             parameters=self._parameters,
             batch_size=self.batch_size,
             device=self._device,
             memory_budget=self._memory_budget,
-            dtype=torch.float64,
+            dtype=dtype,
             progress=self.progress,
         )
 
@@ -211,11 +221,14 @@ class BoundNetwork:
         """Bytes to stay within."""
         return usable_memory(self._memory_budget, self.device)
 
+    @property
+    def batch_bytes(self) -> int:
+        """What one batch may take, where the user does not say how many samples it has."""
+        return min(self.budget // 4, _BATCH_BYTES)
+
     def affordable(self, sample_bytes: float) -> int:
         """Samples in a batch of which each takes so many bytes, at least one."""
-        room = self.budget // 4
-        if self.batch_size is None:
-            room = min(room, _BATCH_BYTES)
+        room = self.batch_bytes if self.batch_size is None else self.budget // 4
         size = max(1, int(room // max(sample_bytes, 1)))
         return min(size, self.batch_size or self.n_samples, self.n_samples)
 
@@ -296,7 +309,7 @@ class BoundNetwork:
             for batch in self.batches(8 * self.first_run.n_activations):
                 parts.append(self.sized(self.replica(self.inputs(batch))))
         outputs = torch.cat(parts)
-        check_outputs(outputs, 0)
+        check_outputs(outputs)
         return outputs
 
 
@@ -333,14 +346,3 @@ def bind(
         found = resolve_model(model, X, y, refit=False)
     samples = None if X is None else found.read(X, y)
     return BoundNetwork(found, samples, **options)
-
-
-def check_outputs(outputs: Tensor, start: int) -> None:
-    """Refuse outputs that are not finite; `start` numbers the first sample."""
-    bad = ~torch.isfinite(outputs.detach())
-    if bool(bad.any()):
-        first = start + int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
-        raise SkgeoError(
-            f"The model's outputs for sample {first} are NaN or infinite, so no metric is defined "
-            "there. Look for exploding weights, or inputs outside the model's range."
-        )

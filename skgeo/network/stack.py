@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,8 @@ class Stack:
         unit. 1 but for a convolution that is flattened into a linear layer.
     dtype : torch.dtype
         Of the module's parameters.
+    final : Activation
+        After the last layer; the identity unless the reader was told that there may be one.
     """
 
     weights: tuple[Tensor, ...]
@@ -54,6 +56,7 @@ class Stack:
     spreads: tuple[int, ...]
     dtype: torch.dtype
     module: nn.Module = field(repr=False)
+    final: Activation = IDENTITY
 
     @property
     def depth(self) -> int:
@@ -115,6 +118,12 @@ class Stack:
             If the shapes do not fit each other.
         """
         self._check(weights, biases)
+        for index, each in enumerate(self.activations):
+            if each.per_unit and len(weights[index]) != len(self.weights[index]):
+                raise SkgeoError(
+                    f"Hidden layer {index} has {each}, with a slope of its own for each unit, so "
+                    f"its width of {len(self.weights[index])} cannot change."
+                )
         copy = TreeCopy(self.module)
         modes = {name: m.training for name, m in unwrap(self.module).named_modules()}
         for name, part in copy.root.named_modules():
@@ -200,8 +209,13 @@ def read_stack(
     return stack_of(read_flow(module, forward=forward), module, convolutions=convolutions)
 
 
-def stack_of(flow: Flow, module: nn.Module, *, convolutions: bool = False) -> Stack:
-    """The plain chain that a data flow is, to be rebuilt from the user's module."""
+def stack_of(
+    flow: Flow, module: nn.Module, *, convolutions: bool = False, final: bool = False
+) -> Stack:
+    """The plain chain that a data flow is, to be rebuilt from the user's module.
+
+    With `final` it may end in an activation.
+    """
     allowed = ("linear", "conv") if convolutions else ("linear",)
     layers: list[FlowNode] = []
     activations: list[Activation] = []
@@ -220,12 +234,15 @@ def stack_of(flow: Flow, module: nn.Module, *, convolutions: bool = False) -> St
             raise _no_chain(flow, node)
     if not layers:
         raise SkgeoError(f"{type(flow.root).__name__} has no affine layer, so it is no chain.")
+    last = IDENTITY
+    if final and len(activations) == len(layers):
+        last = activations.pop()
     if len(activations) == len(layers):
         raise SkgeoError(
             f"{type(flow.root).__name__} ends in an activation, {activations[-1]}; expected a "
             "chain that ends in an affine layer. Leave the activation to the likelihood."
         )
-    return _as_stack(flow, module, layers, activations, flattened)
+    return replace(_as_stack(flow, module, layers, activations, flattened), final=last)
 
 
 def _chain(flow: Flow) -> list[FlowNode]:
@@ -322,7 +339,8 @@ def _settings(layer: Any) -> tuple[Any, ...]:
     else:
         padding = tuple((each, each) for each in layer.padding)
     mode = layer.padding_mode if any(map(any, padding)) else "zeros"
-    return tuple(layer.stride), padding, mode, tuple(layer.dilation)
+    pairs = zip(layer.dilation, layer.kernel_size, strict=True)
+    return tuple(layer.stride), padding, mode, tuple(d if k > 1 else 1 for d, k in pairs)
 
 
 def _parameter(values: Tensor, like: Tensor, requires_grad: bool) -> nn.Parameter:

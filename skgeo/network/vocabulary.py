@@ -115,12 +115,9 @@ def describe_module(module: nn.Module) -> Step:
         Of kind ``"other"`` where nothing is known of it.
     """
     base = torch_base(module)
-    if (
-        base is None
-        or is_parametrized(module)
-        or module._forward_hooks
-        or module._forward_pre_hooks
-    ):
+    if module._forward_hooks or module._forward_pre_hooks:
+        return Step("other", f"{type(module).__name__} with hooks")
+    if base is None or is_parametrized(module):
         return Step("other", type(module).__name__)
     found = read_activation(module)
     if found is not None:

@@ -4,9 +4,8 @@ from torch import nn
 
 from cases import BY_NAME, CASES
 from nets import mlp, normal
+from skgeo.autodiff import Segment, replica
 from skgeo.autodiff.directional import plain_normalisation, push
-from skgeo.autodiff.operators import layer_replica
-from skgeo.autodiff.segment import Segment
 from skgeo.autodiff.switches import math_attention, no_fast_path
 from skgeo.geometry.chain.segments import DataSegment
 
@@ -15,7 +14,9 @@ FLOATING = [case for case in CASES if case.name not in ("embedding", "embedding_
 
 @pytest.mark.parametrize("case", FLOATING, ids=lambda case: case.name)
 def test_second_derivatives_against_differences(case):
-    segment = Segment(layer_replica(case.module(), forward=case.forward), case.inputs(), None)
+    segment = Segment(
+        replica(case.module(), forward=case.forward, parameters=None), case.inputs(), None
+    )
     x = segment.start()
     u, v = normal(2, *x.shape)
     found = push(segment, x, u, v)

@@ -5,9 +5,8 @@ from torch import nn
 from cases import BY_NAME, CASES
 from oracles import assert_untouched
 from skgeo import SkgeoError
+from skgeo.autodiff import Layers, Segment, replica
 from skgeo.autodiff.directional import push
-from skgeo.autodiff.operators import LayerMaps, layer_replica
-from skgeo.autodiff.segment import Segment
 from tails import run_from
 
 INDICES = {"embedding", "embedding_tied", "dict"}
@@ -16,13 +15,13 @@ INDICES = {"embedding", "embedding_tied", "dict"}
 def segments(case):
     """The map to every layer of a case, from the input or from the embedding."""
     module, inputs = case.module(), case.inputs()
-    maps = LayerMaps(layer_replica(module, forward=case.forward), inputs)
-    source = maps.layers[0] if case.name in INDICES else None
-    for layer in maps.layers[source is not None :]:
+    layers = Layers(replica(module, forward=case.forward, parameters=None), inputs)
+    source = layers.layers[0] if case.name in INDICES else None
+    for layer in layers.layers[source is not None :]:
         if source is None or source.is_cut:
-            yield module, inputs, layer, Segment(maps.replica, inputs, layer, source)
+            yield module, inputs, layer, Segment(layers.replica, inputs, layer, source)
     if source is None:
-        yield module, inputs, None, Segment(maps.replica, inputs, None)
+        yield module, inputs, None, Segment(layers.replica, inputs, None)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -41,11 +40,11 @@ def test_values_at_every_kind_of_layer(case):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_finite_and_small_moves_from_every_kind_of_layer_to_the_outputs(case):
     module, inputs = case.module(), case.inputs()
-    maps = LayerMaps(layer_replica(module, forward=case.forward), inputs)
-    outputs, jacobians = maps.jacobians(inputs)
-    representations = maps.record(inputs).representations()
-    for layer in maps.layers:  # those that are no cuts as well
-        segment, h = Segment(maps.replica, inputs, None, layer), representations[layer.name]
+    layers = Layers(replica(module, forward=case.forward, parameters=None), inputs)
+    seen = layers.record(inputs)
+    outputs, jacobians = seen.output.detach(), seen.output_jacobians()
+    for layer in layers.layers:  # those that are not cuts as well
+        segment, h = Segment(layers.replica, inputs, None, layer), seen.representation(layer)
         assert torch.equal(segment(h), outputs.flatten(1))
         direction = torch.randn(h.shape, generator=torch.Generator().manual_seed(0)).to(h)
         moved = (h + direction).reshape(len(outputs), *layer.shape)
@@ -59,9 +58,9 @@ def test_finite_and_small_moves_from_every_kind_of_layer_to_the_outputs(case):
 
 def test_segments_are_differentiable():
     case = BY_NAME["transformer"]
-    maps = LayerMaps(layer_replica(case.module()), case.inputs())
-    segment = Segment(maps.replica, case.inputs(), None, maps["0"])
-    h = maps.record(case.inputs()).representations()["0"].requires_grad_()
+    layers = Layers(replica(case.module(), parameters=None), case.inputs())
+    segment = Segment(layers.replica, case.inputs(), None, layers["0"])
+    h = layers.record(case.inputs()).representation(layers["0"]).requires_grad_()
     assert torch.autograd.gradcheck(lambda h: segment(h), (h,))
 
 
@@ -79,8 +78,8 @@ def test_jacobians_against_differences(case):
 
 def test_some_samples_and_repeated_ones():
     case = BY_NAME["mlp"]
-    maps = LayerMaps(layer_replica(case.module()), case.inputs())
-    segment = Segment(maps.replica, case.inputs(), maps.layers[1])
+    layers = Layers(replica(case.module(), parameters=None), case.inputs())
+    segment = Segment(layers.replica, case.inputs(), layers.layers[1])
     x = segment.start()
     torch.testing.assert_close(segment.take(slice(1, 3))(x[1:3]), segment(x)[1:3])
     index = torch.tensor([4, 0, 0])
@@ -93,20 +92,20 @@ def test_later_layers_do_not_run():
             raise AssertionError("ran")
 
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Identity())
-    maps = LayerMaps(layer_replica(net), torch.ones(2, 3))
-    maps.replica.module[2] = Refuses()
-    segment = Segment(maps.replica, torch.ones(2, 3), maps["1"])
+    layers = Layers(replica(net, parameters=None), torch.ones(2, 3))
+    layers.replica.module[2] = Refuses()
+    segment = Segment(layers.replica, torch.ones(2, 3), layers["1"])
     assert torch.equal(segment(torch.ones(2, 3)), net[:2](torch.ones(2, 3)).detach())
 
 
 def test_places_that_cannot_be_started_from():
     case = BY_NAME["embedding"]
-    maps = LayerMaps(layer_replica(case.module()), case.inputs())
+    layers = Layers(replica(case.module(), parameters=None), case.inputs())
     with pytest.raises(SkgeoError, match="behind the embedding"):
-        Segment(maps.replica, case.inputs(), None)
-    segment = Segment(maps.replica, case.inputs(), maps["0"], maps["2"])
+        Segment(layers.replica, case.inputs(), None)
+    segment = Segment(layers.replica, case.inputs(), layers["0"], layers["2"])
     with pytest.raises(SkgeoError, match="the source before the layer"):
         segment(torch.zeros(5, 3).double())
     mlp = BY_NAME["mlp"]
     with pytest.raises(SkgeoError, match=r"\(5, 3\); this batch starts from \(5, 4\)"):
-        Segment(layer_replica(mlp.module()), mlp.inputs(), None)(torch.zeros(5, 3))
+        Segment(replica(mlp.module(), parameters=None), mlp.inputs(), None)(torch.zeros(5, 3))

@@ -49,6 +49,14 @@ class Root(nn.Module):
         return x.abs().sqrt()
 
 
+@pytest.mark.parametrize("chain", ["layer", "input", "output"])
+def test_a_fit_copies_the_module_once(copies, chain):
+    profiler = JacobianChainProfiler(mlp(4, 5, 5, 3), chain=chain).fit(normal(6, 4))
+    assert len(copies) == 1
+    profiler.transform(normal(2, 4))
+    assert len(copies) == 2
+
+
 class ChainLaws(PairLaws):
     chain = "input"
 

@@ -55,6 +55,15 @@ class LockedLayers(nn.Module):
         return self.last(self.first(x).tanh())
 
 
+@pytest.mark.parametrize("options", [{}, {"n_components": 0}, {"layers": ["0", "1"]}])
+def test_a_fit_copies_the_module_once(copies, options):
+    quotient = LayerQuotientEstimator(mlp(4, 5, 3), likelihood="categorical", **options)
+    quotient.fit(normal(20, 4))
+    assert len(copies) == 1
+    quotient.null_projector("1", normal(3, 4))
+    assert len(copies) == 2
+
+
 class TestLayerQuotientLaws(PairLaws):
     @pytest.fixture(autouse=True)
     def _locked(self, monkeypatch):

@@ -188,3 +188,52 @@ def test_what_a_convolution_does_beside_its_weights(options, padding):
     assert first == ((1, 1), padding, "zeros", dilation)
     assert last == ((2, 2), ((0, 0), (0, 0)), "zeros", (1, 1))
     assert read_stack(nn.Linear(2, 2)).settings == ((),)
+
+
+class Clamped(nn.Module):
+    """Options in calls, and a slope that is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.bent = mlp(2, 4, 4, 3, 2)[::2], nn.PReLU().double()
+
+    def forward(self, x):
+        x = torch.nn.functional.hardtanh(self.body[0](x), -6, 6)
+        x = self.bent(self.body[1](x)).clamp(min=-float("inf"))
+        return self.body[3](self.body[2](x).clamp(max=0.5))
+
+
+def test_options_are_read_and_the_chain_computes_what_the_module_does():
+    module = Clamped()
+    stack = read_stack(module)
+    assert stack.activations == (
+        activation("hardtanh", min_val=-6, max_val=6),
+        activation("leaky_relu", negative_slope=0.25),
+        activation("clamp", max=0.5),
+    )
+    X = 9 * normal(20, 2)
+    torch.testing.assert_close(stack.outputs(X), module(X).detach())
+    arguments = list(stack.arguments(X))
+    assert [z.shape[1] for z in arguments] == [4, 4, 3, 2]
+    torch.testing.assert_close(arguments[0], module.body[0](X).detach())
+    assert stack.rebuild(stack.weights, stack.biases).bent.weight.requires_grad
+
+
+def test_networks_without_hidden_units():
+    stack = read_stack(mlp(2, 3, 3, 1))
+    none = stack.rebuild(
+        [torch.zeros(0, 2), torch.zeros(3, 0), stack.weights[2]],
+        [torch.zeros(0), *stack.biases[1:]],
+    )
+    found = read_stack(none)
+    assert (found.widths, found.spreads) == ((2, 0, 3, 1), (1, 1))
+    X = normal(4, 2)
+    torch.testing.assert_close(found.outputs(X), none(X).detach())
+
+
+def test_a_slope_for_each_unit_keeps_the_width():
+    stack = read_stack(nn.Sequential(nn.Linear(2, 3), nn.PReLU(3), nn.Linear(3, 1)))
+    with pytest.raises(SkgeoError, match="slope of its own"):
+        stack.rebuild(
+            [stack.weights[0][:2], stack.weights[1][:, :2]], [stack.biases[0][:2], stack.biases[1]]
+        )

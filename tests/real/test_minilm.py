@@ -6,7 +6,7 @@ import torch
 
 from oracles import assert_untouched, spectrum
 from skgeo import WrappedModel
-from skgeo.autodiff.operators import LayerMaps, layer_replica
+from skgeo.autodiff import Layers, replica
 from skgeo.estimators.quotient import LayerQuotientEstimator
 from tails import dense_tail_jacobian
 
@@ -20,20 +20,22 @@ LAYERS = [f"encoder.layer.{i}" for i in range(6)]
 
 def test_the_chain_is_that_of_the_blocks(minilm, pooled):
     module, inputs = minilm
-    maps = LayerMaps(layer_replica(module, forward=pooled), inputs)
-    assert [layer.name for layer in maps.layers] == LAYERS
-    assert all(layer.is_cut for layer in maps.layers)
+    found = Layers(replica(module, forward=pooled, parameters=None), inputs)
+    assert [layer.name for layer in found.layers] == LAYERS
+    assert all(layer.is_cut for layer in found.layers)
     width = inputs["input_ids"].shape[1] * 384
-    assert {layer.dim for layer in maps.layers} == {width}
-    inner = LayerMaps(maps.replica, inputs, ["encoder.layer.2.attention.self", "embeddings"])
+    assert {layer.dim for layer in found.layers} == {width}
+    inner = Layers(found.replica, inputs, ["encoder.layer.2.attention.self", "embeddings"])
     assert [layer.is_cut for layer in inner.layers] == [True, False]
 
 
 def test_jacobians_match_dense_ones(minilm, pooled):
     module, inputs = minilm
     with assert_untouched(module):
-        maps = LayerMaps(layer_replica(module, forward=pooled), inputs, ["encoder.layer.3"])
-        _, found = maps.jacobians(inputs)
+        layers = Layers(
+            replica(module, forward=pooled, parameters=None), inputs, ["encoder.layer.3"]
+        )
+        found = layers.record(inputs).output_jacobians()
     first = {key: value[:1] for key, value in inputs.items()}
     expected = dense_tail_jacobian(module, first, "encoder.layer.3", pooled, dtype=torch.float32)[0]
     error = np.abs(found["encoder.layer.3"][0].numpy() - expected).max()

@@ -6,7 +6,7 @@ import torch
 
 from networks import NETWORKS, build
 from oracles import assert_untouched, spectrum
-from skgeo.autodiff.operators import LayerMaps, layer_replica
+from skgeo.autodiff import Layers, replica
 from skgeo.estimators.quotient import LayerQuotientEstimator
 from tails import dense_layer_metric, dense_tail_jacobian
 
@@ -29,9 +29,9 @@ INNER = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_default_layers_are_the_links_of_the_chain(name):
     module, inputs = build(name)
-    maps = LayerMaps(layer_replica(module), inputs)
-    assert [layer.name for layer in maps.layers] == LAYERS[name]
-    assert all(layer.is_cut for layer in maps.layers)
+    found = Layers(replica(module, parameters=None), inputs)
+    assert [layer.name for layer in found.layers] == LAYERS[name]
+    assert all(layer.is_cut for layer in found.layers)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
@@ -40,8 +40,8 @@ def test_default_layers_are_the_links_of_the_chain(name):
 def test_jacobians_match_dense_ones(name, layers, dtype):
     module, inputs = build(name, n=3, dtype=dtype)
     with assert_untouched(module):
-        maps = LayerMaps(layer_replica(module), inputs, layers[name])
-        _, found = maps.jacobians(inputs)
+        found = Layers(replica(module, parameters=None), inputs, layers[name]).record(inputs)
+        found = found.output_jacobians()
     assert set(found) == set(layers[name])
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4
     wide = inputs.double() if inputs.is_floating_point() else inputs

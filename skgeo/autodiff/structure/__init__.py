@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from skgeo.autodiff.structure.admission import Certificate
-from skgeo.autodiff.structure.gradients import certify_structure, structured_gradients
 from skgeo.autodiff.structure.parameter_side import parameter_block
 from skgeo.autodiff.structure.rule import LayerGradients, StructureRule
 from skgeo.autodiff.structure.selfcheck import check_structure
@@ -16,11 +15,9 @@ __all__ = [
     "LayerGradients",
     "StructureRule",
     "Structured",
-    "certify_structure",
     "check_structure",
     "mirror",
     "parameter_block",
     "register_structure",
     "structure_rule",
-    "structured_gradients",
 ]

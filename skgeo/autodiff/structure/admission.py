@@ -1,4 +1,4 @@
-"""Which layers a rule may speak for: those whose factors reproduce the derivative."""
+"""When a layer rule can be trusted: where its factors reproduce the derivative."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from skgeo.autodiff.recorder import LayerCall
+from skgeo.autodiff.agreement import agree, seeded_normal
+from skgeo.autodiff.calls import Call
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.structure.rule import LayerGradients, StructureRule
 from skgeo.autodiff.structure.table import structure_rule
@@ -38,8 +39,8 @@ class Certificate:
     """What a check on some samples has shown, for batches of others.
 
     A call of another batch is taken at its rule's word if it was admitted in the check with the
-    same parameters, the same arrangement of the samples and the same shapes a sample. A batch with
-    a call that the check did not see, or that looks different, is checked itself.
+    same parameters, the same arrangement of the samples and the same shapes per sample. A batch
+    with a call that the check did not see, or that looks different, is checked itself.
     """
 
     def __init__(self) -> None:
@@ -49,18 +50,18 @@ class Certificate:
         """Whether anything has been checked yet."""
         return bool(self._shown)
 
-    def note(self, call: LayerCall, arrangement: str, found: LayerGradients | None) -> None:
+    def note(self, call: Call, arrangement: str, found: LayerGradients | None) -> None:
         """Keep the verdict on a call."""
         self._shown[call.name] = None if found is None else _Shown.of(arrangement, found)
 
     def read(
-        self, call: LayerCall, gradients: Tensor | None, names: Mapping[str, str], size: int
+        self, call: Call, gradients: Tensor | None, names: Mapping[str, str], size: int
     ) -> tuple[bool, LayerGradients | None]:
         """Whether the verdict on a call is known, and the call if it was admitted.
 
         Parameters
         ----------
-        call : LayerCall
+        call : Call
         gradients : Tensor of shape (m, \\*output_shape) or None
         names : dict of str to str
             The call's parameters that are used once.
@@ -140,7 +141,7 @@ def edges(outputs: Tensor) -> Counter[int]:
 
 
 class Admission:
-    """The conditions under which a rule's word is taken for a layer call.
+    """When a layer rule can be trusted with a call.
 
     A parameter is admitted if the graph uses it once and, for a random cotangent v, the rule's
     :math:`J^T v` is that of a plain backward pass. The first catches a second use however slight;
@@ -168,10 +169,7 @@ class Admission:
         self._size = len(outputs)
         self._names = names
         m = outputs[0].numel() if directions is None else directions.shape[1]
-        generator = torch.Generator(outputs.device).manual_seed(0)
-        self._weights = torch.randn(
-            (self._size, 1, m), generator=generator, dtype=outputs.dtype, device=outputs.device
-        )
+        self._weights = seeded_normal(self._size, 1, m, like=outputs)
         cotangent = self._weights[:, 0]
         if directions is not None:
             cotangent = torch.bmm(self._weights, directions.reshape(self._size, m, -1))
@@ -186,12 +184,12 @@ class Admission:
             )
             self._expected = dict(zip(names.values(), found, strict=True))
 
-    def admit(self, call: LayerCall, gradients: Tensor | None) -> tuple[str, LayerGradients | None]:
+    def admit(self, call: Call, gradients: Tensor | None) -> tuple[str, LayerGradients | None]:
         """Check a call.
 
         Parameters
         ----------
-        call : LayerCall
+        call : Call
         gradients : Tensor of shape (m, \\*output_shape) or None
 
         Returns
@@ -213,13 +211,10 @@ class Admission:
     def _agrees(self, rule: StructureRule, call: LayerGradients) -> bool:
         mixed = call.weighted(self._weights)
         scale = float(rule.trace(mixed)) ** 0.5
-        tolerance = 4 * torch.finfo(call.gradients.dtype).eps ** 0.5 * scale
+        dtype = call.gradients.dtype
         for local, found in rule.total(mixed).items():
             expected = self._expected[call.names[local]]
-            if expected is None:
-                return False
-            # Written so that NaN fails.
-            if not float(torch.linalg.vector_norm(found - expected)) <= tolerance:
+            if expected is None or not agree(found, expected, dtype, scale, floor=False):
                 return False
         return True
 
@@ -246,7 +241,7 @@ def own_names(module: nn.Module, known: Mapping[int, str]) -> dict[str, str]:
 
 
 def _arranged(
-    call: LayerCall, gradients: Tensor, arrange: Arrange, names: Mapping[str, str]
+    call: Call, gradients: Tensor, arrange: Arrange, names: Mapping[str, str]
 ) -> LayerGradients:
     (inputs,) = call.inputs
     # A view: what needs another order in memory makes it, and sums of squares do not.
@@ -254,7 +249,7 @@ def _arranged(
     return LayerGradients(call.module, arrange(inputs), arranged, names)
 
 
-def _arrangements(call: LayerCall, size: int) -> Iterator[tuple[str, Arrange]]:
+def _arrangements(call: Call, size: int) -> Iterator[tuple[str, Arrange]]:
     """Ways to bring the samples first; the check decides between them."""
     rule = structure_rule(call.module)
     assert rule is not None

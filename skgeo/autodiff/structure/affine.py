@@ -1,7 +1,7 @@
 r"""Per-sample gradients that are sums over positions of outer products.
 
 With inputs :math:`a_{nt}` and gradients :math:`g_{nkt}` of sample n, direction k and position t,
-the gradient by the weight is :math:`\sum_t g_{nkt} a_{nt}^T`, and that by the bias
+the gradient with respect to the weight is :math:`\sum_t g_{nkt} a_{nt}^T`, and that for the bias
 :math:`\sum_t g_{nkt}`. Linear layers and convolutions (whose inputs are patches) are of this kind;
 groups of channels stand side by side.
 """
@@ -122,7 +122,7 @@ class AffineRule(StructureRule):
 
 
 def rows(a: Tensor, g: Tensor) -> Tensor:
-    """Per-sample gradients by the weight.
+    """Per-sample gradients with respect to the weight.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def rows(a: Tensor, g: Tensor) -> Tensor:
 
 
 def diagonal(a: Tensor, g: Tensor) -> Tensor:
-    """Sum over samples and directions of the squared gradients by the weight.
+    """Sum over samples and directions of the squared gradients with respect to the weight.
 
     The square of a sum over positions, not a sum of squares.
 
@@ -163,7 +163,7 @@ def diagonal(a: Tensor, g: Tensor) -> Tensor:
 
 
 def trace(a: Tensor, g: Tensor) -> Tensor:
-    """Sum over samples, directions and entries of the squared gradients by the weight.
+    """Sum over samples, directions and entries of the squared gradients with respect to the weight.
 
     Parameters
     ----------

@@ -10,10 +10,11 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
+from skgeo.autodiff.agreement import agree
 from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, plain, take
-from skgeo.autodiff.jacobian import output_jacobian
-from skgeo.autodiff.outputs import agreement_tolerance
-from skgeo.autodiff.recorder import LayerCall, Recorder
+from skgeo.autodiff.calls import Call, CallRecorder
+from skgeo.autodiff.cotangents import unit_cotangents
+from skgeo.autodiff.dense_rows import output_jacobian
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.structure.admission import (
     Admission,
@@ -43,51 +44,14 @@ def structured_gradients(
     certificate: Certificate | None = None,
     max_bytes: int = _MAX_BYTES,
 ) -> Structured:
-    r"""Compute the Jacobian of the outputs by the selected parameters, in factored form.
+    r"""The Jacobian of a batch in factored form.
 
-    Parameters
-    ----------
-    replica : Replica
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        A batch of b samples, samples first.
-    cotangents : callable, optional
-        ``cotangents(outputs) -> Tensor of shape (b, m, *out_shape)``: the directions of the
-        outputs to differentiate, sample by sample. By default all M outputs one by one.
-    certificate : Certificate, optional
-        From :func:`certify_structure` with some samples of the same data: layers that look as
-        they did there are not checked again.
-    max_bytes : int, default=2**27
-        Bound on the gradients in flight beside the result. Never less than one direction.
-
-    Returns
-    -------
-    Structured
-        The same Jacobian as :func:`output_jacobian`, not multiplied out.
-
-    Raises
-    ------
-    SkgeoError
-        As :func:`output_jacobian`.
-
-    Notes
-    -----
-    Costs one forward pass, a backward pass a direction for the batch as a whole, and without a
+    The implementation of :meth:`~skgeo.autodiff.parameter_jacobian.ParameterJacobian.factors`.
+    Costs one forward pass, a backward pass per direction for the batch as a whole, and without a
     certificate one more backward pass that every layer's factors are checked against. A parameter
-    goes the general way (:func:`output_jacobian`, M backward passes a sample) if it belongs to no
+    goes the general way (:func:`output_jacobian`, M backward passes per sample) if it belongs to no
     layer with a rule, if the forward pass uses it more than once or past its layer, if its layer
     has hooks or parametrisations, or if the check fails.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from skgeo.autodiff import replica
-    >>> from skgeo.autodiff.structure import structured_gradients
-    >>> net = nn.Linear(2, 1)
-    >>> found = structured_gradients(replica(net), torch.tensor([[3.0, 5.0], [1.0, 0.0]]))
-    >>> found.gram()
-    tensor([[35.,  4.],
-            [ 4.,  2.]], dtype=torch.float64)
     """
     with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
         inputs = _plain(inputs)
@@ -117,26 +81,11 @@ def structured_gradients(
 def certify_structure(
     replica: Replica, inputs: Inputs, *, cotangents: Cotangents | None = None
 ) -> Certificate:
-    """Check on a few samples which layers' rules reproduce a plain backward pass.
+    """Check on some samples which layers' rules reproduce a plain backward pass.
 
-    Parameters
-    ----------
-    replica : Replica
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        Some samples of the data.
-    cotangents : callable, optional
-        As in :func:`structured_gradients`.
-
-    Returns
-    -------
-    Certificate
-        For the batches of the same data. What it cannot see is a network that mixes samples, or
-        uses weights past their layers, for some inputs only and without a trace in the shapes of
-        its layers' inputs or in how often parameters are used.
-
-    Notes
-    -----
-    Outputs are not judged here but with each batch.
+    What the certificate cannot see is a network that mixes samples, or uses weights past their
+    layers, for some inputs only and without a trace in the shapes of its layers' inputs or in how
+    often parameters are used. Outputs are not judged here but with each batch.
     """
     certificate = Certificate()
     with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
@@ -153,7 +102,7 @@ def _plain(inputs: Inputs) -> Inputs:
 def _factors(
     replica: Replica,
     z: Tensor,
-    calls: Sequence[LayerCall],
+    calls: Sequence[Call],
     cotangents: Cotangents | None,
     certificate: Certificate | None,
     max_bytes: int,
@@ -168,8 +117,8 @@ def _factors(
     return directions, [name for name, count in uses.items() if count], found
 
 
-def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[LayerCall]]:
-    recorder = Recorder(keep_inputs=True)
+def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call]]:
+    recorder = CallRecorder(keep_inputs=True)
     with ExitStack() as stack:
         for name, module in watched(replica).items():
             recorder.watch(name, module, stack)
@@ -186,22 +135,21 @@ def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
         alone = replica(take(inputs, slice(0, 1)))
     if alone.shape != z[:1].shape:
         return False
-    tolerance = agreement_tolerance(z.dtype, float(z.detach().abs().max()))
-    return bool((alone - z[:1]).abs().max() <= tolerance)
+    return agree(alone, z[:1], z.dtype, float(z.detach().abs().max()), by_entry=True)
 
 
 def _checked(directions: Tensor, z: Tensor) -> Tensor:
     if directions.dim() < 2 or directions[:, 0].shape != z.shape:
         raise SkgeoError(
             f"cotangents returned shape {tuple(directions.shape)} for outputs of shape "
-            f"{tuple(z.shape)}; expected (b, m, *out_shape), m directions a sample."
+            f"{tuple(z.shape)}; expected (b, m, *out_shape), m directions per sample."
         )
     return directions.detach().to(z.dtype)
 
 
 def _admitted(
     z: Tensor,
-    calls: Sequence[LayerCall],
+    calls: Sequence[Call],
     once: Mapping[int, str],
     replica: Replica,
     directions: Tensor | None,
@@ -294,9 +242,7 @@ def _cotangents(z: Tensor, directions: Tensor | None, which: slice) -> Tensor:
     """Cotangents of the batch for some directions, of shape (m, b, *out_shape)."""
     if directions is not None:
         return directions[:, which].movedim(1, 0)
-    index = torch.arange(which.start, which.stop, device=z.device)
-    basis = torch.nn.functional.one_hot(index, z[0].numel()).to(z.dtype)
-    return basis.reshape(-1, 1, *z.shape[1:]).expand(-1, *z.shape)
+    return unit_cotangents(z)(which)
 
 
 def _rest_rows(

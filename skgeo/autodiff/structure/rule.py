@@ -20,7 +20,7 @@ _WORK_BYTES = 2**26
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerGradients:
-    r"""One call of one layer: what it was given, and how the network's outputs hang on its result.
+    r"""One call of one layer: its inputs, and how the network's outputs depend on its result.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class LayerGradients:
 
     @property
     def n_directions(self) -> int:
-        """Directions m a sample."""
+        """Directions m per sample."""
         return self.gradients.shape[1]
 
     @property

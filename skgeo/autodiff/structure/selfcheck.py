@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.jacobian import output_jacobian
+from skgeo.autodiff.agreement import seeded_normal
+from skgeo.autodiff.dense_rows import output_jacobian
 from skgeo.autodiff.replica import replica
 from skgeo.autodiff.structure.rule import LayerGradients, StructureRule
 from skgeo.exceptions import SkgeoError
@@ -69,9 +70,7 @@ def check_structure(
     copied = replica(_double(module), parameters=names)
     x = x.double() if x.is_floating_point() else x
     z, jacobian = output_jacobian(copied, x)
-    generator = torch.Generator(z.device).manual_seed(0)
-    shape = (len(z), _DIRECTIONS, *z.shape[1:])
-    directions = torch.randn(shape, generator=generator, dtype=z.dtype, device=z.device)
+    directions = seeded_normal(len(z), _DIRECTIONS, *z.shape[1:], like=z)
     dense = torch.bmm(directions.flatten(2), jacobian)
     call = LayerGradients(copied.module, x, directions, {local: local for local in names})
     _Comparison(rule, call, dense, copied.selected, rtol).run()
@@ -148,12 +147,11 @@ class _Comparison:
 
     def _products(self) -> None:
         call = self._call
-        generator = torch.Generator().manual_seed(1)
         pushed: Tensor | None = None
-        vectors = {}
+        vectors: dict[str, Tensor] = {}
         for local, rows in self._by_name.items():
-            shape = (2, *call.parameter(local).shape)
-            vector = torch.randn(shape, generator=generator, dtype=rows.dtype).to(rows.device)
+            seed = 1 + len(vectors)
+            vector = seeded_normal(2, *call.parameter(local).shape, like=rows, seed=seed)
             vectors[local] = vector
             moved = rows @ vector.flatten(1).T
             pushed = moved if pushed is None else pushed + moved

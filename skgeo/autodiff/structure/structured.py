@@ -18,10 +18,12 @@ __all__ = ["Structured"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Structured:
-    r"""Derivatives of m directions of the outputs of b samples by P parameters, layer by layer.
+    r"""Derivatives of m directions of the outputs of b samples, layer by layer.
 
-    Made by :func:`structured_gradients`. Where every selected parameter is in a layer that a rule
-    covers, no matrix of b m rows and P columns is ever held but by :meth:`rows`.
+    With respect to P parameters. Made by
+    :meth:`~skgeo.autodiff.parameter_jacobian.ParameterJacobian.factors`. Where every selected
+    parameter is in a layer that a rule covers, no matrix of b m rows and P columns is ever held but
+    by :meth:`rows`.
 
     Attributes
     ----------
@@ -54,7 +56,7 @@ class Structured:
 
     @property
     def n_directions(self) -> int:
-        """Directions m a sample."""
+        """Directions m per sample."""
         return self.rest_rows.shape[1]
 
     @property

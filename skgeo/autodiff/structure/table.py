@@ -60,7 +60,8 @@ def register_structure(module_type: type[nn.Module], rule: StructureRule) -> Non
 
     Examples
     --------
-    A layer that scales each feature: the derivative of its result by the scale is the input.
+    A layer that scales each feature: the derivative of its result with respect to the scale is the
+    input.
 
     >>> import torch
     >>> from torch import nn

@@ -7,7 +7,6 @@ from skgeo.geometry.chain.kinks import KinkDensity, kink_density
 from skgeo.geometry.chain.mean_field import MeanField, mean_field
 from skgeo.geometry.chain.mean_field_theory import MeanFieldTheory, mean_field_theory
 from skgeo.geometry.chain.moments import ElementwiseGram
-from skgeo.geometry.chain.network import ChainNetwork
 from skgeo.geometry.chain.penalties import curvature_penalty, isometry_penalty, jacobian_penalty
 from skgeo.geometry.chain.plan import LayerPlan, plan_chain
 from skgeo.geometry.chain.profile import (
@@ -23,7 +22,6 @@ from skgeo.geometry.chain.topk import leading_singular_values
 __all__ = [
     "CauchyGreen",
     "ChainJacobians",
-    "ChainNetwork",
     "ChainProfile",
     "CurveCurvature",
     "ElementwiseGram",

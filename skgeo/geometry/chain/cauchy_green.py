@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from skgeo.geometry.chain.segments import DataSegment
+from skgeo.geometry.chain.layer_map import LayerMap
 from skgeo.linalg.memory import require_memory
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
 
 __all__ = ["CauchyGreen", "cauchy_green"]
 
@@ -141,11 +142,12 @@ def cauchy_green(
     ([[[4.0, 0.0], [0.0, 9.0]]], [[[9.0, 0.0], [0.0, 4.0]]])
     """
     with single_blas_thread():
-        data = DataSegment(module, X, layer=layer, source=source, forward=forward, device=device)
+        network = bind(module, X, forward=forward, parameters=None, device=device)
+        data = LayerMap(network, layer=layer, source=source)
         side = min(data.n_source, data.n_layer)
         require_memory(
-            8 * data.n_samples * side * (data.n_source + data.n_layer),
-            f"principal directions of {data.n_samples} samples, {side} of "
+            8 * network.n_samples * side * (data.n_source + data.n_layer),
+            f"principal directions of {network.n_samples} samples, {side} of "
             f"{data.n_source} + {data.n_layer} coordinates each",
             "take fewer samples, or a narrower layer.",
         )
@@ -155,7 +157,7 @@ def cauchy_green(
             u, s, vt = torch.linalg.svd(data.jacobian(segment, at), full_matrices=False)
             parts.append((u.mT.cpu(), s.cpu(), vt.cpu()))
         left, s, right = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    rounding = max(data.n_source, data.n_layer) * torch.finfo(data.dtype).eps
+    rounding = max(data.n_source, data.n_layer) * torch.finfo(network.dtype).eps
     rank = ((s > rounding * s[:, :1]) & (s > 0)).sum(1)
     return CauchyGreen(data.name, s, right, left, rank)
 

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.directional import push
+from skgeo.autodiff.finite import check_derivatives
 from skgeo.exceptions import NonSmoothWarning, SkgeoError, warn
 from skgeo.geometry.chain.curves import Curve, read_curve
 from skgeo.geometry.chain.kinks import has_kinks, kinks_between
-from skgeo.geometry.chain.segments import DataSegment
+from skgeo.geometry.chain.layer_map import LayerMap
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
 
 __all__ = ["CurveCurvature", "SectionalCurvature", "curvature"]
 
@@ -195,17 +197,16 @@ def curvature(
         raise SkgeoError(f"radius={radius!r}: expected a positive number.")
     with single_blas_thread():
         given = read_curve(X, t, velocity, acceleration, needed=kind == "curve")
-        data = DataSegment(
-            module, given.points, layer=layer, source=source, forward=forward, device=device
-        )
+        network = bind(module, given.points, forward=forward, parameters=None, device=device)
+        data = LayerMap(network, layer=layer, source=source)
         if kind == "curve":
             return _of_curve(data, given, radius)
         return _of_slices(data, n_directions, radius)
 
 
-def _of_curve(data: DataSegment, given: Curve, radius: float | None) -> CurveCurvature:
+def _of_curve(data: LayerMap, given: Curve, radius: float | None) -> CurveCurvature:
     x = data.start()
-    velocity, acceleration = given.at(x, data.n_samples)
+    velocity, acceleration = given.at(x, data.network.n_samples)
     parts, bends = [], False
     for batch in data.batches(24):
         rows = slice(batch.start, batch.stop)
@@ -219,14 +220,14 @@ def _of_curve(data: DataSegment, given: Curve, radius: float | None) -> CurveCur
     _check_finite(data, v, a)
     kappa = _bend(v, a)
     speed, own = v.norm(dim=1), velocity.double().norm(dim=1)
-    kinks = torch.zeros(data.n_samples, dtype=torch.float64)
+    kinks = torch.zeros(data.network.n_samples, dtype=torch.float64)
     if has_kinks(data):
         kinks = _local_kinks(data, x, velocity.double(), radius)
         kappa = _without_smoothness(data, bends, kappa)
     if not bool((speed > 0).all()):
         warn(
             f"the image of the curve stands still at {data.name!r} for {int((speed == 0).sum())} "
-            f"of {data.n_samples} samples, so that it has no curvature there (NaN).",
+            f"of {data.network.n_samples} samples, so that it has no curvature there (NaN).",
             stacklevel=4,
         )
     still = torch.zeros_like(velocity) if acceleration is None else acceleration
@@ -247,7 +248,7 @@ def _bend(v: Tensor, a: Tensor) -> Tensor:
     return across.norm(dim=1) / squared.squeeze(1)  # 0 / 0 where the curve stands still
 
 
-def _of_slices(data: DataSegment, k: int, radius: float | None) -> SectionalCurvature:
+def _of_slices(data: LayerMap, k: int, radius: float | None) -> SectionalCurvature:
     if isinstance(k, bool) or not isinstance(k, int) or k < 2:
         raise SkgeoError(f"n_directions={k!r}: a plane needs an integer of at least 2.")
     if k >= data.n_layer or k > data.n_source:
@@ -271,7 +272,7 @@ def _of_slices(data: DataSegment, k: int, radius: float | None) -> SectionalCurv
         gaps.append(s[:, k - 1] / beyond)
         planes.append(found)
         leading.append(right[:, 0])
-    kinks = torch.zeros(data.n_samples, dtype=torch.float64)
+    kinks = torch.zeros(data.network.n_samples, dtype=torch.float64)
     sectional = torch.cat(planes)
     if has_kinks(data):
         kinks = _local_kinks(data, x, torch.cat(leading), radius)
@@ -289,7 +290,7 @@ def _of_slices(data: DataSegment, k: int, radius: float | None) -> SectionalCurv
 
 
 def _planes(
-    data: DataSegment, segment: Any, x: Tensor, left: Tensor, s: Tensor, right: Tensor
+    data: LayerMap, segment: Any, x: Tensor, left: Tensor, s: Tensor, right: Tensor
 ) -> tuple[Tensor, bool]:
     """Curvatures of all planes of a batch, and whether any second derivative is not zero."""
     k, bent = right.shape[1], False
@@ -309,8 +310,8 @@ def _planes(
     return found - torch.diag_embed(found.diagonal(dim1=1, dim2=2)), bent
 
 
-def _check_rank(data: DataSegment, s: Tensor, k: int, first: int) -> None:
-    eps = torch.finfo(data.dtype).eps
+def _check_rank(data: LayerMap, s: Tensor, k: int, first: int) -> None:
+    eps = torch.finfo(data.network.dtype).eps
     floor = max(data.n_source, data.n_layer) * eps * s[:, :1]
     low = ~(s > floor)[:, k - 1]
     if bool(low.any()):
@@ -322,7 +323,7 @@ def _check_rank(data: DataSegment, s: Tensor, k: int, first: int) -> None:
         )
 
 
-def _without_smoothness(data: DataSegment, bends: bool, values: Tensor) -> Tensor:
+def _without_smoothness(data: LayerMap, bends: bool, values: Tensor) -> Tensor:
     """Warn of kinks; NaN where there is nothing but kinks."""
     if bends:
         warn(
@@ -341,7 +342,7 @@ def _without_smoothness(data: DataSegment, bends: bool, values: Tensor) -> Tenso
     return torch.full_like(values, float("nan"))
 
 
-def _local_kinks(data: DataSegment, x: Tensor, direction: Tensor, radius: float | None) -> Tensor:
+def _local_kinks(data: LayerMap, x: Tensor, direction: Tensor, radius: float | None) -> Tensor:
     """Kinks per unit of length on the segment of each sample along a direction."""
     if radius is None:
         spread = float((x - x.mean(0)).double().square().sum(1).mean()) ** 0.5
@@ -351,12 +352,9 @@ def _local_kinks(data: DataSegment, x: Tensor, direction: Tensor, radius: float 
     return counts.double() / (2 * radius)
 
 
-def _check_finite(data: DataSegment, *tensors: Tensor) -> None:
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-        raise SkgeoError(
-            f"derivatives at {data.name!r} are NaN or infinite: the network is not twice "
-            "differentiable there (for example a norm or a square root at zero)."
-        )
+def _check_finite(data: LayerMap, *tensors: Tensor) -> None:
+    for tensor in tensors:
+        check_derivatives(tensor, f"{data.name!r}, the first or the second,")
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.chain.activations import Activation
+from skgeo.geometry.chain.scalar_function import ScalarFunction
 
 __all__ = ["GaussianMoments", "correlation"]
 
@@ -31,7 +31,7 @@ class GaussianMoments:
 
     Parameters
     ----------
-    activation : Activation
+    activation : ScalarFunction
     q : float
         At least 0.
 
@@ -47,8 +47,8 @@ class GaussianMoments:
         :math:`E \phi \phi''`, with what jumps of :math:`\phi'` add.
     """
 
-    def __init__(self, activation: Activation, q: float) -> None:
-        if q == 0.0 and 0.0 not in activation.kinks:
+    def __init__(self, activation: ScalarFunction, q: float) -> None:
+        if q == 0.0 and 0.0 not in activation.breaks:
             self._at_zero(activation)
             return
         # At a kink, both sides count: the limit of ever smaller activity.
@@ -62,12 +62,12 @@ class GaussianMoments:
         found = _integral(values, _edges(activation, root)).tolist()
         self.mean, self.square, self.slope, self.slope_square, self.slope_fourth = found[:5]
         self.bend_square, self.product = found[5:]
-        for kink, phi, jump in activation.jumps():
+        for place, phi, jump in activation.jumps():
             if jump:
                 self.bend_square = float("inf")
-                self.product += phi * jump * float(_density(kink / root)) / root
+                self.product += phi * jump * float(_density(place / root)) / root
 
-    def _at_zero(self, activation: Activation) -> None:
+    def _at_zero(self, activation: ScalarFunction) -> None:
         phi, first, second = (float(v[0]) for v in activation.derivatives(np.zeros(1)))
         self.mean, self.square = phi, phi**2
         self.slope, self.slope_square, self.slope_fourth = first, first**2, first**4
@@ -75,13 +75,13 @@ class GaussianMoments:
 
 
 def correlation(
-    activation: Activation, q: float, c: float, *, slopes: bool = False, check: bool = True
+    activation: ScalarFunction, q: float, c: float, *, slopes: bool = False, check: bool = True
 ) -> float:
     r"""Expectation over two preactivations of variance q and correlation c.
 
     Parameters
     ----------
-    activation : Activation
+    activation : ScalarFunction
     q : float
         Above 0.
     c : float
@@ -118,9 +118,9 @@ def correlation(
     return float(_integral(outer, _edges(activation, root), check)[0])
 
 
-def _edges(activation: Activation, scale: float, shift: np.ndarray | float = 0.0) -> np.ndarray:
+def _edges(activation: ScalarFunction, scale: float, shift: np.ndarray | float = 0.0) -> np.ndarray:
     """Ends of the pieces in z, where the activation is taken at ``shift + scale * z``."""
-    places = np.unique(np.array([*activation.kinks, 0.0]))
+    places = np.unique(np.array([*activation.breaks, 0.0]))
     around = np.concatenate([-_AROUND[:0:-1], _AROUND])
     special = (places[:, None] + around).reshape(-1)
     regular = np.arange(-_END, _END + 1.0, 2.0)
@@ -143,7 +143,7 @@ def _integral(
             return result
         before = result
     raise SkgeoError(
-        "a Gaussian expectation of the activation did not converge. If the activation has kinks, "
+        "A Gaussian expectation of the activation did not converge. If the activation has kinks, "
         "say where: kinks=[...]."
     )
 
@@ -163,7 +163,7 @@ def _rule(values: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> np.n
     z, weights = z.reshape(*edges.shape[:-1], -1), weights.reshape(*edges.shape[:-1], -1)
     found = values(z)
     if not bool(np.isfinite(found).all()):
-        raise SkgeoError("the activation or a derivative of it is NaN or infinite.")
+        raise SkgeoError("The activation or a derivative of it is NaN or infinite.")
     return np.asarray((found * weights).sum(-1))
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from skgeo.autodiff.elementwise import ElementwiseLink
-from skgeo.autodiff.links import ChainRecording
+from skgeo.autodiff.layers import Layers
+from skgeo.autodiff.recording import Recording
 from skgeo.geometry.chain.moments import ElementwiseGram
-from skgeo.geometry.chain.network import ChainNetwork
 from skgeo.geometry.chain.plan import LayerPlan, path_between
 from skgeo.geometry.chain.summaries import QUANTITIES, spectral_quantities
 from skgeo.geometry.chain.topk import leading_singular_values
@@ -30,7 +30,9 @@ class ChainJacobians:
 
     Parameters
     ----------
-    network : ChainNetwork
+    layers : Layers
+    dtype : torch.dtype
+        Of the network.
     kind : {"layer", "input", "output"}
     plans : sequence of LayerPlan
     tol : float or None
@@ -43,21 +45,26 @@ class ChainJacobians:
     """
 
     def __init__(
-        self, network: ChainNetwork, kind: str, plans: Sequence[LayerPlan], tol: float | None
+        self,
+        layers: Layers,
+        dtype: torch.dtype,
+        kind: str,
+        plans: Sequence[LayerPlan],
+        tol: float | None,
     ) -> None:
-        self._chain, self._kind, self._plans, self._tol = network.chain, kind, plans, tol
-        self._dtype = network.dtype
+        self._layers, self._dtype = layers, dtype
+        self._kind, self._plans, self._tol = kind, plans, tol
         self.worst = 0.0
         # By the weight itself, which is kept alive here: what its samples share is computed once.
         self._grams: dict[int, tuple[Tensor, ElementwiseGram]] = {}
         self._spectra: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def measure(self, seen: ChainRecording) -> tuple[dict[str, Measured], Tensor]:
+    def measure(self, seen: Recording) -> tuple[dict[str, Measured], Tensor]:
         """Measure one batch.
 
         Parameters
         ----------
-        seen : ChainRecording
+        seen : Recording
 
         Returns
         -------
@@ -81,7 +88,7 @@ class ChainJacobians:
                 found[name] = logs, spectral_quantities(logs, plan.source.dim)
         return found, self._exponents(seen, found)
 
-    def _products(self, seen: ChainRecording) -> dict[str, Tensor]:
+    def _products(self, seen: Recording) -> dict[str, Tensor]:
         """Logarithms at all layers whose products go link by link, in one sweep."""
         wanted = {plan.layer.name: plan for plan in self._plans if plan.way == "links"}
         if not wanted:
@@ -90,19 +97,19 @@ class ChainJacobians:
         product = LongProduct(self._tol, self._dtype)
         if self._kind == "output":
             first = next(iter(wanted.values())).source
-            for source, target in reversed(path_between(self._chain, first, self._chain.output)):
+            for source, target in reversed(path_between(self._layers, first, self._layers.output)):
                 product.multiply(seen.jacobian(target, source).mT)
                 if source.name in wanted:
                     found[source.name] = _padded(product, wanted[source.name].side)
         else:
             last = list(wanted.values())[-1].target
-            for source, target in path_between(self._chain, self._chain.root, last):
+            for source, target in path_between(self._layers, self._layers.root, last):
                 product.multiply(seen.jacobian(target, source))
                 if target.name in wanted:
                     found[target.name] = _padded(product, wanted[target.name].side)
         return found
 
-    def _single(self, seen: ChainRecording, plan: LayerPlan) -> Tensor:
+    def _single(self, seen: Recording, plan: LayerPlan) -> Tensor:
         link = self._link(seen, plan)
         shape = (plan.target.dim, plan.source.dim)
         if link is not None and link.weight is None and link.slopes is not None:
@@ -122,12 +129,10 @@ class ChainJacobians:
         kept = values > tol**0.5 * values[:, :1]
         return torch.where(kept, values, 0.0).log()
 
-    def _link(self, seen: ChainRecording, plan: LayerPlan) -> ElementwiseLink | None:
+    def _link(self, seen: Recording, plan: LayerPlan) -> ElementwiseLink | None:
         return seen.elementwise(plan.target) if self._kind == "layer" else None
 
-    def _leading(
-        self, seen: ChainRecording, plan: LayerPlan, formed: dict[str, Tensor]
-    ) -> Measured:
+    def _leading(self, seen: Recording, plan: LayerPlan, formed: dict[str, Tensor]) -> Measured:
         link = self._link(seen, plan)
         if link is not None and (link.weight is None or link.slopes is None):
             logs = self._single(seen, plan)  # one decomposition for all samples, or none
@@ -206,13 +211,13 @@ class ChainJacobians:
             for name, value in spectral_quantities(logs, plan.source.dim).items():
                 numbers[name][sample] = value[0]
 
-    def _exponents(self, seen: ChainRecording, found: dict[str, Measured]) -> Tensor:
+    def _exponents(self, seen: Recording, found: dict[str, Measured]) -> Tensor:
         cuts = [plan for plan in self._plans if plan.layer.is_cut]
         undefined = torch.full((seen.size, 1), float("nan"), dtype=torch.float64)
         if not cuts:
             return undefined
         if self._kind == "layer":
-            links = path_between(self._chain, self._chain.root, cuts[-1].target)
+            links = path_between(self._layers, self._layers.root, cuts[-1].target)
             if not all(plan.is_complete for plan in cuts):
                 return undefined
             product = LongProduct(self._tol, self._dtype)
@@ -220,7 +225,7 @@ class ChainJacobians:
                 product.multiply(seen.jacobian(target, source))
             return product.log_singular_values() / len(links)
         whole = cuts[0] if self._kind == "output" else cuts[-1]
-        links = path_between(self._chain, whole.source, whole.target)
+        links = path_between(self._layers, whole.source, whole.target)
         depth = len(links) - (self._kind == "output" and links[-1][0].is_output)
         narrowest = min(layer.dim for link in links for layer in link)
         return found[whole.layer.name][0][:, :narrowest] / depth

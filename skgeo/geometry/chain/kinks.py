@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from skgeo.autodiff.patterns import activation_pattern
 from skgeo.autodiff.replica import Replica
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.chain.segments import DataSegment, row_budget
+from skgeo.geometry.chain.layer_map import LayerMap
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
 
 __all__ = ["KinkDensity", "has_kinks", "kink_density", "kinks_between"]
 
@@ -127,17 +128,16 @@ def kink_density(
     ([1, 1], 2.0, [2.0, 2.0])
     """
     with single_blas_thread():
-        data = DataSegment(module, X, layer=layer, source=source, forward=forward, device=device)
+        network = bind(module, X, forward=forward, parameters=None, device=device)
+        data = LayerMap(network, layer=layer, source=source)
         start = data.start()
         if end is None:
-            if data.n_samples < 2:
-                raise SkgeoError("a path needs at least two points; one was given.")
+            if network.n_samples < 2:
+                raise SkgeoError("A path needs at least two points; one was given.")
             first, last = torch.arange(len(start) - 1), torch.arange(1, len(start))
             x0, x1, others = start[:-1], start[1:], data
         else:
-            others = DataSegment(
-                module, end, layer=layer, source=source, forward=forward, replica=data.replica
-            )
+            others = LayerMap(network.on(end), layer=layer, source=source)
             x0, x1 = start, others.start()
             if x0.shape != x1.shape:
                 raise SkgeoError(
@@ -145,16 +145,16 @@ def kink_density(
                     f"{len(x1)} in {x1.shape[1]}; expected one end for each start."
                 )
             first = last = torch.arange(len(start))
-        if not data.same_beside(first, others, last):
+        if not data.same_around(first, others, last):
             raise SkgeoError(
-                "the ends of a segment differ in integers or in a second tensor, between which "
+                "The ends of a segment differ in integers or in a second tensor, between which "
                 "there is no straight line. Keep those equal, or start behind the embedding with "
                 "source='...'."
             )
         lengths = (x1.double() - x0.double()).norm(dim=1)
         if not bool((lengths > 0).all()):
             bad = int((lengths == 0).nonzero()[0])
-            raise SkgeoError(f"segment {bad} has no length: both its ends are one point.")
+            raise SkgeoError(f"Segment {bad} has no length: both its ends are one point.")
         return KinkDensity(
             layer=data.name,
             counts=kinks_between(data, first, x0, x1).cpu().numpy(),
@@ -163,27 +163,18 @@ def kink_density(
         )
 
 
-def has_kinks(data: DataSegment) -> bool:
+def has_kinks(data: LayerMap) -> bool:
     """Whether there is an operation with kinks on the way to the layer."""
     segment = data.at(range(1))
     return bool(_pattern(data, torch.zeros(1, dtype=torch.int64), segment.start()).numel())
 
 
-def kinks_between(data: DataSegment, index: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
-    """Count the units that cross a kink on each of several segments.
+def kinks_between(data: LayerMap, index: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+    """Units that cross a kink on each segment from x0 to x1, of shape (m, n_0): (m,), int64.
 
-    Parameters
-    ----------
-    data : DataSegment
-    index : Tensor of int, shape (m,)
-        The samples that everything but the moving tensor is taken from.
-    x0, x1 : Tensor of shape (m, n_0)
-
-    Returns
-    -------
-    Tensor of int64, shape (m,)
+    Everything but the moving tensor is taken from the samples that `index` (m,) lists.
     """
-    finest = 2.0**-40 if data.dtype == torch.float64 else 2.0**-20
+    finest = 2.0**-40 if data.network.dtype == torch.float64 else 2.0**-20
     segments = torch.arange(len(x0))
     low, high = torch.zeros(len(x0)).double(), torch.ones(len(x0)).double()
 
@@ -196,7 +187,7 @@ def kinks_between(data: DataSegment, index: Tensor, x0: Tensor, x1: Tensor) -> T
         return torch.cat([_digest(codes(*part)) for part in parts])
 
     width = codes(segments[:1], low[:1]).shape[1]
-    step = row_budget(64 * (width + data.n_source))
+    step = data.affordable(64 * (width + data.n_source))
     left, right = digests(segments, low), digests(segments, high)
     gap = 1.0
     while True:
@@ -206,7 +197,9 @@ def kinks_between(data: DataSegment, index: Tensor, x0: Tensor, x1: Tensor) -> T
         if not len(segments) or gap <= finest:
             break
         if len(segments) > _MOST_KINKS:
-            raise SkgeoError(f"more than {_MOST_KINKS} kinks. Shorten the segments, or take fewer.")
+            raise SkgeoError(
+                f"There are more than {_MOST_KINKS} kinks. Shorten the segments, or take fewer."
+            )
         middles = (low + high) / 2
         between = digests(segments, middles)
         segments = torch.cat([segments, segments])
@@ -223,7 +216,7 @@ def kinks_between(data: DataSegment, index: Tensor, x0: Tensor, x1: Tensor) -> T
     return counts
 
 
-def _pattern(data: DataSegment, index: Tensor, x: Tensor) -> Tensor:
+def _pattern(data: LayerMap, index: Tensor, x: Tensor) -> Tensor:
     """On which side of every kink before the layer each sample is: (m, units)."""
     segment = data.spread(index)
     # A segment runs and names its modules as a replica does, up to its layer.
@@ -241,10 +234,10 @@ def _digest(codes: Tensor) -> Tensor:
     return torch.stack([(codes * row.to(codes.device)).sum(1) for row in odd], dim=1).cpu()
 
 
-def _variation(data: DataSegment, index: Tensor, x0: Tensor, x1: Tensor, lengths: Tensor) -> Tensor:
+def _variation(data: LayerMap, index: Tensor, x0: Tensor, x1: Tensor, lengths: Tensor) -> Tensor:
     """From K x K matrices, as ``g' - g = J'^T D + D^T J`` with ``D = J' - J``: no digits cancel."""
     found = []
-    step = row_budget(4 * data.n_source * data.n_layer * 8)
+    step = data.affordable(4 * data.n_source * data.n_layer * 8)
     for part in torch.arange(len(x0)).split(step):
         segment = data.spread(index[part])
         before, after = data.jacobian(segment, x0[part]), data.jacobian(segment, x1[part])

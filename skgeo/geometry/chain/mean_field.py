@@ -1,8 +1,7 @@
-"""A network of linear layers and one activation, measured beside its mean-field theory."""
+"""A network of linear layers and one activation, measured and compared with its theory."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.operators import layer_replica
-from skgeo.autodiff.replica import Replica
-from skgeo.data import as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.chain.activations import Activation, as_activation
 from skgeo.geometry.chain.gaussian_integrals import GaussianMoments
 from skgeo.geometry.chain.mean_field_theory import MeanFieldTheory, mean_field_theory
+from skgeo.geometry.chain.scalar_function import ScalarFunction, scalar_function
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network import Activation
+from skgeo.network.bound import BoundNetwork, bind
+from skgeo.network.stack import Stack, stack_of
 
 __all__ = ["MeanField", "mean_field"]
-
-# What does nothing to a vector in eval mode.
-_NEUTRAL = (nn.Dropout, nn.Identity)
 
 
 @dataclass(frozen=True)
@@ -60,13 +56,14 @@ class MeanField:
 def mean_field(
     module: nn.Module, X: Any = None, *, device: str | torch.device | None = None
 ) -> MeanField:
-    r"""Mean-field theory at a network's own variances, with measured values beside it.
+    r"""Mean-field theory at a network's own variances, with measured values next to it.
 
     Parameters
     ----------
     module : nn.Module
-        A ``Sequential`` of linear layers with one elementwise activation between them; dropout,
-        identities and a flattening of the input may stand anywhere. Left as it is.
+        A chain of linear layers with one elementwise activation between them, however it is
+        written; dropout, identities and a flattening of the input may stand anywhere. Left as it
+        is.
     X : array or Tensor, optional
         Inputs to measure on.
     device : str or torch.device, optional
@@ -86,8 +83,8 @@ def mean_field(
 
     Notes
     -----
-    One forward pass, and the square of each weight matrix. The theory is that of random weights:
-    of a trained network it says what the variances alone would do.
+    One forward pass in float64, and the square of each weight matrix. The theory is that of random
+    weights: of a trained network it says what the variances alone would do.
 
     Examples
     --------
@@ -107,25 +104,23 @@ def mean_field(
     >>> bool((abs(found.chi_measured[1:] - 1) < 0.1).all())
     True
     """
-    with single_blas_thread(), torch.no_grad():
-        replica = layer_replica(module, device=device)
-        steps = _steps(replica.module)
-        activation = _one_activation(steps)
-        layers = _hidden(steps)
-        sigma_w = np.array(
-            [_deviation(linear.weight) * linear.in_features**0.5 for _, linear in layers]
-        )
-        sigma_b = np.array([_deviation(linear.bias) for _, linear in layers])
+    with single_blas_thread():
+        network = bind(module, X, parameters=None, device=device)
+        stack = _stack(network)
+        activation = _one_activation(stack)
+        layers = [stack.names[i] for i in _hidden(stack)]
+        weights = [stack.weights[i] for i in _hidden(stack)]
+        sigma_w = np.array([_deviation(w) * w.shape[1] ** 0.5 for w in weights])
+        sigma_b = np.array([_deviation(stack.biases[i]) for i in _hidden(stack)])
         # Layers weigh by their number of parameters, as if drawn together.
-        many = np.array([linear.weight.numel() for _, linear in layers], dtype=float)
-        wide = np.array([linear.out_features for _, linear in layers], dtype=float)
+        many = np.array([w.numel() for w in weights], dtype=float)
+        wide = np.array([len(w) for w in weights], dtype=float)
         empty = np.full(len(layers), np.nan)
         predicted, measured, slopes, stretches = empty, empty, empty, empty
         first = 1.0
         if X is not None:
-            predicted, measured, slopes, stretches = _measure(
-                replica, X, steps, layers, activation, sigma_w, sigma_b
-            )
+            entry, measured, stretches = _measure(network, stack, len(layers))
+            predicted, slopes = _predict(scalar_function(activation), entry, sigma_w, sigma_b)
             first = float(predicted[0])
     theory = mean_field_theory(
         activation,
@@ -135,7 +130,7 @@ def mean_field(
     )
     return MeanField(
         theory=theory,
-        layers=tuple(name for name, _ in layers),
+        layers=tuple(layers),
         sigma_w=sigma_w,
         sigma_b=sigma_b,
         q_predicted=predicted,
@@ -145,111 +140,86 @@ def mean_field(
     )
 
 
-def _steps(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """The modules of nested Sequentials in the order in which they run."""
-    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        found = []
-        for name, child in module.named_children():
-            found += _steps(child, f"{prefix}.{name}" if prefix else name)
-        return found
-    return [(prefix, module)]
-
-
-def _one_activation(steps: list[tuple[str, nn.Module]]) -> Activation:
-    """The activation, after checking that everything else is linear or neutral."""
-    found: Activation | None = None
-    where, chain = "", "a chain of Linear layers and one elementwise activation"
-    for index, (name, module) in enumerate(steps):
-        shown = f"{name!r} ({type(module).__name__})" if name else type(module).__name__
-        if isinstance(module, (nn.Linear, *_NEUTRAL)):
-            continue
-        if isinstance(module, nn.Flatten):
-            if any(isinstance(before, nn.Linear) for _, before in steps[:index]):
-                raise SkgeoError(
-                    f"{shown} comes after a linear layer; mean-field theory is of {chain}."
-                )
-            continue
-        try:
-            activation = as_activation(module)
-            if list(module.children()):
-                raise SkgeoError("it holds other modules.")
-        except SkgeoError as error:
-            raise SkgeoError(
-                f"mean-field theory reaches {chain} in a Sequential; {shown} is neither: {error}"
-            ) from error
-        if found is not None and not _same(found, activation):
-            raise SkgeoError(f"mean-field theory is of {chain}; here {where} and {shown} are two.")
-        found, where = activation, shown
-    if found is None:
-        raise SkgeoError(f"mean-field theory is of {chain}; this network has no activation.")
-    return found
-
-
-def _same(one: Activation, other: Activation) -> bool:
-    x = np.linspace(-7.0, 7.0, 57)
-    return bool(np.array_equal(one.values(x), other.values(x)))
-
-
-def _hidden(steps: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Linear]]:
-    """The linear layers that an activation follows, each fed by the input or by an activation."""
-    kept = [(name, m) for name, m in steps if not isinstance(m, (nn.Flatten, *_NEUTRAL))]
-    found = []
-    for (name, module), (after, following) in itertools.pairwise(kept):
-        if isinstance(module, nn.Linear) == isinstance(following, nn.Linear):
-            kind = "linear layers" if isinstance(module, nn.Linear) else "activations"
-            raise SkgeoError(
-                f"{name!r} and {after!r} are two {kind} in a row; mean-field theory is of linear "
-                "layers and activations in turn."
-            )
-        if isinstance(module, nn.Linear):
-            found.append((name, module))
-    if not found or not isinstance(kept[0][1], nn.Linear):
+def _stack(network: BoundNetwork) -> Stack:
+    """The network as a plain chain of linear layers, refused where it is not one."""
+    try:
+        return stack_of(network.graph, network.model.module, final=True)
+    except SkgeoError as error:
         raise SkgeoError(
-            "mean-field theory starts from the preactivations of a linear layer; this network "
-            "starts with an activation."
+            "Mean-field theory is of a chain of Linear layers and one elementwise activation. "
+            f"{error}"
+        ) from error
+
+
+def _hidden(stack: Stack) -> range:
+    """The linear layers that an activation follows."""
+    return range(stack.depth if not stack.final.is_identity else stack.depth - 1)
+
+
+def _one_activation(stack: Stack) -> Activation:
+    """The activation after every hidden layer, which must be the same."""
+    if not _hidden(stack):
+        raise SkgeoError(
+            "Mean-field theory is of linear layers and one activation; this network has no "
+            "activation."
         )
-    return found
+    found = [*stack.activations, stack.final]
+    for i in _hidden(stack):
+        if found[i].is_identity:
+            raise SkgeoError(
+                f"{stack.names[i]!r} and {stack.names[i + 1]!r} are two linear layers in a row; "
+                "mean-field theory is of linear layers and activations in turn."
+            )
+        if found[i] != found[0]:
+            raise SkgeoError(
+                "Mean-field theory is of linear layers and one activation; here "
+                f"{stack.names[0]!r} is followed by {found[0]} and {stack.names[i]!r} by "
+                f"{found[i]}."
+            )
+    return found[0]
 
 
 def _deviation(tensor: Tensor | None) -> float:
-    return 0.0 if tensor is None else float(tensor.double().var(unbiased=False)) ** 0.5
+    return 0.0 if tensor is None else float(tensor.var(unbiased=False)) ** 0.5
 
 
+@torch.no_grad()
 def _measure(
-    replica: Replica,
-    X: Any,
-    steps: list[tuple[str, nn.Module]],
-    layers: list[tuple[str, nn.Linear]],
-    activation: Activation,
-    sigma_w: np.ndarray,
-    sigma_b: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    inputs = cast_inputs(as_samples(X).to(dtype=replica.dtype).inputs, device=replica.device)
-    if not isinstance(inputs, Tensor):
-        raise SkgeoError("X holds several inputs; a chain of linear layers takes one array.")
-    replica(inputs)  # checks that the shapes fit
-    names = {name for name, _ in layers}
-    h, before = inputs, None
-    q, chi = [], []
-    for name, module in steps:
-        if name in names and isinstance(module, nn.Linear):
-            weight = module.weight.double()
-            if before is not None:
-                columns = weight.square().sum(0)
-                slope = torch.as_tensor(activation.derivatives(before.cpu().numpy())[1])
-                chi.append(float((slope.square().to(columns) @ columns).mean()) / len(weight))
-            else:
-                chi.append(np.nan)
-                entry = float(h.double().square().mean())
-            h = module(h)
-            before = h.double()
-            q.append(float(before.square().mean()))
-        else:
-            h = module(h)
-    predicted, slopes = np.empty(len(layers)), np.full(len(layers), np.nan)
+    network: BoundNetwork, stack: Stack, count: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Mean squares of inputs and preactivations, and of the singular values of each step."""
+    activation = stack.activations[0] if stack.activations else stack.final
+    weights = [w.to(network.device) for w in stack.weights[:count]]
+    biases = [None if b is None else b.to(network.device) for b in stack.biases[:count]]
+    columns = [w.square().sum(0) / len(w) for w in weights]
+    entry, q, chi = 0.0, np.zeros(count), np.zeros(count)
+    _ = network.first_run  # which says so where a model and data do not fit
+    for batch in network.batches(8 * 4 * max(stack.widths)):
+        inputs = network.inputs(batch)
+        if not isinstance(inputs, Tensor):
+            raise SkgeoError("X holds several inputs; a chain of linear layers takes one array.")
+        share = len(batch) / network.n_samples
+        h = inputs.double().reshape(-1, stack.widths[0])
+        entry += share * float(h.square().mean())
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            if i:
+                slope = activation.derivative(h)
+                h = activation(h)
+                chi[i] += share * float((slope.square() @ columns[i]).mean())
+            h = torch.nn.functional.linear(h, weight, bias)
+            q[i] += share * float(h.square().mean())
+    chi[0] = np.nan
+    return entry, q, chi
+
+
+def _predict(
+    activation: ScalarFunction, entry: float, sigma_w: np.ndarray, sigma_b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the theory says of each layer, from the mean square of the inputs."""
+    predicted, slopes = np.empty(len(sigma_w)), np.full(len(sigma_w), np.nan)
     predicted[0] = sigma_w[0] ** 2 * entry + sigma_b[0] ** 2
-    for index in range(1, len(layers)):
-        at = GaussianMoments(activation, float(predicted[index - 1]))
-        predicted[index] = sigma_w[index] ** 2 * at.square + sigma_b[index] ** 2
-        slopes[index] = sigma_w[index] ** 2 * at.slope_square
-    return predicted, np.array(q), slopes, np.array(chi)
+    for i in range(1, len(sigma_w)):
+        at = GaussianMoments(activation, float(predicted[i - 1]))
+        predicted[i] = sigma_w[i] ** 2 * at.square + sigma_b[i] ** 2
+        slopes[i] = sigma_w[i] ** 2 * at.slope_square
+    return predicted, slopes

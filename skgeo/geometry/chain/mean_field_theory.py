@@ -18,8 +18,9 @@ from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.chain.activations import Activation, as_activation
 from skgeo.geometry.chain.gaussian_integrals import GaussianMoments, correlation
+from skgeo.geometry.chain.scalar_function import ScalarFunction, scalar_function
+from skgeo.network import Activation
 
 __all__ = ["MeanFieldTheory", "mean_field_theory"]
 
@@ -142,7 +143,7 @@ def mean_field_theory(
     sigma_b : float, default=0.0
         The biases have variance ``sigma_b**2``.
     kinks : sequence of float, optional
-        Where a derivative of the activation jumps. Known for torch's own modules.
+        Where a derivative of the activation jumps. Known for torch's own activations.
     q0 : float, default=1.0
         Mean square of the first preactivations, from which the fixed point is looked for: a map
         may have several, and where all are fixed (ReLU at ``sigma_w**2 = 2``) it is this one.
@@ -188,7 +189,7 @@ def mean_field_theory(
     0.960844280 1.060981264 0.680726587
     """
     _check_variances(sigma_w, sigma_b, q0)
-    phi = activation if isinstance(activation, Activation) else as_activation(activation, kinks)
+    phi = scalar_function(activation, kinks)
     w2, b2 = float(sigma_w) ** 2, float(sigma_b) ** 2
     q = _fixed_point(phi, w2, b2, float(q0))
     # Where q has no bound, what it tends to: for a rectifier nothing depends on q.
@@ -213,7 +214,7 @@ def mean_field_theory(
     )
 
 
-def _fixed_point(phi: Activation, w2: float, b2: float, q0: float) -> float:
+def _fixed_point(phi: ScalarFunction, w2: float, b2: float, q0: float) -> float:
     """The fixed point that the iteration from q0 runs into."""
 
     def gain(q: float) -> float:
@@ -239,7 +240,9 @@ def _fixed_point(phi: Activation, w2: float, b2: float, q0: float) -> float:
         near = far
 
 
-def _correlated_fixed_point(phi: Activation, w2: float, b2: float, q: float) -> tuple[float, float]:
+def _correlated_fixed_point(
+    phi: ScalarFunction, w2: float, b2: float, q: float
+) -> tuple[float, float]:
     """Where the correlation ends if 1 repels it, and the slope of its map there."""
 
     def gain(c: float, check: bool = False) -> float:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.autodiff.directional import push
-from skgeo.autodiff.operators import layer_replica
 from skgeo.autodiff.patterns import activation_pattern
+from skgeo.autodiff.replica import replica
 from skgeo.exceptions import NonSmoothWarning, SkgeoError, collect_warnings, warn
 from skgeo.geometry.chain.live import (
     Forward,
@@ -302,7 +302,7 @@ def _reduced(module: nn.Module, values: Tensor, reduction: str) -> Tensor:
 
 def _warn_of_kinks(module: nn.Module, x: Tensor, forward: Forward | None) -> None:
     with collect_warnings():  # the mode of the module is its owner's choice here
-        pattern = activation_pattern(layer_replica(module, forward=forward), x.detach())
+        pattern = activation_pattern(replica(module, forward=forward, parameters=None), x.detach())
     if pattern:
         warn(
             "the network is piecewise linear: its second derivative is zero between its kinks, so "

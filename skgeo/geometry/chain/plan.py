@@ -7,8 +7,8 @@ import itertools
 from numbers import Integral
 from typing import Any, Literal
 
-from skgeo.autodiff.links import ChainMaps
-from skgeo.autodiff.recording import Layer
+from skgeo.autodiff.layer import Layer
+from skgeo.autodiff.layers import Layers
 from skgeo.exceptions import SkgeoError
 
 __all__ = ["CHAINS", "LayerPlan", "path_between", "plan_chain"]
@@ -58,12 +58,12 @@ class LayerPlan:
         return self.way in ("links", "single")
 
 
-def plan_chain(chain: ChainMaps, kind: str, n_singular_values: Any) -> tuple[LayerPlan, ...]:
+def plan_chain(found: Layers, kind: str, n_singular_values: Any) -> tuple[LayerPlan, ...]:
     """Decide what is measured at every layer.
 
     Parameters
     ----------
-    chain : ChainMaps
+    found : Layers
     kind : {"layer", "input", "output"}
     n_singular_values : "all", "auto" or int
 
@@ -86,10 +86,15 @@ def plan_chain(chain: ChainMaps, kind: str, n_singular_values: Any) -> tuple[Lay
         raise SkgeoError(
             f"n_singular_values={asked!r}: expected 'auto', 'all' or a positive integer."
         )
-    layers = list(chain.layers)
+    layers = list(found.after_root)
+    if not layers:
+        raise SkgeoError(
+            f"The only layer, {found.root.name!r}, is where the graph starts, so there is no chain "
+            "of layers. Name a later layer too: layers=[...]."
+        )
     if kind == "output":
-        if chain.root.name != "input":
-            layers.insert(0, chain.root)
+        if found.root.module:  # a layer, and not the input
+            layers.insert(0, found.root)
         if layers[-1].is_output:
             layers.pop()
         if not layers:
@@ -100,16 +105,16 @@ def plan_chain(chain: ChainMaps, kind: str, n_singular_values: Any) -> tuple[Lay
     plans = []
     for layer in layers:
         if kind == "output":
-            source, target = layer, chain.output
+            source, target = layer, found.output
         else:
-            source = chain.root if kind == "input" else chain.cut_before(layer)
+            source = found.root if kind == "input" else found.cut_before(layer)
             target = layer
         way: Way
         side = min(source.dim, target.dim)
         if not layer.is_cut and kind != "layer":
             way, count = "none", side if isinstance(asked, str) else int(asked)
         else:
-            small = all(_is_small(a, b) for a, b in path_between(chain, source, target))
+            small = all(_is_small(a, b) for a, b in path_between(found, source, target))
             single = _is_small(source, target)
             full: Way = "single" if kind == "layer" or (single and not small) else "links"
             if asked == "all" or (asked == "auto" and (small or single)):
@@ -129,12 +134,12 @@ def plan_chain(chain: ChainMaps, kind: str, n_singular_values: Any) -> tuple[Lay
     return tuple(plans)
 
 
-def path_between(chain: ChainMaps, source: Layer, target: Layer) -> list[tuple[Layer, Layer]]:
+def path_between(found: Layers, source: Layer, target: Layer) -> list[tuple[Layer, Layer]]:
     """The links from one cut to another place.
 
     Parameters
     ----------
-    chain : ChainMaps
+    found : Layers
     source, target : Layer
         The root or a cut, and a later layer or the output.
 
@@ -143,11 +148,11 @@ def path_between(chain: ChainMaps, source: Layer, target: Layer) -> list[tuple[L
     list of (Layer, Layer)
         Sources and targets, in order of application.
     """
-    cuts = list(chain.cuts)
-    if target == chain.output:
+    cuts = list(found.cuts)
+    if target == found.output:
         places = [*cuts[cuts.index(source) :], target]
     else:
-        before = chain.cut_before(target)
+        before = found.cut_before(target)
         places = [*cuts[cuts.index(source) : cuts.index(before) + 1], target]
     return list(itertools.pairwise(places))
 

@@ -6,22 +6,23 @@ With :math:`J_l = \partial h_l/\partial h_{l-1}`: a layer's own :math:`J_l`; fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.recording import Layer
+from skgeo.autodiff.layer import Layer
+from skgeo.autodiff.layers import Layers
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.geometry.chain.jacobians import ChainJacobians
-from skgeo.geometry.chain.network import ChainNetwork
 from skgeo.geometry.chain.plan import LayerPlan, path_between, plan_chain
 from skgeo.geometry.chain.summaries import QUANTITIES
 from skgeo.geometry.chain.topk import default_steps
 from skgeo.linalg.memory import require_memory
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import BoundNetwork, bind
 
 __all__ = ["ChainProfile", "LayerStretches", "chain_profile", "measure_chain"]
 
@@ -29,7 +30,6 @@ __all__ = ["ChainProfile", "LayerStretches", "chain_profile", "measure_chain"]
 _UNSETTLED = 1e-3
 
 Chain = Literal["layer", "input", "output"]
-Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,58 +179,56 @@ def chain_profile(
     (True, True)
     """
     with single_blas_thread():
-        network = ChainNetwork(
-            module, X, forward=forward, layers=layers, batch_size=batch_size, device=device
+        network = bind(
+            module, X, forward=forward, parameters=None, batch_size=batch_size, device=device
         )
         return measure_chain(
-            network, chain=chain, n_singular_values=n_singular_values, tol=tol, strict=strict
+            network,
+            layers,
+            chain=chain,
+            n_singular_values=n_singular_values,
+            tol=tol,
+            strict=strict,
         )
 
 
 def measure_chain(
-    network: ChainNetwork,
+    network: BoundNetwork,
+    names: Sequence[str] | None = None,
     *,
     chain: str = "input",
     n_singular_values: Any = "auto",
     tol: float | Literal["auto"] = "auto",
     strict: bool = False,
-    progress: Progress = iter,
 ) -> ChainProfile:
-    """Singular values at every layer of a :class:`ChainNetwork`.
+    """Singular values at every layer of a network on data, bound with ``parameters=None``.
 
-    Parameters
-    ----------
-    network : ChainNetwork
-    chain, n_singular_values, tol, strict
-        As in :func:`chain_profile`.
-    progress : callable, default=iter
-        Wraps the sequence of passes over the data.
-
-    Returns
-    -------
-    ChainProfile
+    The other parameters are those of :func:`chain_profile`.
     """
     relative = _tolerance(tol)
-    plans = plan_chain(network.chain, chain, n_singular_values)
+    layers = Layers.of(network, names)
+    plans = plan_chain(layers, chain, n_singular_values)
     _report_partial([plan.layer for plan in plans if plan.way == "none"], strict)
     together = [plan for plan in plans if plan.way == "formed" and chain == "input"]
-    needed = max(_bytes(network, plan) for plan in plans)
+    needed = max(_bytes(layers, plan) for plan in plans)
     needed += sum(plan.source.dim * plan.target.dim * 8 for plan in together)
     batches = network.batches(needed)
     require_memory(
         needed * max(len(batch) for batch in batches),
         f"the Jacobians and factors of {max(len(batch) for batch in batches)} sample(s) "
-        f"({_largest(network, plans)})",
+        f"({_largest(layers, plans)})",
         "ask for the leading values only with n_singular_values=10, name smaller layers with "
         "layers=[...], or pass a smaller batch_size.",
         network.device,
+        network.budget,
     )
-    jacobians = ChainJacobians(network, chain, plans, relative)
+    jacobians = ChainJacobians(layers, network.dtype, chain, plans, relative)
     logs: dict[str, list[Tensor]] = {plan.layer.name: [] for plan in plans}
     found: dict[str, list[dict[str, Tensor]]] = {plan.layer.name: [] for plan in plans}
     exponents = []
-    for batch in progress(batches):
-        measured, whole = jacobians.measure(network.record(batch))
+    for batch in network.progress(batches):
+        seen = layers.record(network.inputs(batch), root=True, start=batch.start)
+        measured, whole = jacobians.measure(seen)
         exponents.append(whole.cpu())
         for name, (values, numbers) in measured.items():
             logs[name].append(values.cpu())
@@ -261,7 +259,7 @@ def _tolerance(tol: object) -> float | None:
     return float(tol)
 
 
-def _bytes(network: ChainNetwork, plan: LayerPlan) -> int:
+def _bytes(layers: Layers, plan: LayerPlan) -> int:
     """What one sample takes while a layer is measured."""
     if plan.way == "none":
         return 0
@@ -274,14 +272,14 @@ def _bytes(network: ChainNetwork, plan: LayerPlan) -> int:
         return 8 * (2 * plan.source.dim * plan.target.dim + 2 * plan.side**2)
     path = [(plan.source, plan.target)]
     if plan.way == "links":
-        path = path_between(network.chain, plan.source, plan.target)
+        path = path_between(layers, plan.source, plan.target)
     sizes = [source.dim * target.dim for source, target in path]
     # The link, its product with a basis, and the basis; the factors of all links.
     return 8 * (4 * max(sizes) + 3 * sum(sizes))
 
 
-def _largest(network: ChainNetwork, plans: Sequence[LayerPlan]) -> str:
-    plan = max(plans, key=lambda plan: _bytes(network, plan))
+def _largest(layers: Layers, plans: Sequence[LayerPlan]) -> str:
+    plan = max(plans, key=lambda plan: _bytes(layers, plan))
     return (
         f"most at layer {plan.layer.name!r}, {plan.target.dim} x {plan.source.dim}, "
         f"{plan.n_values} singular values"

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.operators import layer_replica
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.chain.segments import DataSegment
+from skgeo.geometry.chain.layer_map import LayerMap
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import BoundNetwork, bind
 
 __all__ = ["StabilityEstimate", "log_euclidean_distance", "stability", "subspace_angle"]
 
@@ -135,7 +135,8 @@ def stability(
     """
     _check(noise, scale, n_repeats, n_directions, floor)
     with single_blas_thread():
-        data = DataSegment(module, X, layer=layer, source=source, forward=forward, device=device)
+        network = bind(module, X, forward=forward, parameters=None, device=device)
+        data = LayerMap(network, layer=layer, source=source)
         if n_directions > min(data.n_source, data.n_layer):
             raise SkgeoError(
                 f"n_directions={n_directions}: the Jacobian at {data.name!r} has "
@@ -144,17 +145,15 @@ def stability(
         x = data.start()
         generator = torch.Generator().manual_seed(int(random_state))
         names = ("metric_distance", "subspace_angle", "output_change")
-        values = {name: np.empty((n_repeats, data.n_samples)) for name in names}
+        values = {name: np.empty((n_repeats, network.n_samples)) for name in names}
         size = _output_size(data, x)
         for repeat in range(n_repeats):
             after, moved = data, x
             if noise == "weights":
-                copy = layer_replica(module, forward=forward, device=device)
-                for parameter in copy.parameters.values():
+                noisy = BoundNetwork(network.model, network.samples, parameters=None, device=device)
+                for parameter in noisy.replica.parameters.values():
                     parameter.data = _jittered(parameter.detach(), scale, generator)
-                after = DataSegment(
-                    module, X, layer=layer, source=source, forward=forward, replica=copy
-                )
+                after = LayerMap(noisy, layer=layer, source=source)
                 moved = after.start() if source is not None else x
             elif isinstance(noise, str):
                 moved = _jittered(x, scale, generator)
@@ -232,8 +231,8 @@ def subspace_angle(v: Tensor, other: Tensor) -> Tensor:
 
 
 def _compare(
-    data: DataSegment,
-    after: DataSegment,
+    data: LayerMap,
+    after: LayerMap,
     batch: range,
     x: Tensor,
     moved: Tensor,
@@ -259,7 +258,7 @@ def _compare(
     return distance.masked_fill(same, 0.0), angle.masked_fill(same, 0.0), change
 
 
-def _output_size(data: DataSegment, x: Tensor) -> float:
+def _output_size(data: LayerMap, x: Tensor) -> float:
     squares = []
     for batch in data.batches(1):
         with torch.no_grad():
@@ -278,7 +277,7 @@ def _jittered(tensor: Tensor, scale: float, generator: torch.Generator) -> Tenso
     return tensor + scale * tensor.double().square().mean().sqrt().to(tensor) * drawn
 
 
-def _applied(noise: Noise, x: Tensor, data: DataSegment, generator: torch.Generator) -> Tensor:
+def _applied(noise: Noise, x: Tensor, data: LayerMap, generator: torch.Generator) -> Tensor:
     given = x.reshape(len(x), *data.shape)
     result = noise(given.clone(), generator)
     if not isinstance(result, Tensor) or result.shape != given.shape:

@@ -15,17 +15,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from skgeo.autodiff.pushforward import OutputOperator
+from skgeo.autodiff.finite import check_outputs
+from skgeo.autodiff.parameter_jacobian import ParameterJacobian
 from skgeo.autodiff.replica import Replica
-from skgeo.autodiff.structure import (
-    Certificate,
-    Structured,
-    certify_structure,
-    structure_rule,
-    structured_gradients,
-)
+from skgeo.autodiff.structure import Certificate, Structured, structure_rule
 from skgeo.linalg.memory import require_memory
-from skgeo.network.bound import BoundNetwork, check_outputs
+from skgeo.network.bound import BoundNetwork
 
 __all__ = ["FisherRows"]
 
@@ -105,6 +100,9 @@ class FisherRows:
         """
         return self._structured(samples, self._directions)
 
+    def _jacobian(self, samples: range) -> ParameterJacobian:
+        return ParameterJacobian(self.network.replica, self.network.inputs(samples))
+
     def _directions(self, outputs: Tensor) -> Tensor:
         weights = self.weights(outputs)
         return weights.reshape(*weights.shape[:2], *outputs.shape[1:])
@@ -117,16 +115,9 @@ class FisherRows:
         if network.n_samples > _CHECKED:
             key = cotangents is None
             if key not in self._certificates:
-                self._certificates[key] = certify_structure(
-                    network.replica, network.inputs(range(_CHECKED)), cotangents=cotangents
-                )
+                self._certificates[key] = self._jacobian(range(_CHECKED)).certify(cotangents)
             certificate = self._certificates[key]
-        found = structured_gradients(
-            network.replica,
-            network.inputs(samples),
-            cotangents=cotangents,
-            certificate=certificate,
-        )
+        found = self._jacobian(samples).factors(cotangents, certificate)
         network.notice(found.outputs)
         return found
 
@@ -156,13 +147,13 @@ class FisherRows:
         rows = found.rows().double().reshape(*z.shape, self.n_parameters)
         return self.weigh(z, rows).flatten(0, -2)
 
-    def operators(self) -> Iterator[tuple[OutputOperator, Tensor]]:
+    def operators(self) -> Iterator[tuple[ParameterJacobian, Tensor]]:
         """Products with J and its transpose, batch by batch, and outputs (b, positions, K)."""
         for samples in self.batches():
-            operator = OutputOperator(self.network.replica, self.network.inputs(samples))
-            check_outputs(operator.outputs, samples.start)
-            self.network.notice(operator.outputs)
-            yield operator, self.network.sized(operator.outputs).double()
+            jacobian = self._jacobian(samples)
+            check_outputs(jacobian.outputs, samples.start)
+            self.network.notice(jacobian.outputs)
+            yield jacobian, self.network.sized(jacobian.outputs).double()
 
 
 def _without_rule(of: Replica, calls: Counter[int]) -> int:

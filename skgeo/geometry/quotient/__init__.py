@@ -10,7 +10,7 @@ from skgeo.geometry.quotient.jumps import RankJump, rank_jumps, segment_jumps
 from skgeo.geometry.quotient.leading import leading_eigenvalues
 from skgeo.geometry.quotient.length import fisher_rao_length, straightness
 from skgeo.geometry.quotient.metric import MeanMetric
-from skgeo.geometry.quotient.pullback import LayerPullback
+from skgeo.geometry.quotient.rows import LayerRows
 from skgeo.geometry.quotient.spectra import (
     LayerSpectrum,
     layer_spectra,
@@ -20,7 +20,7 @@ from skgeo.geometry.quotient.spectra import (
 )
 
 __all__ = [
-    "LayerPullback",
+    "LayerRows",
     "LayerSpectrum",
     "MeanMetric",
     "RankJump",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.quotient.pullback import LayerPullback
+from skgeo.geometry.quotient.rows import LayerRows
 from skgeo.geometry.quotient.spectra import Tolerance, pointwise_tolerance
 from skgeo.linalg.memory import require_memory
 
@@ -19,18 +19,7 @@ __all__ = ["collapse", "null_projection", "quotient_fidelity"]
 
 
 def collapse(representations: Tensor, center: Tensor, directions: Tensor) -> Tensor:
-    """Representations with everything but some directions at its mean.
-
-    Parameters
-    ----------
-    representations : Tensor of shape (b, n)
-    center : Tensor of shape (n,)
-    directions : Tensor of shape (k, n)
-        Orthonormal rows.
-
-    Returns
-    -------
-    Tensor of shape (b, n)
+    """Representations (b, n) with everything but some directions at its mean.
 
     Examples
     --------
@@ -41,9 +30,7 @@ def collapse(representations: Tensor, center: Tensor, directions: Tensor) -> Ten
     return center + ((representations - center) @ directions.T) @ directions
 
 
-def quotient_fidelity(
-    pullback: LayerPullback, name: str, center: Tensor, directions: Tensor
-) -> float:
+def quotient_fidelity(rows: LayerRows, name: str, center: Tensor, directions: Tensor) -> float:
     r"""Mean divergence between the outputs and those of the collapsed representations.
 
     .. math:: \frac1N \sum_n \mathrm{KL}\bigl(p(\cdot \mid z(h_n)) \,\|\,
@@ -51,7 +38,7 @@ def quotient_fidelity(
 
     Parameters
     ----------
-    pullback : LayerPullback
+    rows : LayerRows
     name : str
         The layer.
     center : Tensor of shape (n,)
@@ -62,34 +49,35 @@ def quotient_fidelity(
     -------
     float
         In nats. Zero, up to rounding, where the rest of the network is linear and all directions of
-        the common row space are kept. Elsewhere the metric speaks of small moves only, and this
-        says what the finite one costs.
+        the common row space are kept. Elsewhere the metric knows small moves only, and this says
+        what the finite one costs.
     """
-    center, directions = center.to(pullback.device), directions.to(pullback.device)
+    network, layer = rows.network, rows.layers[name]
+    center, directions = center.to(network.device), directions.to(network.device)
     total = 0.0
-    for batch in pullback.batches([name]):
-        inputs = pullback.inputs(batch)
+    for batch in rows.batches([name]):
+        inputs = network.inputs(batch)
         with torch.no_grad():
-            seen = pullback.maps.record(inputs, [name])
-            kept = collapse(seen.representations()[name].double(), center, directions)
-            outputs = pullback.tail(inputs, name)(kept)
-        z, w = pullback.sized(seen.output.detach()), pullback.sized(outputs)
-        total += float(pullback.likelihood.kl(z, w).sum())
-    return max(0.0, total / pullback.n_samples)  # rounding may leave a sum of zeros below zero
+            seen = rows.layers.record(inputs, [name], start=batch.start)
+            kept = collapse(seen.representation(layer).double(), center, directions)
+            outputs = rows.tail(inputs, name)(kept)
+        z, w = network.sized(seen.output.detach()), network.sized(outputs)
+        total += float(network.likelihood.kl(z, w).sum())
+    return max(0.0, total / network.n_samples)  # rounding may leave a sum of zeros below zero
 
 
 def null_projection(
-    pullback: LayerPullback, name: str, vectors: Tensor | None = None, *, tol: Tolerance = "auto"
+    rows: LayerRows, name: str, vectors: Tensor | None = None, *, tol: Tolerance = "auto"
 ) -> Tensor:
     """Orthogonal projection onto the null space of the metric at each sample.
 
     Parameters
     ----------
-    pullback : LayerPullback
+    rows : LayerRows
     name : str
         The layer.
     vectors : Tensor of shape (N, n) or (n,), optional
-        What to project, one vector a sample or one for all. None for the projectors themselves.
+        What to project, one vector per sample or one for all. None for the projectors themselves.
     tol : float or "auto", default="auto"
         As for pointwise ranks.
 
@@ -107,26 +95,26 @@ def null_projection(
     -----
     From a thin SVD of the rows of each sample, never of an n x n matrix.
     """
-    dim = pullback.maps[name].dim
+    network, dim = rows.network, rows.layers[name].dim
     if vectors is None:
         require_memory(
-            2 * 8 * pullback.n_samples * dim**2,
-            f"{pullback.n_samples} projectors of {dim} x {dim} numbers",
+            2 * 8 * network.n_samples * dim**2,
+            f"{network.n_samples} projectors of {dim} x {dim} numbers",
             "give the vectors to project, which never forms them, or fewer samples.",
         )
     else:
         vectors = torch.as_tensor(vectors, dtype=torch.float64)
-        if vectors.shape not in ((dim,), (pullback.n_samples, dim)):
+        if vectors.shape not in ((dim,), (network.n_samples, dim)):
             raise SkgeoError(
-                f"vectors have shape {tuple(vectors.shape)}; expected ({dim},) or "
-                f"({pullback.n_samples}, {dim}), one entry a coordinate of layer {name!r}."
+                f"The vectors have shape {tuple(vectors.shape)}; expected ({dim},) or "
+                f"({network.n_samples}, {dim}), one entry per coordinate of layer {name!r}."
             )
-        vectors = vectors.expand(pullback.n_samples, dim)
-    relative = pointwise_tolerance(tol, pullback, name)
+        vectors = vectors.expand(network.n_samples, dim)
+    relative = pointwise_tolerance(tol, rows, name)
     parts = []
-    for batch in pullback.batches([name]):
-        rows = pullback.rows(pullback.inputs(batch), [name])[name].double()
-        _, values, basis = torch.linalg.svd(rows, full_matrices=False)
+    for batch in rows.batches([name]):
+        found = rows.rows(network.inputs(batch), [name], start=batch.start)[name].double()
+        _, values, basis = torch.linalg.svd(found, full_matrices=False)
         # A masked row takes nothing away: samples of different rank share one product.
         kept = values.square() > relative * values[:, :1].square()
         basis = (basis * kept.unsqueeze(-1)).cpu()

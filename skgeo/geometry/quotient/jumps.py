@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from skgeo.autodiff.patterns import activation_pattern
 from skgeo.exceptions import SkgeoError
 from skgeo.geometry.quotient.length import between
-from skgeo.geometry.quotient.pullback import LayerPullback
+from skgeo.geometry.quotient.rows import LayerRows
 from skgeo.geometry.quotient.spectra import (
     Tolerance,
     pointwise_eigenvalues,
     pointwise_ranks,
 )
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
 from skgeo.network.likelihood import Likelihood
 
 __all__ = ["RankJump", "rank_jumps", "segment_jumps"]
@@ -104,10 +105,10 @@ def rank_jumps(
     """
     with single_blas_thread():
         ends = torch.stack([torch.as_tensor(x0), torch.as_tensor(x1)])
-        pullback = LayerPullback(
-            module, ends, forward=forward, likelihood=likelihood, layers=layers, device=device
+        network = bind(
+            module, ends, forward=forward, likelihood=likelihood, parameters=None, device=device
         )
-        return segment_jumps(pullback, tol=tol)
+        return segment_jumps(LayerRows(network, layers), tol=tol)
 
 
 @dataclass
@@ -123,33 +124,22 @@ class _State:
         )
 
 
-def segment_jumps(pullback: LayerPullback, *, tol: Tolerance = "auto") -> tuple[RankJump, ...]:
-    """Changes between the two samples of a :class:`LayerPullback`.
-
-    Parameters
-    ----------
-    pullback : LayerPullback
-        Of two samples, the ends of the segment.
-    tol : float or "auto", default="auto"
-        Of the ranks.
-
-    Returns
-    -------
-    tuple of RankJump
-    """
-    if pullback.n_samples != 2:
-        raise SkgeoError(f"a segment has two ends; {pullback.n_samples} samples were given.")
-    finest = 2.0**-40 if pullback.dtype == torch.float64 else 2.0**-20
-    first, last = _states(pullback, torch.tensor([0.0, 1.0], dtype=torch.float64), tol)
+def segment_jumps(rows: LayerRows, *, tol: Tolerance = "auto") -> tuple[RankJump, ...]:
+    """Changes between the two samples of a network on data, the ends of a segment."""
+    network = rows.network
+    if network.n_samples != 2:
+        raise SkgeoError(f"A segment has two ends; {network.n_samples} samples were given.")
+    finest = 2.0**-40 if network.dtype == torch.float64 else 2.0**-20
+    first, last = _states(rows, torch.tensor([0.0, 1.0], dtype=torch.float64), tol)
     open_ = [] if first.equals(last) else [(0.0, 1.0, first, last)]
     while open_ and open_[0][1] - open_[0][0] > finest:
         if len(open_) > _MOST_JUMPS:
             raise SkgeoError(
-                f"more than {_MOST_JUMPS} changes on the segment. Shorten it, or raise tol: a rank "
-                "that is decided within rounding changes everywhere."
+                f"There are more than {_MOST_JUMPS} changes on the segment. Shorten it, or raise "
+                "tol: a rank that is decided within rounding changes everywhere."
             )
         middles = torch.tensor([(a + b) / 2 for a, b, _, _ in open_], dtype=torch.float64)
-        states = _states(pullback, middles, tol)
+        states = _states(rows, middles, tol)
         halves = []
         for (a, b, left, right), middle, state in zip(open_, middles.tolist(), states, strict=True):
             if not left.equals(state):
@@ -160,23 +150,24 @@ def segment_jumps(pullback: LayerPullback, *, tol: Tolerance = "auto") -> tuple[
     return tuple(jump for interval in open_ for jump in _changes(*interval))
 
 
-def _states(pullback: LayerPullback, t: Tensor, tol: Tolerance) -> list[_State]:
-    ends = pullback.inputs(range(2))
-    size = pullback.affordable(pullback.names)
+def _states(rows: LayerRows, t: Tensor, tol: Tolerance) -> list[_State]:
+    network, names = rows.network, rows.names
+    ends = network.inputs()
+    size = network.batch_size or max(1, network.batch_bytes // rows.sample_bytes(names))
     states = []
     for part in t.split(size):
-        inputs = between(ends, part.to(pullback.device))
-        pattern = activation_pattern(pullback.maps.replica, inputs)
-        rows = pullback.rows(inputs)
+        inputs = between(ends, part.to(network.device))
+        pattern = activation_pattern(network.replica, inputs)
+        found = rows.rows(inputs)
         ranks = {
-            name: pointwise_ranks(pointwise_eigenvalues(rows[name]), tol, pullback, name).tolist()
-            for name in pullback.names
+            name: pointwise_ranks(pointwise_eigenvalues(found[name]), tol, rows, name).tolist()
+            for name in names
         }
         for k in range(len(part)):
             states.append(
                 _State(
                     {name: code[k] for name, code in pattern.items()},
-                    {name: ranks[name][k] for name in pullback.names},
+                    {name: ranks[name][k] for name in names},
                 )
             )
     return states

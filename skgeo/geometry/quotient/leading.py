@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
-from skgeo.geometry.quotient.pullback import LayerPullback
+from skgeo.geometry.quotient.rows import LayerRows
 from skgeo.linalg.golub_kahan import golub_kahan
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
 from skgeo.network.likelihood import Likelihood
+from skgeo.network.running import batch_ranges
 
 __all__ = ["leading_eigenvalues"]
 
@@ -88,17 +90,18 @@ def leading_eigenvalues(
     True
     """
     with single_blas_thread():
-        pullback = LayerPullback(
+        network = bind(
             module,
             X,
             forward=forward,
             likelihood=likelihood,
-            layers=[layer],
+            parameters=None,
             batch_size=batch_size,
             device=device,
         )
-        (name,) = pullback.names
-        side = min(pullback.n_rows, pullback.maps[name].dim)
+        rows = LayerRows(network, [layer])
+        (name,) = rows.names
+        side = min(rows.n_rows, rows.layers[name].dim)
         if not 1 <= n_values <= side:
             raise SkgeoError(
                 f"n_values={n_values}: the metric at layer {name!r} has {side} eigenvalues that "
@@ -107,9 +110,8 @@ def leading_eigenvalues(
         steps = min(side, 4 * n_values if n_steps is None else n_steps)
         generator = torch.Generator().manual_seed(random_state)
         values, errors = [], []
-        for start in range(0, pullback.n_samples, batch_size):
-            samples = range(start, min(start + batch_size, pullback.n_samples))
-            found, residuals = _batch(pullback, samples, n_values, steps, generator)
+        for samples in batch_ranges(network.n_samples, batch_size):
+            found, residuals = _batch(rows, samples, n_values, steps, generator)
             # |s - t| <= r for singular values makes |s^2 - t^2| <= r (2 s + r).
             values.append(found.square().cpu())
             errors.append((residuals * (2 * found + residuals)).cpu())
@@ -117,27 +119,28 @@ def leading_eigenvalues(
 
 
 def _batch(
-    pullback: LayerPullback, samples: range, n_values: int, steps: int, generator: torch.Generator
+    rows: LayerRows, samples: range, n_values: int, steps: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    (name,) = pullback.names
-    seen = pullback.maps.record(pullback.inputs(samples), [name])
-    operator = seen.operator(name)
-    z = pullback.sized(seen.output.detach())
-    likelihood = pullback.likelihood
+    network, likelihood = rows.network, rows.network.likelihood
+    (layer,) = rows.layers.layers
+    seen = rows.layers.record(network.inputs(samples), start=samples.start)
+    network.notice(seen.output)
+    operator = seen.operator(rows.layers.output, layer)
+    z = network.sized(seen.output.detach())
 
     def push(v: Tensor) -> Tensor:
-        moved = pullback.sized(operator.push(v)).double()
+        moved = network.sized(operator.push(v)).double()
         return likelihood.pull_rows(z, moved.unsqueeze(-1)).flatten(1)
 
     def pull(u: Tensor) -> Tensor:
         # R u is the transpose of w -> R^T w, which the likelihood gives.
         with torch.enable_grad():
             w = torch.zeros_like(z, dtype=torch.float64, requires_grad=True)
-            rows = likelihood.pull_rows(z, w.unsqueeze(-1)).flatten(1)
-            (root,) = torch.autograd.grad(rows, w, u)
-        return operator.pull(root.reshape(seen.output.shape)).double()
+            weighted = likelihood.pull_rows(z, w.unsqueeze(-1)).flatten(1)
+            (root,) = torch.autograd.grad(weighted, w, u)
+        return operator.pull(root.flatten(1)).double()
 
-    shape = (len(samples), pullback.n_rows)
+    shape = (len(samples), rows.n_rows)
     start = torch.randn(shape, generator=generator, dtype=torch.float64)
-    values, _, residuals = golub_kahan(push, pull, start.to(pullback.device), n_values, steps)
+    values, _, residuals = golub_kahan(push, pull, start.to(network.device), n_values, steps)
     return values, residuals

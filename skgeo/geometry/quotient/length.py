@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skgeo._arguments import check_number
 from skgeo.data import Inputs
 from skgeo.exceptions import SkgeoError, warn
-from skgeo.geometry.quotient.pullback import LayerPullback
+from skgeo.geometry.quotient.rows import LayerRows
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import BoundNetwork, bind
 from skgeo.network.likelihood import Likelihood
 
 __all__ = ["fisher_rao_length", "straightness"]
@@ -84,15 +86,10 @@ def fisher_rao_length(
     6.0
     """
     with single_blas_thread():
-        pullback = LayerPullback(
-            module,
-            path,
-            forward=forward,
-            likelihood=likelihood,
-            layers=None if layer is None else [layer],
-            device=device,
+        network = bind(
+            module, path, forward=forward, likelihood=likelihood, parameters=None, device=device
         )
-        return _length(pullback, layer, rtol)
+        return _length(network, layer, rtol)
 
 
 def straightness(
@@ -133,36 +130,31 @@ def straightness(
     1.0
     """
     with single_blas_thread():
-        pullback = LayerPullback(
-            module,
-            path,
-            forward=forward,
-            likelihood=likelihood,
-            layers=None if layer is None else [layer],
-            device=device,
+        network = bind(
+            module, path, forward=forward, likelihood=likelihood, parameters=None, device=device
         )
-        outputs = pullback.outputs()
-        distance = float(pullback.likelihood.distance(outputs[:1], outputs[-1:]))
+        outputs = network.outputs()
+        distance = float(network.likelihood.distance(outputs[:1], outputs[-1:]))
         scale = max(1.0, float(outputs.abs().max()))
         if not distance > 64 * torch.finfo(outputs.dtype).eps * scale:
             raise SkgeoError(
-                "both ends of the path have the same output distribution, up to rounding, so "
+                "Both ends of the path have the same output distribution, up to rounding, so "
                 "there is no distance to compare its length with. Choose other ends."
             )
         # The sum rounds where the true ratio is one.
-        return max(1.0, _length(pullback, layer, rtol) / distance)
+        return max(1.0, _length(network, layer, rtol) / distance)
 
 
-def _length(pullback: LayerPullback, layer: str | None, rtol: float) -> float:
-    if pullback.n_samples < 2:
-        raise SkgeoError("a path needs at least two points; one was given.")
-    if not 0.0 < rtol < 1.0:
-        raise SkgeoError(f"rtol={rtol!r}: expected a number between 0 and 1.")
-    along = _inputs_between(pullback) if layer is None else _representations_between(pullback)
-    rtol = max(rtol, torch.finfo(pullback.dtype).eps ** 0.5)
+def _length(network: BoundNetwork, layer: str | None, rtol: float) -> float:
+    if network.n_samples < 2:
+        raise SkgeoError("A path needs at least two points; one was given.")
+    check_number("rtol", rtol, above=0, below=1)
+    network.notice(network.outputs())
+    along = _inputs_between(network) if layer is None else _layer_between(network, layer)
+    rtol = max(rtol, torch.finfo(network.dtype).eps ** 0.5)
     return sum(
-        _segment(lambda t, i=i: along(i, t), pullback.likelihood, rtol)  # type: ignore[misc]
-        for i in range(pullback.n_samples - 1)
+        _segment(lambda t, i=i: along(i, t), network.likelihood, rtol)  # type: ignore[misc]
+        for i in range(network.n_samples - 1)
     )
 
 
@@ -184,7 +176,7 @@ def _segment(outputs: Callable[[Tensor], Tensor], likelihood: Likelihood, rtol: 
         if length - before <= rtol * length:
             return length
     warn(
-        f"the length of a segment still grew by {(length - before) / length:.1e} of itself at "
+        f"The length of a segment still grew by {(length - before) / length:.1e} of itself at "
         f"{pieces} pieces, more than rtol={rtol:.1e}: it is a lower bound."
     )
     return length
@@ -195,36 +187,33 @@ def _in_batches(run: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
         return torch.cat([run(part) for part in t.split(_BATCH)])
 
 
-def _inputs_between(pullback: LayerPullback) -> Callable[[int, Tensor], Tensor]:
+def _inputs_between(network: BoundNetwork) -> Callable[[int, Tensor], Tensor]:
     def outputs(index: int, t: Tensor) -> Tensor:
-        ends = pullback.inputs(range(index, index + 2))
-        return _in_batches(lambda part: _run(pullback, between(ends, part)), t)
+        ends = network.inputs(range(index, index + 2))
+        return _in_batches(lambda part: network.sized(network.replica(between(ends, part))), t)
 
     return outputs
 
 
-def _run(pullback: LayerPullback, inputs: Inputs) -> Tensor:
-    return pullback.sized(pullback.maps.replica(inputs))
-
-
-def _representations_between(pullback: LayerPullback) -> Callable[[int, Tensor], Tensor]:
-    (name,) = pullback.names
-    if not pullback.maps[name].is_cut:
+def _layer_between(network: BoundNetwork, layer: str) -> Callable[[int, Tensor], Tensor]:
+    rows = LayerRows(network, [layer])
+    (name,) = rows.names
+    if not rows.layers[name].is_cut:
         raise SkgeoError(
-            f"layer {name!r} is not a cut: the outputs are no function of its representation "
+            f"Layer {name!r} is not a cut: the outputs are not a function of its representation "
             "alone, so a path through it has no length. Choose a layer that all of the "
             "computation passes through."
         )
-    points = pullback.representations(name)
+    points = rows.representations(name)
 
     def outputs(index: int, t: Tensor) -> Tensor:
         start, stop = points[index], points[index + 1]
 
         def run(part: Tensor) -> Tensor:
-            first = pullback.inputs(range(index, index + 1))
+            first = network.inputs(range(index, index + 1))
             inputs = between(first, torch.zeros(len(part)), single=True)
             weights = part.to(start).unsqueeze(1)
-            return pullback.sized(pullback.tail(inputs, name)(torch.lerp(start, stop, weights)))
+            return network.sized(rows.tail(inputs, name)(torch.lerp(start, stop, weights)))
 
         return _in_batches(run, t)
 
@@ -258,7 +247,7 @@ def between(ends: Inputs, t: Tensor, *, single: bool = False) -> Inputs:
             return tensor[:1].expand(len(t), *tensor.shape[1:])
         if not tensor.is_floating_point():
             raise SkgeoError(
-                "the two samples differ in integers, which are indices: there is no straight line "
+                "The two samples differ in integers, which are indices: there is no straight line "
                 "between them. Name a layer behind the embedding."
             )
         weights = t.to(tensor).reshape(-1, *[1] * (tensor.dim() - 1))

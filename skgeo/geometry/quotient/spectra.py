@@ -7,7 +7,7 @@ The spectrum comes from the smaller of :math:`S_l^T S_l` (rows x rows) and :math
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
@@ -15,14 +15,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from skgeo.autodiff.recording import Layer
+from skgeo.autodiff.layer import Layer
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
 from skgeo.geometry.quotient.metric import MeanMetric
-from skgeo.geometry.quotient.pullback import LayerPullback
+from skgeo.geometry.quotient.rows import LayerRows
 from skgeo.linalg.memory import USABLE_SHARE, available_memory, require_memory
 from skgeo.linalg.rank import AMBIGUOUS_GAP, NumericalRank, decide_rank, resolution
 from skgeo.linalg.spectra import effective_rank
 from skgeo.linalg.threads import single_blas_thread
+from skgeo.network.bound import bind
 from skgeo.network.likelihood import Likelihood
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
 _COLUMNS = 2048
 
 Tolerance = float | Literal["auto"]
-Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -150,72 +150,64 @@ def layer_spectra(
     [('0', 8, 3.0, 8), ('1', 8, 3.0, 3), ('2', 3, 3.0, 3)]
     """
     with single_blas_thread():
-        pullback = LayerPullback(
+        network = bind(
             module,
             X,
             forward=forward,
             likelihood=likelihood,
-            layers=layers,
+            parameters=None,
             batch_size=batch_size,
             device=device,
         )
-        return measure_layers(pullback, tol=tol)
+        return measure_layers(LayerRows(network, layers), tol=tol)
 
 
 def measure_layers(
-    pullback: LayerPullback,
+    rows: LayerRows,
     *,
     tol: Tolerance = "auto",
     layer: str | None = None,
     n_directions: int | None = 0,
-    progress: Progress = iter,
 ) -> tuple[LayerSpectrum, ...]:
-    """Spectra and ranks at every layer of a :class:`LayerPullback`.
+    """Spectra and ranks at every layer.
 
     Parameters
     ----------
-    pullback : LayerPullback
+    rows : LayerRows
     tol : float or "auto", default="auto"
     layer : str, optional
         The layer whose leading eigenvectors are wanted.
     n_directions : int or None, default=0
         How many of them; None for as many as the common rank.
-    progress : callable, default=iter
-        Wraps the sequence of passes over the data.
-
-    Returns
-    -------
-    tuple of LayerSpectrum
     """
     if tol != "auto" and not 0.0 <= _number(tol) < 1.0:
         raise SkgeoError(
             f"tol={tol!r}: expected 'auto' or a number in [0, 1), relative to the largest "
             "eigenvalue of the metric."
         )
+    network = rows.network
     metrics: dict[str, MeanMetric] = {}
-    pointwise: dict[str, list[Tensor]] = {name: [] for name in pullback.names}
+    pointwise: dict[str, list[Tensor]] = {name: [] for name in rows.names}
     measured: dict[str, LayerSpectrum] = {}
     with collect_warnings() as notes:
-        passes = [
-            (group, batch) for group in _groups(pullback) for batch in pullback.batches(group)
-        ]
-        for group, batch in progress(passes):
-            rows = pullback.rows(pullback.inputs(batch), group)
+        passes = [(group, batch) for group in _groups(rows) for batch in rows.batches(group)]
+        for group, batch in network.progress(passes):
+            found = rows.rows(network.inputs(batch), group, start=batch.start)
             for name in group:
                 if name not in metrics:
-                    metrics[name] = _metric(pullback, name, tol)
-                block = rows.pop(name)
+                    metrics[name] = _metric(rows, name, tol)
+                block = found.pop(name)
                 metrics[name].update(block)
                 squared = metrics[name].squared
                 pointwise[name].append(pointwise_eigenvalues(block, squared=squared).cpu())
-            if batch.stop == pullback.n_samples:
+            if batch.stop == network.n_samples:
                 for name in group:
                     wanted = n_directions if name == layer else 0
                     measured[name] = _measured(
-                        pullback, name, torch.cat(pointwise[name]), metrics.pop(name), tol, wanted
+                        rows, name, torch.cat(pointwise[name]), metrics.pop(name), tol, wanted
                     )
-    spectra = tuple(measured[name] for name in pullback.names)
-    _warn_partial([found for found in pullback.maps.layers if not found.is_cut])
+    spectra = tuple(measured[name] for name in rows.names)
+    _warn_partial([place for place in rows.layers.layers if not place.is_cut])
     _warn_ambiguous(spectra, [message for _, message in notes])
     return spectra
 
@@ -224,29 +216,28 @@ def _number(tol: object) -> float:
     return float(tol) if isinstance(tol, Real) else float("nan")
 
 
-def _metric(pullback: LayerPullback, name: str, tol: Tolerance) -> MeanMetric:
-    dim = pullback.maps[name].dim
-    total = pullback.n_samples * pullback.n_rows
+def _metric(rows: LayerRows, name: str, tol: Tolerance) -> MeanMetric:
+    network, dim = rows.network, rows.layers[name].dim
     return MeanMetric(
-        pullback.n_samples,
-        pullback.n_rows,
+        network.n_samples,
+        rows.n_rows,
         dim,
-        pullback.dtype,
-        pullback.device,
-        squared=tol == "auto" or tol >= resolution(total, dim),
+        network.dtype,
+        network.device,
+        squared=tol == "auto" or tol >= resolution(network.n_samples * rows.n_rows, dim),
     )
 
 
 def _measured(
-    pullback: LayerPullback,
+    rows: LayerRows,
     name: str,
     values: Tensor,
     metric: MeanMetric,
     tol: Tolerance,
     n_directions: int | None,
 ) -> LayerSpectrum:
-    found = pullback.maps[name]
-    resolved = resolution(metric.n_total, found.dim, pullback.dtype, squared=metric.squared)
+    found = rows.layers[name]
+    resolved = resolution(metric.n_total, found.dim, rows.network.dtype, squared=metric.squared)
     mean_values = metric.eigenvalues()
     common = decide_rank(
         mean_values, tol=tol, resolution=resolved, name=f"common rank at layer {name!r}:"
@@ -255,7 +246,7 @@ def _measured(
     return LayerSpectrum(
         layer=found,
         eigenvalues=values,
-        ranks=pointwise_ranks(values, tol, pullback, name),
+        ranks=pointwise_ranks(values, tol, rows, name),
         mean_eigenvalues=mean_values.cpu(),
         common=common,
         directions=metric.directions(count).cpu() if n_directions != 0 else None,
@@ -263,18 +254,10 @@ def _measured(
 
 
 def pointwise_eigenvalues(rows: Tensor, *, squared: bool = True) -> Tensor:
-    """Eigenvalues of the metric at each sample.
+    """Eigenvalues of the metric at each sample: rows (b, r, n) to (b, min(r, n)), descending.
 
-    Parameters
-    ----------
-    rows : Tensor of shape (b, r, n)
-    squared : bool, default=True
-        Whether to form the product of the smaller side, rather than singular values of the rows.
-
-    Returns
-    -------
-    Tensor of shape (b, min(r, n))
-        Descending, float64.
+    In float64. Without `squared` from the singular values of the rows, which are then not
+    multiplied by themselves.
     """
     if not squared:
         return torch.linalg.svdvals(rows.double()).square()
@@ -288,50 +271,35 @@ def pointwise_eigenvalues(rows: Tensor, *, squared: bool = True) -> Tensor:
     return torch.linalg.eigvalsh(product).flip(-1).clamp_min(0.0)
 
 
-def pointwise_ranks(
-    eigenvalues: Tensor, tol: Tolerance, pullback: LayerPullback, name: str
-) -> Tensor:
-    """Rank at each sample, relative to the sample's own largest eigenvalue.
-
-    Parameters
-    ----------
-    eigenvalues : Tensor of shape (b, k)
-        Descending.
-    tol : float or "auto"
-    pullback : LayerPullback
-    name : str
-        The layer.
-
-    Returns
-    -------
-    Tensor of shape (b,), int64
-    """
-    relative = pointwise_tolerance(tol, pullback, name)
+def pointwise_ranks(eigenvalues: Tensor, tol: Tolerance, rows: LayerRows, name: str) -> Tensor:
+    """Rank at each sample relative to its own largest eigenvalue: (b, k), descending, to (b,)."""
+    relative = pointwise_tolerance(tol, rows, name)
     return (eigenvalues > relative * eigenvalues[:, :1]).sum(1)
 
 
-def pointwise_tolerance(tol: Tolerance, pullback: LayerPullback, name: str) -> float:
+def pointwise_tolerance(tol: Tolerance, rows: LayerRows, name: str) -> float:
     """The relative tolerance of pointwise ranks at a layer."""
     if tol != "auto":
         return float(tol)
-    return resolution(pullback.n_rows, pullback.maps[name].dim, pullback.dtype)
+    return resolution(rows.n_rows, rows.layers[name].dim, rows.network.dtype)
 
 
-def _groups(pullback: LayerPullback) -> list[list[str]]:
+def _groups(rows: LayerRows) -> list[list[str]]:
     """Layers in groups whose mean metrics fit in memory together; each group is one pass."""
-    usable = USABLE_SHARE * available_memory(pullback.device)
+    network = rows.network
+    usable = USABLE_SHARE * available_memory(network.device)
     groups: list[list[str]] = []
     held = 0.0
-    for name in pullback.names:
-        size = (pullback.n_samples, pullback.n_rows, pullback.maps[name].dim)
-        own = MeanMetric.held_bytes(*size, pullback.dtype)
+    for name in rows.names:
+        size = (network.n_samples, rows.n_rows, rows.layers[name].dim)
+        own = MeanMetric.held_bytes(*size, network.dtype)
         solver = MeanMetric.solver_bytes(*size)
         require_memory(
             own + solver,
             f"the mean metric at layer {name!r} (sides {size[2]} and {size[0] * size[1]}) and "
             "its eigenproblem",
             "measure fewer samples, or name smaller layers with layers=[...].",
-            pullback.device,
+            network.device,
         )
         if groups and held + own + solver <= usable:
             groups[-1].append(name)

@@ -136,6 +136,11 @@ def transform_layers(
         order = _order(permutation[index], width, index)
         turn = _signs(flips[index], width, index)
         scale = _scale(scales[index], group, width, index)
+        if group == "unknown" and not torch.equal(order, torch.arange(width)):
+            raise SkgeoError(
+                f"Hidden layer {index} has {activation}, with a slope of its own for each unit, so "
+                "its units cannot be permuted alone. Leave that layer as it is."
+            )
         if group in ("unknown", "none") and not bool((scale == 1).all() and (turn == 1).all()):
             raise SkgeoError(
                 f"Hidden layer {index} has the activation {activation}, whose units can be "

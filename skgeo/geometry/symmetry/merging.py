@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skgeo.geometry.symmetry.hidden_layer import HiddenLayer
 from skgeo.geometry.symmetry.minimal_width import minimal_width
-from skgeo.geometry.symmetry.units import Interval, unit_boundaries
+from skgeo.geometry.symmetry.units import Interval, reading_shares, unit_boundaries
 from skgeo.network.activation import RELU
 
 __all__ = ["fold_affine", "merge_units", "narrow_units"]
@@ -37,9 +37,10 @@ def merge_units(layer: HiddenLayer, *, interval: Interval | None, tol: float) ->
         return layer
     homogeneous = layer.activation.scales == "positive"
     size = torch.hypot(torch.linalg.vector_norm(w, dim=1), b)
-    masses = torch.linalg.vector_norm(q, dim=0) * (size if homogeneous else 1.0)
-    read = masses > tol * masses.mean()
-    constant = torch.linalg.vector_norm(w, dim=1) <= tol * size
+    read = reading_shares(size, q, layer.activation) > tol
+    # A value that jumps may do so within any distance of a constant argument.
+    near = 0.0 if layer.activation.steps else tol
+    constant = torch.linalg.vector_norm(w, dim=1) <= near * size
     values = layer.activation(b)
     if interval is not None:
         low, high = layer.activation.image(*interval)
@@ -106,6 +107,13 @@ def fold_affine(
     return replace(layer, shift=shift).keep(~affine), linear, affine.nonzero()[:, 0]
 
 
+def _masses(layer: HiddenLayer) -> Tensor:
+    """Sum of |q_i| |(w_i, b_i)| for each output, 1 where it is zero: (k,)."""
+    size = torch.hypot(torch.linalg.vector_norm(layer.weights, dim=1), layer.biases)
+    masses = layer.outputs.abs() @ size
+    return torch.where(masses > 0, masses, 1.0)
+
+
 def narrow_units(
     layer: HiddenLayer,
     *,
@@ -135,14 +143,26 @@ def narrow_units(
         return layer, layer.n_units == 0
     rest, linear, affine = fold_affine(layer, interval=interval if ball is not None else None)
     if layer.activation == RELU:
-        skip = linear if len(affine) else None
+        # Each output has a scale of its own, and the tolerance is relative to all together.
+        scale = _masses(layer)
         network = HiddenLayer(
-            rest.weights, rest.biases, rest.outputs, rest.shift, skip, precision=layer.precision
+            rest.weights,
+            rest.biases,
+            rest.outputs / scale[:, None],
+            rest.shift / scale,
+            linear / scale[:, None] if len(affine) else None,
+            precision=layer.precision,
         )
         found = minimal_width(network, tol=tol, ball=ball)
         if found.width >= layer.n_units:
             return layer, found.optimal and found.width == layer.n_units
-        return replace(found.network, units=rest.followed(found.units)), found.optimal
+        narrow = replace(
+            found.network,
+            outputs=found.network.outputs * scale[:, None],
+            shift=found.network.shift * scale,
+            units=rest.followed(found.units),
+        )
+        return narrow, found.optimal
     if ball is None or not len(affine):
         return layer, False
     left, values, right = torch.linalg.svd(linear, full_matrices=False)

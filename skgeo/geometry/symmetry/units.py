@@ -6,6 +6,7 @@ b_i)` of the layer before it, with values in what the next layer computes from i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ __all__ = [
     "box_interval",
     "classify_units",
     "data_interval",
+    "reading_shares",
     "unit_boundaries",
 ]
 
@@ -150,9 +152,7 @@ def classify_units(
 
     norms = torch.linalg.vector_norm(weights, dim=1)
     size = torch.hypot(norms, biases)
-    masses = torch.linalg.vector_norm(outputs, dim=0) * (size if rectifier else 1.0)
-    mean = masses.mean() if d else masses.sum()
-    share = torch.where(masses > 0, masses / mean.clamp(min=1e-300), 0.0)
+    share = reading_shares(size, outputs, activation)
     give("q_degenerate", share <= tol, share)
     tilt = torch.where(norms > 0, norms / size.clamp(min=1e-300), 0.0)
     give("w_degenerate", tilt <= tol, tilt)
@@ -196,6 +196,25 @@ def classify_units(
             )
     labels = tuple(UNIT_CLASSES[i] for i in code.tolist())
     return UnitClasses(labels, group, partner, scale, residual, sets)
+
+
+def reading_shares(sizes: Tensor, outputs: Tensor, activation: Activation) -> Tensor:
+    """How much what reads each unit has of it, relative to the mean of all units: (d,).
+
+    The largest share over the outputs: each has a scale of its own, which what follows may make up
+    for. A unit weighs with the size of (w, b) where its values grow with it.
+    """
+    low, high = activation.range
+    if activation.scales == "positive":
+        weight = sizes
+    elif math.isfinite(low) and math.isfinite(high):
+        weight = torch.ones_like(sizes)
+    else:
+        weight = sizes.clamp(min=1.0)
+    masses = outputs.abs() * weight
+    means = masses.mean(1, keepdim=True) if masses.shape[1] else masses
+    shares = torch.where(masses > 0, masses / means.clamp(min=1e-300), 0.0)
+    return shares.amax(0) if len(shares) else torch.zeros_like(sizes)
 
 
 def unit_boundaries(

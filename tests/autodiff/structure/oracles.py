@@ -5,7 +5,7 @@ from torch import nn
 
 from oracles import assert_untouched, dense_jacobian
 from skgeo.autodiff import replica
-from skgeo.autodiff.structure import structured_gradients
+from skgeo.autodiff.structure.gradients import structured_gradients
 
 X = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4).sin()
 

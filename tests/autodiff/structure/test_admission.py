@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cases import Mean
-from skgeo.autodiff import output_jacobian, replica
-from skgeo.autodiff.structure import structured_gradients
+from skgeo.autodiff import replica
+from skgeo.autodiff.dense_rows import output_jacobian
+from skgeo.autodiff.structure.gradients import structured_gradients
 from skgeo.exceptions import SkgeoError
 
 

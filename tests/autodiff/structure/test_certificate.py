@@ -8,8 +8,8 @@ from torch import nn
 from oracles import dense_jacobian
 from skgeo import SkgeoError, fisher_diagonal, fisher_trace
 from skgeo.autodiff import replica
-from skgeo.autodiff.structure import certify_structure, structured_gradients
 from skgeo.autodiff.structure.admission import Admission
+from skgeo.autodiff.structure.gradients import certify_structure, structured_gradients
 
 MANY = torch.linspace(-1, 1, 240, dtype=torch.float64).reshape(60, 4).sin()
 

@@ -4,8 +4,9 @@ from autodiff.structure.oracles import Net, X, assert_agrees, linear, measure, n
 
 from cases import BY_NAME, CASES
 from oracles import dense_jacobian
-from skgeo.autodiff import output_jacobian, replica
-from skgeo.autodiff.structure import structured_gradients
+from skgeo.autodiff import replica
+from skgeo.autodiff.dense_rows import output_jacobian
+from skgeo.autodiff.structure.gradients import structured_gradients
 from skgeo.exceptions import SkgeoError
 
 # What no rule speaks for, case by case; every other parameter has to be covered.

@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from skgeo.autodiff import output_jacobian, replica
+from skgeo.autodiff import replica
+from skgeo.autodiff.dense_rows import output_jacobian
 from skgeo.autodiff.structure import (
     LayerGradients,
     affine,
     check_structure,
     structure_rule,
-    structured_gradients,
 )
+from skgeo.autodiff.structure.gradients import structured_gradients
 
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 MODES = ("zeros", "circular", "reflect", "replicate")

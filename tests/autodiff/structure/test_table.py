@@ -9,9 +9,9 @@ from skgeo.autodiff.structure import (
     check_structure,
     register_structure,
     structure_rule,
-    structured_gradients,
     table,
 )
+from skgeo.autodiff.structure.gradients import structured_gradients
 from skgeo.exceptions import SkgeoError
 
 

@@ -9,10 +9,10 @@ from torch import nn
 from nets import normal
 from oracles import assert_untouched
 from skgeo import SkgeoError
-from skgeo.geometry.chain.activations import as_activation
 from skgeo.geometry.chain.gaussian_integrals import GaussianMoments, correlation
 from skgeo.geometry.chain.mean_field import mean_field
 from skgeo.geometry.chain.mean_field_theory import mean_field_theory
+from skgeo.geometry.chain.scalar_function import scalar_function
 
 
 def random_net(width, depth, sigma_w, sigma_b, activation=nn.Tanh, n_in=None, seed=0):
@@ -98,7 +98,7 @@ def test_silence_and_criticality_without_biases():
     assert (edge.q_star, edge.chi_1, edge.xi_c) == (0.0, 1.0, math.inf)
     chaotic = mean_field_theory("tanh", 1.5)
     assert chaotic.c_star == 0.0
-    slope = 1.5**2 * GaussianMoments(as_activation("tanh"), chaotic.q_star).slope ** 2
+    slope = 1.5**2 * GaussianMoments(scalar_function("tanh"), chaotic.q_star).slope ** 2
     assert chaotic.xi_c == pytest.approx(-1 / math.log(slope), rel=1e-9)
 
 
@@ -115,10 +115,10 @@ def test_silence_and_criticality_without_biases():
     ],
 )
 def test_expectations_against_quadpack(activation, q):
-    phi = as_activation(activation)
+    phi = scalar_function(activation)
     found = GaussianMoments(phi, q)
     root = q**0.5
-    points = [k / root for k in (*phi.kinks, 0.0) if abs(k / root) < 8]
+    points = [k / root for k in (*phi.breaks, 0.0) if abs(k / root) < 8]
 
     def expected(index, power):
         def value(z):
@@ -142,7 +142,7 @@ def test_expectations_against_quadpack(activation, q):
 
 @pytest.mark.parametrize("c", [-0.4, 0.0, 0.3, 0.9, 0.999])
 def test_correlations_in_closed_form(c):
-    erf, relu, q = as_activation("erf"), as_activation("relu"), 2.3
+    erf, relu, q = scalar_function("erf"), scalar_function("relu"), 2.3
     expected = 2 / math.pi * math.asin(2 * q * c / (1 + 2 * q))
     assert correlation(erf, q, c) == pytest.approx(expected, abs=1e-12)
     angle = math.acos(c)
@@ -174,7 +174,7 @@ def test_a_wide_network_does_as_predicted():
 def test_without_data_only_the_theory():
     net = nn.Sequential(nn.Flatten(), *random_net(30, 2, 1.0, 0.1, nn.ELU), nn.Linear(30, 3))
     found = mean_field(net.float())
-    assert found.theory.activation == "ELU"
+    assert found.theory.activation == "elu"
     assert found.layers == ("1", "3")
     assert np.isnan(found.q_measured).all()
     again = mean_field_theory(nn.ELU(), found.theory.sigma_w, found.theory.sigma_b)
@@ -226,22 +226,44 @@ class Plain(nn.Module):
         return self.first(x).tanh()
 
 
+def test_functions_are_read_like_modules():
+    torch.manual_seed(0)
+    plain = Plain()
+    again = nn.Sequential(plain.first, nn.Tanh())
+    assert mean_field(plain).theory == mean_field(again).theory
+    X = normal(5, 3)
+    found, expected = (mean_field(net.double(), X) for net in (plain, again))
+    np.testing.assert_array_equal(found.q_measured, expected.q_measured)
+
+
+@pytest.mark.parametrize("shape", [(6, 2, 3), (6, 6)])
+def test_inputs_may_be_flattened_or_have_positions(shape):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU())
+    X = normal(*shape)
+    found, expected = mean_field(net.double(), X), mean_field(net[1:], X.reshape(6, 6))
+    np.testing.assert_allclose(found.q_measured, expected.q_measured)
+    every = mean_field(net[1:], X.reshape(2, 3, 6))
+    np.testing.assert_allclose(every.q_measured, expected.q_measured)
+    np.testing.assert_allclose(every.chi_measured, expected.chi_measured)
+
+
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), r"'0' \(Conv2d\)"),
-        (nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Tanh()), r"'1' \(LayerNorm\)"),
-        (nn.Sequential(nn.Linear(3, 3), nn.Softmax(-1)), r"'1' \(Softmax\)"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "the module at '0', Conv2d"),
+        (nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Tanh()), "the module at '1', Layer"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Softmax(-1)), "the module at '1', Softmax"),
         (
             nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.ReLU()),
-            r"'1' \(Tanh\) and '3' \(ReLU\) are two",
+            "'0' is followed by tanh and '2' by relu",
         ),
-        (nn.Sequential(nn.Linear(3, 3), Scaled()), r"'1' \(Scaled\)"),
-        (Plain(), "Plain is neither"),
+        (nn.Sequential(nn.Linear(3, 3), Scaled()), "a parameter used outside the layers"),
         (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Tanh()), "two linear layers in a row"),
-        (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), "no activation"),
-        (nn.Sequential(nn.Tanh(), nn.Linear(3, 3)), "starts with an activation"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), "two linear layers in a row"),
+        (nn.Linear(3, 3), "no activation"),
+        (nn.Sequential(nn.Tanh(), nn.Linear(3, 3)), "the module at '0', tanh"),
         (nn.Sequential(nn.Linear(3, 3), nn.Hardshrink()), "jumps"),
+        (nn.Sequential(nn.Linear(3, 3), nn.PReLU(3)), "a slope for each unit"),
     ],
 )
 def test_networks_out_of_reach_are_named(net, message):

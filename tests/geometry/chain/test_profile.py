@@ -185,6 +185,12 @@ def test_a_final_activation_that_is_idle_on_the_probe_is_not_taken_for_nothing()
     assert found.rank.tolist() == [2.0] * 15 + [1.0] + [2.0] * 4
 
 
+def test_a_chain_needs_a_layer_after_its_root():
+    module, inputs = build("transformer", n=3)
+    with pytest.raises(SkgeoError, match=r"The only layer, 'blocks\.0', is where the graph starts"):
+        chain_profile(module, inputs, layers=["blocks.0"])
+
+
 def test_values_that_have_not_settled_are_said_so(monkeypatch):
     monkeypatch.setattr("skgeo.geometry.chain.plan._SMALL_SIDE", 0)
     monkeypatch.setattr("skgeo.geometry.chain.plan._FORMED_SIZE", 0)

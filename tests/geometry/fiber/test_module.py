@@ -94,27 +94,36 @@ def with_extra():
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.Sequential(linear(3, 2), nn.Tanh(), linear(2, 2)), r"at '1' is Tanh, .* not .* linear"),
-        (nn.Sequential(linear(3, 2), nn.Sequential(nn.ReLU())), r"at '1\.0' is ReLU"),
-        (nn.Bilinear(3, 3, 2), "The model is Bilinear"),
-        (Residual(linear(3, 3)), "The model is Residual"),
-        (nn.Sequential(nn.BatchNorm1d(3), linear(3, 2)), "at '0' is BatchNorm1d"),
-        (nn.Sequential(nn.Flatten(0), linear(3, 2)), r"at '0' is Flatten\(start_dim=0"),
+        (
+            nn.Sequential(linear(3, 2), nn.Tanh(), linear(2, 2)),
+            r"at '1' is tanh, .* not a linear layer",
+        ),
+        (nn.Sequential(linear(3, 2), nn.Sequential(nn.ReLU()), linear(2, 2)), r"at '1\.0' is relu"),
+        (nn.Bilinear(3, 3, 2), "Bilinear, is no part of one"),
+        (Residual(linear(3, 3)), "a step, add, is no part of one"),
+        (nn.Sequential(nn.BatchNorm1d(3), linear(3, 2)).eval(), "at '0', BatchNorm1d"),
+        (nn.Sequential(nn.Flatten(0), linear(3, 2)), r"at '0', Flatten"),
         (nn.Sequential(linear(3, 2), linear(2, 2, bias=True)), r"layers '1' .*constant input"),
         (
             nn.Sequential(linear(3, 2, bias=True), linear(2, 2, bias=True), linear(2, 1, True)),
             r"layers '1', '2' .*bias=False",
         ),
-        (nn.Sequential(linear(3, 2), linear(3, 2)), r"breaks between W_1 .* and W_2"),
-        (spoilt(float("nan")), "W_2 has 1 entries that are NaN"),
-        (spoilt(float("inf")), "W_2 has 1 entries that are NaN or infinite"),
-        (tied(), r"layers '0' and '2' share a weight"),
-        (tied_weight(), r"layers '0' and '1' share a weight"),
+        (
+            nn.Sequential(linear(3, 2), linear(3, 2)),
+            r"layer of 2 units is followed by one that reads 3",
+        ),
+        (spoilt(float("nan")), r"'1\.weight' has 1 entries that are NaN"),
+        (spoilt(float("inf")), r"'1\.weight' has 1 entries that are NaN or infinite"),
+        (tied(), "one layer is called twice"),
+        (tied_weight(), r"layers '0' and '1' of Sequential share a weight"),
         (with_extra(), r"2 parameters .*\['scale'\]"),
-        (parametrizations.weight_norm(linear(3, 2)), "computes its weight from other"),
-        (nn.Sequential(parametrizations.orthogonal(linear(3, 3))), "computes its weight"),
-        (nn.Sequential(nn.Identity()), "at least one"),
-        (nn.Sequential(), "at least one"),
+        (parametrizations.weight_norm(linear(3, 2)), "ParametrizedLinear, is no part of one"),
+        (
+            nn.Sequential(parametrizations.orthogonal(linear(3, 3))),
+            "ParametrizedLinear, is no part of one",
+        ),
+        (nn.Sequential(nn.Identity()), "has no affine layer"),
+        (nn.Sequential(), "has no affine layer"),
     ],
 )
 def test_what_is_no_linear_network(module, message):
@@ -128,18 +137,33 @@ def test_empty_matrices():
         linear_network_of(nn.Sequential(linear(3, 0), linear(0, 2)))
 
 
-def test_hooks_and_forward_functions_must_leave_the_product():
+def test_forward_functions_are_followed_and_hooks_are_not():
     net = nn.Sequential(linear(3, 2, bias=True), linear(2, 4)).double()
     assert linear_network_of(net, forward=lambda m, x: m(x)).widths == (4, 2, 4)
-    with pytest.raises(SkgeoError, match="not those of the product"):
-        linear_network_of(net, forward=lambda m, x: m(x).exp())
-    with pytest.raises(SkgeoError, match="not those of the product"):
-        linear_network_of(net, forward=lambda m, x: m(x)[:, :3])
-    net[0].register_forward_hook(lambda _, inputs, output: None)
-    assert linear_network_of(net).widths == (4, 2, 4)
+    assert linear_network_of(net, forward=lambda m, x: m[1](m[0](x))).widths == (4, 2, 4)
+    for forward in (lambda m, x: m(x).exp(), lambda m, x: m(x)[:, :3], lambda m, x: m(x) + x):
+        with pytest.raises(SkgeoError, match="is no part of one"):
+            linear_network_of(net, forward=forward)
     net[1].register_forward_pre_hook(lambda _, inputs: (inputs[0].relu(),))
-    with pytest.raises(SkgeoError, match="a hook changes them"):
+    with pytest.raises(SkgeoError, match="Linear with hooks, is no part of one"):
         linear_network_of(net)
+
+
+class Written(nn.Module):
+    """A chain that is not a Sequential."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = linear(3, 2), linear(2, 4)
+
+    def forward(self, x):
+        return self.last(self.first(x.flatten(1)))
+
+
+def test_a_chain_in_code_is_a_chain():
+    network = linear_network_of(Written())
+    assert network.widths == (3, 2, 4)
+    assert network.inputs(torch.ones(5, 3, 1)).shape == (5, 3)
 
 
 def test_dropout_in_train_mode():

@@ -9,9 +9,10 @@ from torch import nn
 from cases import BY_NAME, CASES
 from oracles import assert_untouched, spectrum
 from skgeo import GeometryWarning, RankAmbiguityWarning, SkgeoError
-from skgeo.geometry.quotient import LayerPullback, layer_spectra, measure_layers
+from skgeo.geometry.quotient import LayerRows, layer_spectra, measure_layers
 from skgeo.geometry.quotient import metric as metric_module
 from skgeo.geometry.quotient import spectra as spectra_module
+from skgeo.network.bound import bind
 from tails import dense_layer_metric, dense_tail_jacobian
 
 no_gap = pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
@@ -144,8 +145,8 @@ def test_unsquared_factors_see_what_squares_lose():
 @pytest.mark.parametrize("n", [3, 40])
 def test_directions_are_eigenvectors(n, tol):
     net, X = mlp(4, 20, 5), normal(n, 4)
-    pullback = LayerPullback(net, X, likelihood="categorical")
-    _, found, _ = measure_layers(pullback, tol=tol, layer="1", n_directions=None)
+    rows = LayerRows(bind(net, X, likelihood="categorical", parameters=None))
+    _, found, _ = measure_layers(rows, tol=tol, layer="1", n_directions=None)
     vectors = found.directions.numpy()
     mean = dense_layer_metric(net, X, "1", "categorical").mean(0)
     count = min(3 * n, 4)
@@ -164,9 +165,9 @@ def test_layers_that_do_not_fit_together_are_taken_one_by_one(monkeypatch):
     expected = layer_spectra(net, X, likelihood="categorical", layers=["1", "3"])
     room = 1.6 * (2 * 8 * 30**2 + 8 * 3 * 30**2)
     monkeypatch.setattr(spectra_module, "available_memory", lambda device="cpu": room)
-    pullback = LayerPullback(net, X, likelihood="categorical", layers=["1", "3"])
-    assert spectra_module._groups(pullback) == [["1"], ["3"]]
-    for a, b in zip(expected, measure_layers(pullback), strict=True):
+    rows = LayerRows(bind(net, X, likelihood="categorical", parameters=None), ["1", "3"])
+    assert spectra_module._groups(rows) == [["1"], ["3"]]
+    for a, b in zip(expected, measure_layers(rows), strict=True):
         np.testing.assert_array_equal(a.mean_eigenvalues, b.mean_eigenvalues)
 
 
@@ -177,7 +178,7 @@ def test_what_would_not_fit_is_refused_with_its_size(monkeypatch):
         layer_spectra(net, X, likelihood="categorical")
     monkeypatch.setattr("skgeo.linalg.memory.available_memory", lambda device="cpu": 1000)
     with pytest.raises(SkgeoError, match=r"Jacobians of one sample \(4 rows x 65 coordinates"):
-        LayerPullback(net, X, likelihood="categorical").batches()
+        LayerRows(bind(net, X, likelihood="categorical", parameters=None)).batches()
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])

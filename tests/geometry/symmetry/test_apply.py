@@ -195,3 +195,15 @@ def test_activations_allow_what_they_allow():
         apply_symmetry(mlp(3, 2, 1, activation=nn.GELU), flips=[-1, 1])
     with pytest.raises(SkgeoError, match="MultiheadAttention"):
         apply_symmetry(nn.Sequential(nn.MultiheadAttention(4, 2)), permutation=[0])
+
+
+def test_units_with_slopes_of_their_own_stay_where_they_are():
+    net = mlp(3, 4, 2, activation=lambda: nn.PReLU(4))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    with pytest.raises(SkgeoError, match="slope of its own for each unit"):
+        apply_symmetry(net, permutation=[1, 0, 2, 3])
+    shared = mlp(3, 4, 2, activation=nn.PReLU)
+    x = normal(20, 3)
+    moved = apply_symmetry(shared, permutation=[1, 0, 3, 2], scales=[2.0, 0.5, 3.0, 1.0])
+    torch.testing.assert_close(moved(x), shared(x))

@@ -369,3 +369,54 @@ def test_a_whole_layer_that_does_nothing(spoilt, domain):
     assert gap(net, report.module, X) < 1e-14
     again = compress(report.module, domain=domain, X=X)
     assert sum(again.widths) == 0
+
+
+@pytest.mark.parametrize(("dtype", "small"), [(torch.float64, 1e-12), (torch.float32, 1e-8)])
+def test_a_unit_read_by_a_row_of_another_scale_stays(dtype, small):
+    net = deep(Planter(2), (2, 4, 4, 1))
+    with torch.no_grad():
+        net[2].weight[0] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+        net[2].weight[1:, 0] = 0.0  # nothing else reads the first unit
+        net[2].bias[0] = -0.01
+        net[2].weight[0] *= small
+        net[2].bias[0] *= small
+        net[4].weight[:, 0] = 1 / small
+    net = net.to(dtype)
+    report = compress(net)
+    assert report.widths == (4, 4)
+    x = Planter(3).normal(100, 2).to(dtype)
+    assert gap(net, report.module, x) <= 1e-5 * float(net(x).detach().abs().max())
+
+
+@pytest.mark.parametrize("make", [nn.Softplus, nn.GELU, nn.ELU, nn.ReLU])
+def test_a_large_unit_that_is_hardly_read_stays(make):
+    net = deep(Planter(4), (2, 4, 1), activation=make)
+    with torch.no_grad():
+        net[0].weight[0] *= 1e12
+        net[2].weight[:, 0] *= 1e-12
+    report = compress(net)
+    assert report.widths == (4,)
+    assert gap(net, report.module, Planter(5).normal(100, 2)) < 1e-9
+
+
+def test_a_step_is_not_a_constant():
+    net = nn.Sequential(nn.Linear(1, 1), nn.Hardshrink(0.5), nn.Linear(1, 1)).double()
+    with torch.no_grad():
+        for value, parameter in zip((1e-12, 0.5, 1.0, 0.0), net.parameters(), strict=True):
+            parameter.fill_(value)
+    report = compress(net)
+    assert report.widths == (1,)
+    assert not report.optimal
+
+
+def test_outputs_of_different_scales_keep_their_own_tolerance():
+    net = deep(Planter(6), (2, 4, 2))
+    with torch.no_grad():
+        net[2].weight[1] = torch.tensor([0.0, 0.0, 0.0, 1e-12])
+        net[2].weight[0, 3] = 0.0
+        net[2].bias[1] = 0.0
+    report = compress(net)
+    x = Planter(7).normal(100, 2)
+    with torch.no_grad():
+        ours, theirs = net(x)[:, 1], report.module(x)[:, 1]
+    assert float((ours - theirs).abs().max()) <= 1e-9 * float(ours.abs().max())

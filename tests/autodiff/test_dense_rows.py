@@ -8,7 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cases import BY_NAME, CASES
 from oracles import assert_untouched, dense_fisher, dense_jacobian, output_metric, spectrum
-from skgeo.autodiff import output_jacobian, replica
+from skgeo.autodiff import replica
+from skgeo.autodiff.dense_rows import output_jacobian
 from skgeo.exceptions import SkgeoError
 
 # torch has no vmap rule for these layers that works.
@@ -171,7 +172,7 @@ class TestRefused:
             (lambda h: h * torch.rand_like(h), "depend on others"),
             (lambda h: h.squeeze(), r"shape \(3,\) for a batch of 1"),
             # The square root of zero: a finite output with an infinite derivative.
-            (lambda h: (h - h.detach()).pow(2).sqrt() + h, "Derivatives by .* are NaN or infinite"),
+            (lambda h: (h - h.detach()).pow(2).sqrt() + h, "Derivatives of .* are NaN or infinite"),
         ],
     )
     def test_forward_passes(self, function, message, path):

@@ -1,4 +1,4 @@
-"""The Jacobian of a network's outputs by its parameters, sample by sample."""
+"""Dense rows of the Jacobian with respect to the parameters, sample by sample."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
+from skgeo.autodiff.agreement import agree
 from skgeo.autodiff.batch import Inputs, batch_size, map_inputs, plain, take
-from skgeo.autodiff.outputs import agreement_tolerance
+from skgeo.autodiff.finite import check_outputs, not_differentiable
 from skgeo.autodiff.replica import Replica
 from skgeo.autodiff.switches import math_attention, silent_vmap
 from skgeo.exceptions import SkgeoError
@@ -25,54 +26,11 @@ _Piece = tuple[slice, slice, Tensor, dict[str, Tensor]]
 def output_jacobian(
     replica: Replica, inputs: Inputs, *, path: str = "auto", max_bytes: int = 2**25
 ) -> tuple[Tensor, Tensor]:
-    r"""Compute the outputs and their Jacobian by the selected parameters.
+    r"""Outputs z of shape (b, \*out_shape) and their Jacobian J of shape (b, M, P).
 
-    Parameters
-    ----------
-    replica : Replica
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        A batch, samples first.
-    path : {"auto", "vmap", "loop"}, default="auto"
-        ``"vmap"`` takes all samples of a piece at once with ``torch.func``, ``"loop"`` one sample
-        at a time with plain backward passes; ``"auto"`` uses the second where the first fails.
-    max_bytes : int, default=2**25
-        Bound on the gradients in flight beside the result. Never less than one row.
-
-    Returns
-    -------
-    z : Tensor of shape (b, \*out_shape)
-        Outputs, without a graph.
-    J : Tensor of shape (b, M, P)
-        :math:`\partial z_{nm}/\partial\theta`, M the product of `out_shape` and P
-        ``replica.n_parameters``: the parameters in the order of ``replica.selected``, each
-        flattened. In the dtype of the parameters, on their device. Parameters that an output does
-        not depend on have zero columns.
-
-    Raises
-    ------
-    SkgeoError
-        If no selected parameter is reached from the outputs; if outputs or derivatives are NaN or
-        infinite; if outputs of one sample depend on the others or on chance; if `path` is unknown,
-        or is ``"vmap"`` and fails.
-
-    Notes
-    -----
-    Costs M backward passes a sample and ``b * M * P`` numbers; one forward and one backward pass
-    of the whole batch serve as a check on the result. Each sample keeps a batch axis of one, so
-    that layers such as ``nn.Flatten`` see what they expect. Attention is computed from plain
-    matrix products.
-
-    Examples
-    --------
-    A linear model's Jacobian by its weights repeats the inputs.
-
-    >>> import torch
-    >>> from torch import nn
-    >>> from skgeo.autodiff import output_jacobian, replica
-    >>> net = nn.Linear(2, 1)
-    >>> z, J = output_jacobian(replica(net), torch.tensor([[3.0, 5.0]]))
-    >>> J
-    tensor([[[3., 5., 1.]]])
+    The implementation of :meth:`~skgeo.autodiff.parameter_jacobian.ParameterJacobian.rows`. Each
+    sample keeps a batch axis of one, so layers such as ``nn.Flatten`` see what they expect. One
+    forward and one backward pass of the whole batch serve as a check on the result.
     """
     if path not in ("auto", "vmap", "loop"):
         raise SkgeoError(f"path={path!r} is not understood; expected 'auto', 'vmap' or 'loop'.")
@@ -117,11 +75,11 @@ class _Check:
     def compare(self, found: dict[str, Tensor], norm: float) -> None:
         """Raise RuntimeError if J^T v differs by more than rounding, on the scale of |J|."""
         for name, expected in self.expected.items():
-            difference = float(torch.linalg.vector_norm(found[name] - expected))
-            if not difference <= agreement_tolerance(expected.dtype, norm):
+            if not agree(found[name], expected, expected.dtype, norm):
+                difference = float(torch.linalg.vector_norm(found[name] - expected))
                 raise _DisagreementError(
-                    f"derivatives by {name!r} of samples one by one and of the whole batch differ "
-                    f"by {difference:.3g}."
+                    f"derivatives with respect to {name!r} of samples one by one and of the whole "
+                    f"batch differ by {difference:.3g}."
                 )
 
 
@@ -131,14 +89,7 @@ class _DisagreementError(RuntimeError):
 
 def _outputs_together(replica: Replica, inputs: Inputs) -> tuple[Tensor, _Check]:
     outputs = replica(inputs)
-    bad = ~torch.isfinite(outputs.detach())
-    if bad.any():
-        samples = bad.reshape(len(bad), -1).any(1).nonzero().flatten().tolist()
-        raise SkgeoError(
-            f"Outputs are NaN or infinite for {len(samples)} of {len(bad)} samples (first: sample "
-            f"{samples[0]} of the batch). Look for overflow, a division by zero or a logarithm of "
-            "zero in the forward pass, and scale the inputs."
-        )
+    check_outputs(outputs)
     if not replica.reached(outputs):
         raise SkgeoError(
             "The outputs do not depend on any of the selected parameters "
@@ -184,11 +135,7 @@ def _assemble(
             wide = torch.promote_types(gradient.dtype, torch.float32)
             square = float(torch.linalg.vector_norm(gradient, dtype=wide)) ** 2
             if not math.isfinite(square):
-                raise SkgeoError(
-                    f"Derivatives by {name!r} are NaN or infinite although the outputs are "
-                    "finite: the forward pass is not differentiable there (for example a norm or a "
-                    "square root at zero). Add a small constant, or leave those samples out."
-                )
+                raise not_differentiable(f"the outputs with respect to {name!r}")
             jacobian[where, which, start:stop] = gradient.reshape(*gradient.shape[:2], -1)
             squares += square
             signs = check.cotangent[where, which].to(gradient.dtype)
@@ -275,9 +222,8 @@ def _check_apart(alone: Tensor, together: Tensor, every: Tensor) -> None:
             f"A sample alone gives {alone.shape[1]} outputs and {together.shape[1]} within its "
             "batch. The outputs of one sample must not depend on the others."
         )
-    tolerance = agreement_tolerance(every.dtype, float(every.abs().max()))
-    difference = float((alone.detach() - together).abs().max())
-    if not difference <= tolerance:
+    if not agree(alone, together, every.dtype, float(every.abs().max()), by_entry=True):
+        difference = float((alone.detach() - together).abs().max())
         raise SkgeoError(
             f"Outputs of one sample depend on others: computed alone and within its batch they "
             f"differ by {difference:.3g}. Does the forward pass normalise over the batch, mix "
