@@ -1,7 +1,7 @@
 """Copy a tree of modules object by object while its parameters stay shared.
 
 ``copy.deepcopy`` duplicates weights, and refuses locks and tensors that are part of a graph. Here
-only what a forward pass may write to is made anew: modules, plain containers, buffers.
+only what a forward pass may write to is made again: modules, plain containers, buffers.
 """
 
 from __future__ import annotations

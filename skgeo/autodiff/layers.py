@@ -141,22 +141,27 @@ class Layers:
         shape = (*shape[:axis], *shape[axis + 1 :])
         return Layer(call.name, call.layer, call.number, shape, axis, is_cut=True, is_output=False)
 
-    @property
+    @functools.cached_property
     def after_root(self) -> tuple[Layer, ...]:
         """The layers without the root."""
         return tuple(layer for layer in self.layers if layer != self.root)
 
-    @property
+    @functools.cached_property
     def cuts(self) -> tuple[Layer, ...]:
         """The root and the layers that all of the computation passes through, in order."""
         return (self.root, *(layer for layer in self.after_root if layer.is_cut))
 
     def cut_before(self, layer: Layer) -> Layer:
         """The last cut that runs before a layer or the output."""
-        if layer == self.output:
-            return self.cuts[-1]
-        earlier = self.after_root[: self.after_root.index(layer)]
-        return [self.root, *(other for other in earlier if other.is_cut)][-1]
+        return self._before[layer]
+
+    @functools.cached_property
+    def _before(self) -> dict[Layer, Layer]:
+        found, last = {}, self.root
+        for layer in self.after_root:
+            found[layer] = last
+            last = layer if layer.is_cut else last
+        return {**found, self.output: last}
 
     @functools.cached_property
     def elementwise(self) -> dict[str, LinkParts]:

@@ -17,7 +17,7 @@ __all__ = ["check_finite", "check_kind", "check_samples_apart", "warn_train_mode
 
 
 def check_kind(module: object) -> nn.Module:
-    """Refuse objects that are no module, or whose tensors hold no values.
+    """Refuse objects that are not modules, or whose tensors hold no values.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def check_samples_apart(module: nn.Module) -> None:
     if names:
         raise SkgeoError(
             f"BatchNorm without running statistics: {', '.join(names)}. Such a layer normalises by "
-            "the batch it is given, also in eval mode, so that the outputs of one sample depend on "
+            "the batch it is given, also in eval mode, so the outputs of one sample depend on "
             "the others. Build it with track_running_stats=True and train, or use GroupNorm."
         )
 

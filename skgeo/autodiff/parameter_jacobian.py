@@ -102,7 +102,7 @@ class ParameterJacobian:
             sample at a time with plain backward passes; ``"auto"`` uses the second where the first
             fails.
         max_bytes : int, default=2**25
-            Bound on the gradients in flight beside the result. Never less than one row.
+            Bound on the gradients in flight besides the result. Never less than one row.
 
         Raises
         ------

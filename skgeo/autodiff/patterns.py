@@ -75,7 +75,7 @@ def activation_pattern(replica: Replica, inputs: Inputs) -> dict[str, Tensor]:
     r"""Record the side of every kink that each sample falls on.
 
     Two inputs with the same pattern lie in one region of a piecewise linear network, on which the
-    network is affine. The regions are convex, so that equal patterns at both ends of a segment
+    network is affine. The regions are convex, so equal patterns at both ends of a segment
     mean that there is no kink between them.
 
     Parameters

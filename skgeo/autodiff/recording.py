@@ -18,7 +18,7 @@ from skgeo.exceptions import SkgeoError
 
 __all__ = ["Recording"]
 
-# Numbers in flight in one batched pass, beside the result.
+# Numbers in flight in one batched pass, besides the result.
 _CHUNK_BYTES = 2**26
 
 

@@ -260,7 +260,7 @@ def replica(
     Raises
     ------
     NotAModelError
-        If `module` is no ``torch.nn.Module``, or is a ``ScriptModule``.
+        If `module` is not a ``torch.nn.Module``, or is a ``ScriptModule``.
     SkgeoError
         If weights are lazy, on the meta device, NaN or infinite; if BatchNorm keeps no running
         statistics; if no parameter is selected or a name is unknown; if a tensor held outside

@@ -31,8 +31,8 @@ class JacobianChainProfiler(GeometryEstimator):
     lengths in its principal directions. A chain of near-isometries has them all near one value; a
     chain that collapses directions has a spread that grows with depth.
 
-    Bound to a model, ``fit(X)`` measures the chain on X, and ``transform(X)`` gives eight numbers a
-    sample and layer. Without a model, ``transform(pairs)`` gives one row of features a
+    Bound to a model, ``fit(X)`` measures the chain on X, and ``transform(X)`` gives eight numbers
+    per sample and layer. Without a model, ``transform(pairs)`` gives one row of features per
     (model, data) pair: the :meth:`summary` of the bound reading.
 
     Parameters
@@ -42,9 +42,10 @@ class JacobianChainProfiler(GeometryEstimator):
         in one (fitted in ``fit`` unless frozen), a ``Checkpoint`` or a ``WrappedModel``. None for
         the unbound reading.
     chain : {"layer", "input", "output"}, default="input"
-        Which Jacobian of a layer: its own :math:`J_l`, by the last cut before it; :math:`A_l`, of
-        the layer by the input; :math:`B_l`, of the output by the layer. Where inputs are indices,
-        the first layer that makes numbers of them stands in for the input.
+        Which Jacobian of a layer: its own :math:`J_l`, with respect to the last cut before
+        it; :math:`A_l`, of the layer with respect to the input; :math:`B_l`, of the output with
+        respect to the layer. Where inputs are indices, the first layer that makes numbers of them
+        stands in for the input.
     layers : list of str, default=None
         Layers to measure, or single calls of a layer that is called several times (``"relu#1"``).
         None takes the children of a ``Sequential``; of any other module the members of its
@@ -81,7 +82,7 @@ class JacobianChainProfiler(GeometryEstimator):
     Attributes
     ----------
     profile_ : DataFrame
-        One row a layer, in the order in which they run: ``layer``, ``dim``, ``is_cut`` (whether
+        One row per layer, in the order in which they run: ``layer``, ``dim``, ``is_cut`` (whether
         all of the computation passes through it), and the mean over samples of eight quantities,
         each followed by its standard error (``log_volume``, ``log_volume_se`` and so on; NaN for
         one sample). With r the number of singular values above zero, and the singular values, not
@@ -246,13 +247,13 @@ class JacobianChainProfiler(GeometryEstimator):
         Warns
         -----
         GeometryWarning
-            Where fewer than two layers are left, so that slopes are undefined.
+            Where fewer than two layers are left, so slopes are undefined.
         """
         self._check_measured()
         table = self.profile_ if self.chain == "layer" else self.profile_.query("is_cut")
         if len(table) < 2:
             warn(
-                "fewer than two layers were measured, so that slopes over depth are undefined "
+                "Fewer than two layers were measured, so slopes over depth are undefined "
                 "(NaN). Name more with layers=[...]."
             )
         values: list[float] = []

@@ -40,7 +40,7 @@ class LayerQuotientEstimator(GeometryEstimator):
     Bound to a model, ``fit(X)`` measures it on X and ``transform(X)`` gives the quotient
     coordinates at one layer: projections on the leading eigenvectors of the mean metric, a
     principal component analysis that counts what matters to the outputs instead of variance.
-    Without a model, ``transform(pairs)`` gives one row of features a (model, data) pair: the
+    Without a model, ``transform(pairs)`` gives one row of features per (model, data) pair: the
     :meth:`summary` of the bound reading.
 
     Parameters
@@ -83,7 +83,7 @@ class LayerQuotientEstimator(GeometryEstimator):
     Attributes
     ----------
     layers_ : DataFrame
-        One row a layer, in the order in which they run: ``layer``, ``dim``, ``is_cut`` (whether
+        One row per layer, in the order in which they run: ``layer``, ``dim``, ``is_cut`` (whether
         all of the computation passes through it), ``rank_min``, ``rank_median`` and ``rank_max``
         of the pointwise ranks, ``common_rank``, ``nullity`` (``dim - rank_median``),
         ``common_nullity`` (``dim - common_rank``), ``effective_rank`` (exponential entropy of the
@@ -120,8 +120,8 @@ class LayerQuotientEstimator(GeometryEstimator):
 
     Notes
     -----
-    Cost: rank(F) backward passes a sample, which serve all layers at once, an eigenproblem of that
-    size for each sample and layer, and for each layer's mean metric ``min(dim, N rank(F))``
+    Cost: rank(F) backward passes per sample, which serve all layers at once, an eigenproblem of
+    that size for each sample and layer, and for each layer's mean metric ``min(dim, N rank(F))``
     squared times the other side.
 
     For a softmax over K classes a pointwise rank is at most K - 1, and at most the width of any
@@ -277,7 +277,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         Warns
         -----
         GeometryWarning
-            Where there is one layer only, so that slopes are undefined.
+            Where there is one layer only, so slopes are undefined.
         """
         self._check_measured()
         table = self.layers_
@@ -289,7 +289,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         }
         if len(table) == 1:
             warn(
-                "one layer was measured, so that slopes over depth are undefined (NaN). Name more "
+                "One layer was measured, so slopes over depth are undefined (NaN). Name more "
                 "with layers=[...]."
             )
         values: list[float] = []
@@ -366,7 +366,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         Returns
         -------
         DataFrame
-            One row a change, by position: ``t`` in [0, 1], ``layer``, ``what`` ("pattern" or
+            One row per change, by position: ``t`` in [0, 1], ``layer``, ``what`` ("pattern" or
             "rank"), ``before`` and ``after``: ranks, or numbers of active units.
 
         See Also

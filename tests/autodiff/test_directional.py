@@ -7,7 +7,8 @@ from nets import mlp, normal
 from skgeo.autodiff import Segment, replica
 from skgeo.autodiff.directional import plain_normalisation, push
 from skgeo.autodiff.switches import math_attention, no_fast_path
-from skgeo.geometry.chain.segments import DataSegment
+from skgeo.geometry.chain.layer_map import LayerMap
+from skgeo.network.bound import bind
 
 FLOATING = [case for case in CASES if case.name not in ("embedding", "embedding_tied", "dict")]
 
@@ -30,7 +31,8 @@ def test_second_derivatives_against_differences(case):
 
 def test_tokens_are_started_behind_their_embedding():
     case = BY_NAME["embedding"]
-    segment = DataSegment(case.module(), case.inputs(), source="0").at(range(5))
+    network = bind(case.module(), case.inputs(), parameters=None)
+    segment = LayerMap(network, source="0").at(range(5))
     x = segment.start()
     value, first, second = push(segment, x, x, x)
     torch.testing.assert_close(value, case.module()(case.inputs()).detach())

@@ -5,22 +5,13 @@ import torch
 from torch import nn
 
 from nets import mlp, normal
-from skgeo import FisherRankEstimator, LinearFiberStratifier, SymmetryClassifier
-from skgeo.autodiff.copytree import TreeCopy
-
-
-@pytest.fixture
-def copies(monkeypatch):
-    """The modules that have been copied, one entry per copy."""
-    made = []
-    copy = TreeCopy.__init__
-
-    def counted(self, root, *args, **kwargs):
-        made.append(root)
-        copy(self, root, *args, **kwargs)
-
-    monkeypatch.setattr(TreeCopy, "__init__", counted)
-    return made
+from skgeo import (
+    FisherRankEstimator,
+    JacobianChainProfiler,
+    LayerQuotientEstimator,
+    LinearFiberStratifier,
+    SymmetryClassifier,
+)
 
 
 def relu(dtype):
@@ -40,6 +31,9 @@ CASES = {
     "symmetry_on_data": (
         lambda net: SymmetryClassifier(net, likelihood="gaussian", domain="data"), relu, 1,
     ),
+    "quotient": (lambda net: LayerQuotientEstimator(net, likelihood="gaussian"), relu, 1),
+    "chain": (JacobianChainProfiler, relu, 1),
+    "chain_to_the_output": (lambda net: JacobianChainProfiler(net, chain="output"), relu, 1),
     "fiber": (
         LinearFiberStratifier, linear, 1,
     ),

@@ -265,7 +265,7 @@ def _rest_rows(
 
 @contextmanager
 def _only(replica: Replica, names: tuple[str, ...]) -> Iterator[Replica]:
-    """The same replica, with derivatives by fewer parameters."""
+    """The same replica, with derivatives with respect to fewer parameters."""
     part = copy.copy(replica)
     part.selected = names
     part.n_parameters = sum(replica.parameters[name].numel() for name in names)

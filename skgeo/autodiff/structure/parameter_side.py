@@ -5,7 +5,7 @@ Where the gradient of sample n in direction k is an outer product :math:`g_{nk} 
 .. math:: \sum_{nk} (g_{nk} \otimes a_n)(g'_{nk} \otimes a'_n)^T
           = \sum_n \Big(\sum_k g_{nk} g'^T_{nk}\Big) \otimes a_n a'^T_n ,
 
-one product of two matrices with b rows each. Within a layer both factors are symmetric, so that a
+one product of two matrices with b rows each. Within a layer both factors are symmetric, so a
 quarter of the entries determines the rest.
 """
 

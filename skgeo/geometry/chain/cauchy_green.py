@@ -119,7 +119,7 @@ def cauchy_green(
 
     Notes
     -----
-    ``n_l`` backward passes and a singular value decomposition a sample: for layers where the
+    ``n_l`` backward passes and a singular value decomposition per sample: for layers where the
     tensors themselves are wanted. Of J, ``n_samples * r * (n_0 + n_l)`` numbers are kept, and the
     tensors are formed when asked for.
 

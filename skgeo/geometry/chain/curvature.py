@@ -226,8 +226,8 @@ def _of_curve(data: LayerMap, given: Curve, radius: float | None) -> CurveCurvat
         kappa = _without_smoothness(data, bends, kappa)
     if not bool((speed > 0).all()):
         warn(
-            f"the image of the curve stands still at {data.name!r} for {int((speed == 0).sum())} "
-            f"of {data.network.n_samples} samples, so that it has no curvature there (NaN).",
+            f"The image of the curve stands still at {data.name!r} for {int((speed == 0).sum())} "
+            f"of {data.network.n_samples} samples, so it has no curvature there (NaN).",
             stacklevel=4,
         )
     still = torch.zeros_like(velocity) if acceleration is None else acceleration
@@ -304,7 +304,7 @@ def _planes(
             normal[:, i, j] = second - torch.einsum("bnk,bk->bn", left, inside)
             normal[:, j, i] = normal[:, i, j]
     own = normal.diagonal(dim1=1, dim2=2).mT  # (b, k, n_l)
-    # J V_k has orthogonal columns of lengths s, so that the denominator is a product.
+    # J V_k has orthogonal columns of lengths s, so the denominator is a product.
     area = (s.unsqueeze(2) * s.unsqueeze(1)).square()
     found = (own @ own.mT - normal.square().sum(3)) / area
     return found - torch.diag_embed(found.diagonal(dim1=1, dim2=2)), bent
@@ -317,7 +317,7 @@ def _check_rank(data: LayerMap, s: Tensor, k: int, first: int) -> None:
     if bool(low.any()):
         bad = int(low.nonzero()[0])
         raise SkgeoError(
-            f"the Jacobian at {data.name!r} has rank {int((s > floor)[bad].sum())} for sample "
+            f"The Jacobian at {data.name!r} has rank {int((s > floor)[bad].sum())} for sample "
             f"{first + bad}, below n_directions={k}: the slice is not carried to a surface of "
             "that dimension."
         )
@@ -327,14 +327,14 @@ def _without_smoothness(data: LayerMap, bends: bool, values: Tensor) -> Tensor:
     """Warn of kinks; NaN where there is nothing but kinks."""
     if bends:
         warn(
-            f"the network has kinks before {data.name!r}: its curvature is that between them, "
+            f"The network has kinks before {data.name!r}: its curvature is that between them, "
             "and kink_density counts what is left out.",
             NonSmoothWarning,
             stacklevel=5,
         )
         return values
     warn(
-        f"the network is piecewise linear up to {data.name!r}: flat between its kinks, so that no "
+        f"The network is piecewise linear up to {data.name!r}: flat between its kinks, so no "
         "derivative sees its curvature (NaN). Read kink_density instead.",
         NonSmoothWarning,
         stacklevel=5,

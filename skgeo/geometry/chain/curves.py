@@ -44,7 +44,7 @@ class Curve:
         still = ~velocity.any(1)
         if bool(still.any()):
             raise SkgeoError(
-                f"the velocity of sample {int(still.nonzero()[0])} is zero: a curve that stands "
+                f"The velocity of sample {int(still.nonzero()[0])} is zero: a curve that stands "
                 "still has no curvature."
             )
         if self.acceleration is None:
@@ -87,7 +87,7 @@ def read_curve(X: Any, t: Any, velocity: Any, acceleration: Any, *, needed: bool
         return Curve(X, None, None)
     if velocity is None:
         raise SkgeoError(
-            "a curve needs a velocity at every sample: velocity=..., of the shape of X; or pass "
+            "A curve needs a velocity at every sample: velocity=..., of the shape of X; or pass "
             "the curve as a function of time, with t=...."
         )
     return Curve(X, _tensor(velocity), None if acceleration is None else _tensor(acceleration))
@@ -105,7 +105,7 @@ def _from_function(X: Any, t: Any) -> Curve:
         points = X(column.squeeze(1))
         if not isinstance(points, Tensor) or points.dim() < 2 or len(points) != len(times):
             raise SkgeoError(
-                f"the curve returned {_shown(points)} for {len(times)} times; expected a tensor of "
+                f"The curve returned {_shown(points)} for {len(times)} times; expected a tensor of "
                 "inputs, one for each."
             )
         shape.append(points.shape)
@@ -115,7 +115,7 @@ def _from_function(X: Any, t: Any) -> Curve:
     points, velocity, acceleration = push(run, times.unsqueeze(1), one, one)
     for name, value in (("points", points), ("derivatives", velocity + acceleration)):
         if not bool(torch.isfinite(value).all()):
-            raise SkgeoError(f"the {name} of the curve are NaN or infinite.")
+            raise SkgeoError(f"The {name} of the curve are NaN or infinite.")
     return Curve(points.reshape(shape[0]), velocity, acceleration)
 
 

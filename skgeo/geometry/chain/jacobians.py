@@ -185,7 +185,7 @@ class ChainJacobians:
             squares = torch.linalg.eigvalsh(gram).flip(0)[:n_values]
             if float(squares[-1]) > _SQUARED_SPREAD * float(squares[0]):
                 values[sample] = squares.sqrt()
-            else:  # too small beside the largest to survive being squared
+            else:  # too small next to the largest to survive being squared
                 values[sample] = torch.linalg.svdvals(one)[:n_values]
             gram.mul_(columns / total).diagonal().sub_(1.0)
             # J^T J has as many more zero directions than J J^T as it is larger.
@@ -194,7 +194,7 @@ class ChainJacobians:
         return values, numbers
 
     def _fill(self, numbers: dict[str, Tensor], link: ElementwiseLink, plan: LayerPlan) -> None:
-        """What the structure of the link gives beside its leading singular values."""
+        """What the structure of the link gives besides its leading singular values."""
         assert link.weight is not None
         assert link.slopes is not None
         key = link.weight.data_ptr()

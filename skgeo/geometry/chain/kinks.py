@@ -70,7 +70,7 @@ def kink_density(
 ) -> KinkDensity:
     r"""Kinks per unit of length along segments of inputs.
 
-    A piecewise linear network has no curvature between its kinks and all of it at them, so that
+    A piecewise linear network has no curvature between its kinks and all of it at them, so
     derivatives say nothing: what can be measured is how many kinks there are, and how much the
     metric changes over a finite distance.
 
@@ -108,7 +108,7 @@ def kink_density(
     Notes
     -----
     By bisection, exact in piecewise linear networks: the regions of one activation pattern are
-    convex, so that two ends with equal patterns have no kink between them. Kinks closer than some
+    convex, so two ends with equal patterns have no kink between them. Kinks closer than some
     1e-12 of a segment (1e-6 in float32) count as far as their units differ at the ends. Some forty
     forward passes a kink, and the Jacobians at both ends, ``n_l`` backward passes each.
 

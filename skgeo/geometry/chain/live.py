@@ -41,7 +41,7 @@ def prepared(module: nn.Module, x: Tensor) -> Iterator[None]:
     if coupling:
         raise SkgeoError(
             f"BatchNorm over the batch at hand ({', '.join(coupling)}) makes the outputs of one "
-            "sample depend on the others, so that no sample has a Jacobian of its own. Put these "
+            "sample depend on the others, so no sample has a Jacobian of its own. Put these "
             "layers in eval mode for the penalty, or use GroupNorm."
         )
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() == 0 or not x.numel():
@@ -81,12 +81,12 @@ def outputs(module: nn.Module, x: Tensor, forward: Forward | None) -> Tensor:
     z = module(given) if forward is None else forward(module, given)
     if not isinstance(z, Tensor) or not z.is_floating_point() or z.shape[:1] != x.shape[:1]:
         raise SkgeoError(
-            f"the network returned {_shown(z)}; expected floating outputs, one row for each of "
+            f"The network returned {_shown(z)}; expected floating outputs, one row for each of "
             f"{len(x)} samples. Say how to read it: forward=lambda module, x: ...."
         )
     if not z.requires_grad:
         raise SkgeoError(
-            "the outputs have no graph, neither to the parameters nor to the inputs: the forward "
+            "The outputs have no graph, neither to the parameters nor to the inputs: the forward "
             "pass runs without gradients."
         )
     return z.reshape(len(z), -1)

@@ -179,7 +179,7 @@ def mean_field_theory(
 
     Examples
     --------
-    A rectifier passes half of the variance on, so that its edge of chaos is at 2:
+    A rectifier passes half of the variance on, so its edge of chaos is at 2:
 
     >>> from skgeo.geometry.chain import mean_field_theory
     >>> round(mean_field_theory("relu", 2**0.5).chi_1, 12)

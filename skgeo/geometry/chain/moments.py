@@ -1,8 +1,8 @@
 r"""Moments and volumes of links :math:`J_n = \mathrm{diag}(d_n) W` for all samples at once.
 
-All samples share :math:`K = W W^T`, so that what follows from
+All samples share :math:`K = W W^T`, so what follows from
 :math:`J_n J_n^T = \mathrm{diag}(d_n) K \mathrm{diag}(d_n)` costs some products with vectors instead
-of a decomposition a sample.
+of a decomposition per sample.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ElementwiseGram:
 
     Notes
     -----
-    ``m^2 n`` operations and ``m^2`` numbers once, ``m^2`` operations a sample; ``m^3/3`` for a
+    ``m^2 n`` operations and ``m^2`` numbers once, ``m^2`` operations per sample; ``m^3/3`` for a
     sample with slopes that are zero.
 
     Examples
@@ -69,14 +69,14 @@ class ElementwiseGram:
         Parameters
         ----------
         slopes : Tensor of shape (b, m)
-            d, one row a sample.
+            d, one row per sample.
 
         Returns
         -------
         dict of str to Tensor of shape (b,)
             ``square_sum``, :math:`\|J\|_F^2`; ``isometry_deviation``; ``rank`` and
             ``log_volume``, which are NaN where neither bounds on the singular values nor zero
-            slopes decide the rank, so that it takes a decomposition: where W has more rows than
+            slopes decide the rank, so it takes a decomposition: where W has more rows than
             columns, or is nearly singular, or slopes differ by too much.
         """
         d = slopes.double()

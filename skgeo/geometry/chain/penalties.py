@@ -44,8 +44,8 @@ def jacobian_penalty(
     r"""Squared Frobenius norm of the input-output Jacobian, for a training loss.
 
     Exactly, :math:`\|J\|_F^2 = \sum_k \|J^T e_k\|^2`. With `n_projections` = p,
-    :math:`\frac{K}{p} \sum_{i \le p} \|J^T v_i\|^2` for p random orthonormal cotangents, drawn anew
-    for every sample: an unbiased estimate ([1]_), exact at p = K.
+    :math:`\frac{K}{p} \sum_{i \le p} \|J^T v_i\|^2` for p random orthonormal cotangents,
+    drawn again for every sample: an unbiased estimate ([1]_), exact at p = K.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def isometry_penalty(
             mean = torch.full_like(mean, scale**2)
         elif not bool((mean > 0).all()):
             raise SkgeoError(
-                f"the Jacobian is zero for sample {int((~(mean > 0)).nonzero()[0])}, so that its "
+                f"The Jacobian is zero for sample {int((~(mean > 0)).nonzero()[0])}, so its "
                 "singular values have no ratio. Give a scale=...."
             )
         off = gram / mean.reshape(-1, 1, 1) - torch.eye(p, dtype=gram.dtype, device=gram.device)
@@ -195,7 +195,7 @@ def curvature_penalty(
     forward: Forward | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Squared norm of the second derivative by the input, for a training loss.
+    r"""Squared norm of the second derivative with respect to the input, for a training loss.
 
     Exactly, :math:`\|D^2 f\|_F^2 = \sum_{ij} \|\partial_i \partial_j f\|^2`. With `n_directions`,
     the mean of :math:`\|D^2 f[u, v]\|^2` over so many pairs of independent Gaussian directions, an
@@ -305,7 +305,7 @@ def _warn_of_kinks(module: nn.Module, x: Tensor, forward: Forward | None) -> Non
         pattern = activation_pattern(replica(module, forward=forward, parameters=None), x.detach())
     if pattern:
         warn(
-            "the network is piecewise linear: its second derivative is zero between its kinks, so "
+            "The network is piecewise linear: its second derivative is zero between its kinks, so "
             "that the curvature penalty and its gradient are zero. Use a smooth activation.",
             NonSmoothWarning,
             stacklevel=4,

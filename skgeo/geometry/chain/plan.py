@@ -99,7 +99,7 @@ def plan_chain(found: Layers, kind: str, n_singular_values: Any) -> tuple[LayerP
             layers.pop()
         if not layers:
             raise SkgeoError(
-                "the only layer is the output itself, so that nothing lies between a layer and the "
+                "The only layer is the output itself, so nothing lies between a layer and the "
                 "output. Name earlier layers with layers=[...], or take chain='input'."
             )
     plans = []

@@ -119,8 +119,8 @@ def chain_profile(
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
     chain : {"layer", "input", "output"}, default="input"
-        Which Jacobian: a layer's own, by the last cut before it; that of the layer by the input;
-        that of the output by the layer.
+        Which Jacobian: a layer's own, with respect to the last cut before it; of the layer with
+        respect to the input; of the output with respect to the layer.
     layers : list of str, optional
         Names of layers or of single calls (``"relu#1"``). By default the children of a
         ``Sequential``, or the members of the longest ``ModuleList`` or the children that are cuts.
@@ -138,7 +138,7 @@ def chain_profile(
     forward : callable, optional
         ``forward(module, inputs) -> outputs``.
     batch_size : int, optional
-        Samples a forward pass. The answer does not depend on it.
+        Samples per forward pass. The answer does not depend on it.
     device : str or torch.device, optional
         Where links are computed; results come back to the CPU.
 
@@ -242,7 +242,7 @@ def measure_chain(
     _report_undefined(plans, stretches)
     if jacobians.worst > _UNSETTLED:
         warn(
-            f"leading singular values have settled to {jacobians.worst:.0e} of the largest only: "
+            f"Leading singular values have settled to {jacobians.worst:.0e} of the largest only: "
             "they lie too close together. n_singular_values='all' decomposes the Jacobians instead."
         )
     return ChainProfile(chain, tuple(stretches), torch.cat(exponents))
@@ -290,7 +290,7 @@ def _report_partial(layers: list[Layer], strict: bool) -> None:
     if not layers:
         return
     message = (
-        f"not all of the computation passes through {_listed(layers)}, so that a product of "
+        f"Not all of the computation passes through {_listed(layers)}, so a product of "
         "Jacobians over it is not that of the network"
     )
     if strict:
@@ -316,14 +316,14 @@ def _report_undefined(plans: Sequence[LayerPlan], stretches: Sequence[LayerStret
         if missing:
             where = _listed([layer for layer, _ in partial])
             warn(
-                f"only leading singular values were computed at {where}, so that "
+                f"Only leading singular values were computed at {where}, so "
                 f"{', '.join(missing)} are undefined (NaN) there. n_singular_values='all' computes "
                 "all of them."
             )
     zero = [found.layer for found in stretches if bool((found.rank == 0).any())]
     if zero:
         warn(
-            f"the Jacobian at {_listed(zero)} is zero for some samples: condition, effective rank, "
+            f"The Jacobian at {_listed(zero)} is zero for some samples: condition, effective rank, "
             "stable rank and isometry deviation are undefined (NaN) there."
         )
 

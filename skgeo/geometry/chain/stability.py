@@ -247,7 +247,7 @@ def _compare(
     if not bool((epsilon > 0).all()):
         bad = batch.start + int((epsilon == 0).nonzero()[0])
         raise SkgeoError(
-            f"the Jacobian at {data.name!r} is zero for sample {bad}, so that it has no leading "
+            f"The Jacobian at {data.name!r} is zero for sample {bad}, so it has no leading "
             "directions and no metric to compare with."
         )
     with torch.no_grad():
@@ -283,11 +283,11 @@ def _applied(noise: Noise, x: Tensor, data: LayerMap, generator: torch.Generator
     if not isinstance(result, Tensor) or result.shape != given.shape:
         shown = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise SkgeoError(
-            f"the noise turned inputs of shape {tuple(given.shape)} into {shown}; expected a "
+            f"The noise turned inputs of shape {tuple(given.shape)} into {shown}; expected a "
             "tensor of the same shape."
         )
     if not bool(torch.isfinite(result).all()):
-        raise SkgeoError("the noise returned NaN or infinite inputs.")
+        raise SkgeoError("The noise returned NaN or infinite inputs.")
     return result.detach().to(x).reshape(len(x), -1)
 
 

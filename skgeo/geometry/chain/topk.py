@@ -61,8 +61,8 @@ def leading_singular_values(
 
     Notes
     -----
-    All matrices start from one seeded vector, so that a value does not depend on what else is in
-    the batch. ``n_steps`` vectors of each side a sample are kept.
+    All matrices start from one seeded vector, so a value does not depend on what else is in
+    the batch. ``n_steps`` vectors of each side per sample are kept.
 
     Examples
     --------

@@ -42,14 +42,14 @@ def leading_eigenvalues(
         N samples.
     layer : str
     n_values : int, default=10
-        Eigenvalues a sample.
+        Eigenvalues per sample.
     n_steps : int, optional
         Steps of Golub-Kahan bidiagonalisation; by default ``4 * n_values``. Never more than the
         smaller side has.
     likelihood, forward, device
         As in :func:`~skgeo.geometry.quotient.spectra.layer_spectra`.
     batch_size : int, default=16
-        Samples a forward pass.
+        Samples per forward pass.
     random_state : int, default=0
         Of the first vectors.
 
@@ -74,7 +74,7 @@ def leading_eigenvalues(
 
     Notes
     -----
-    ``2 n_steps`` backward passes, and ``n_steps`` vectors of each side a sample. The root of a
+    ``2 n_steps`` backward passes, and ``n_steps`` vectors of each side per sample. The root of a
     categorical metric takes the square of the number of classes.
 
     Examples

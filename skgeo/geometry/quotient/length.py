@@ -118,7 +118,7 @@ def straightness(
     Raises
     ------
     SkgeoError
-        Where both ends have the same output distribution, so that there is no ratio; and as for
+        Where both ends have the same output distribution, so there is no ratio; and as for
         :func:`fisher_rao_length`.
 
     Examples

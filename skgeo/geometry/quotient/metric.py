@@ -19,7 +19,7 @@ class MeanMetric:
     n_samples : int
         N.
     n_rows : int
-        Rows a sample.
+        Rows per sample.
     dim : int
         Coordinates of a representation.
     dtype : torch.dtype

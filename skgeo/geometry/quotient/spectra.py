@@ -115,7 +115,7 @@ def layer_spectra(
         ``d * max(eps(float64), eps(dtype)^2)`` with d the larger side. A smaller value is decided
         from singular values of rows that were not multiplied by themselves.
     batch_size : int, optional
-        Samples a forward pass. The answer does not depend on it.
+        Samples per forward pass. The answer does not depend on it.
     device : str or torch.device, optional
         Where to compute; results come back to the CPU.
 
@@ -132,7 +132,7 @@ def layer_spectra(
 
     Notes
     -----
-    With r = rank(F) rows a sample: r backward passes, which serve all layers at once; per sample
+    With r = rank(F) rows per sample: r backward passes, which serve all layers at once; per sample
     and layer ``r^2 n`` operations for the product and ``4/3 r^3`` for its spectrum; for the mean
     metric of a layer ``min(n, N r)`` squared times the other side, and 4/3 of its cube.
 
@@ -313,7 +313,7 @@ def _groups(rows: LayerRows) -> list[list[str]]:
 def _warn_partial(layers: list[Layer]) -> None:
     if layers:
         warn(
-            f"not all of the computation passes through {_listed([x.name for x in layers])}: the "
+            f"Not all of the computation passes through {_listed([x.name for x in layers])}: the "
             "quotient there is a partial one, of what this branch contributes while the others "
             "are held fixed."
         )
@@ -324,7 +324,7 @@ def _warn_ambiguous(spectra: tuple[LayerSpectrum, ...], notes: list[str]) -> Non
     zero = [s.layer.name for s in spectra if not float(s.mean_eigenvalues[0]) > 0.0]
     if zero:
         warn(
-            f"the Fisher metric at {_listed(zero)} is identically zero: no direction there changes "
+            f"The Fisher metric at {_listed(zero)} is identically zero: no direction there changes "
             "the output distribution. The rank is 0; the effective rank is undefined (NaN)."
         )
     if notes:
@@ -334,7 +334,7 @@ def _warn_ambiguous(spectra: tuple[LayerSpectrum, ...], notes: list[str]) -> Non
     unclear = [s.layer.name for s in spectra if _unclear(s)]
     if unclear:
         warn(
-            f"pointwise ranks at {_listed(unclear)} have no clear gap for some samples: the "
+            f"Pointwise ranks at {_listed(unclear)} have no clear gap for some samples: the "
             "eigenvalues on either side of the tolerance differ by less than a factor of "
             f"{AMBIGUOUS_GAP:.0f}. Read them against eigenvalues, not alone.",
             RankAmbiguityWarning,

@@ -111,7 +111,7 @@ def test_ways_agree(name, chain, monkeypatch):
         "leading": ("sigma_max",),
     }
     for way, names in known.items():
-        with pytest.warns(GeometryWarning, match="only leading singular values"):
+        with pytest.warns(GeometryWarning, match="Only leading singular values"):
             some = chain_profile(module, inputs, chain=chain, n_singular_values=2)
         for one, other in zip(some.layers, links.layers, strict=True):
             assert one.log_singular_values.shape == (2, 2)

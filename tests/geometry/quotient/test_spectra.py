@@ -236,7 +236,7 @@ def test_pointwise_ranks_without_a_gap_warn():
         net[0].bias.zero_()
     # Eigenvalues 1 and x^2: on average 1 and 0.075, at the first sample 1 and 0.15.
     X = torch.tensor([[0.15], [1e-12]], dtype=torch.float64).sqrt()
-    with pytest.warns(RankAmbiguityWarning, match="pointwise ranks at layer '0'"):
+    with pytest.warns(RankAmbiguityWarning, match="Pointwise ranks at layer '0'"):
         layer_spectra(net, X, layers=["0"], tol=0.2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
