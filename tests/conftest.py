@@ -3,10 +3,15 @@ import os
 # scikit-learn runs its array-API checks only where scipy was imported with this.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+import hypothesis
 import pytest
 import torch
 
 from skgeo.autodiff.copytree import TreeCopy
+
+# No test is about time.
+hypothesis.settings.register_profile("skgeo", deadline=None)
+hypothesis.settings.load_profile("skgeo")
 
 
 def pytest_collection_modifyitems(items):

@@ -22,7 +22,9 @@ def not_differentiable(what: str) -> SkgeoError:
 def check_derivatives(derivatives: Tensor, what: str) -> None:
     """Refuse derivatives that are NaN or infinite."""
     # A norm reads everything once and stores nothing; a NaN anywhere survives it.
-    if not bool(torch.isfinite(torch.linalg.vector_norm(derivatives, torch.inf))):
+    if derivatives.numel() and not bool(
+        torch.isfinite(torch.linalg.vector_norm(derivatives, torch.inf))
+    ):
         raise not_differentiable(what)
 
 

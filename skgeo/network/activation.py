@@ -295,6 +295,8 @@ def as_activation(value: str | Activation) -> Activation:
 @lru_cache(maxsize=1024)
 def _fault(name: str, options: tuple[tuple[str, Any], ...]) -> str:
     """Why torch does not compute this function; empty if it does."""
+    if any(isinstance(value, float) and math.isnan(value) for _, value in options):
+        return "an option is NaN"
     try:
         value = Activation(name, options)(torch.zeros(1, dtype=torch.float64))
     except (RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:

@@ -182,6 +182,8 @@ def _shrink_facts(lambd: float, *, hard: bool) -> Facts:
 
 
 def _threshold_facts(threshold: float, value: float) -> Facts:
+    if threshold == -_INF:
+        return _two_slopes(1.0)
     if value == threshold:
         return _bounded(threshold, _INF)
     place = (threshold,)
@@ -190,6 +192,8 @@ def _threshold_facts(threshold: float, value: float) -> Facts:
 
 
 def _softplus_facts(beta: float, threshold: float) -> Facts:
+    if threshold == -_INF:
+        return _two_slopes(1.0)
     # Above the threshold torch returns x itself: a step down by log(1 + e^-threshold) / beta.
     place = (threshold / beta,)
     step = math.log1p(math.exp(-threshold)) if threshold > -700 else -threshold

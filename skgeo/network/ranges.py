@@ -115,5 +115,5 @@ def _reached(layer: Any, inputs: Tensor) -> Tensor:
 
 
 def _range(values: Tensor, axis: int) -> Range:
-    columns = values.detach().movedim(axis, -1).reshape(-1, values.shape[axis])
+    columns = values.detach().movedim(axis, -1).flatten(0, -2)
     return Range(columns.amin(0).cpu(), columns.amax(0).cpu())

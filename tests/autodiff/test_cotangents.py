@@ -81,5 +81,5 @@ def test_graphs_that_refuse_batches_are_looped_over():
 def test_a_graph_that_refuses_any_backward_pass_is_an_error():
     case = BY_NAME["mlp"]
     output = case.module()(case.inputs())
-    with pytest.raises(SkgeoError, match="cannot be differentiated by the layers"):
+    with pytest.raises(SkgeoError, match="cannot be differentiated with respect to the layers"):
         pull_back(output.detach(), [output], unit_cotangents(output), 3)

@@ -18,6 +18,10 @@ def relu(dtype):
     return mlp(3, 5, 4, 2, activation=nn.ReLU, dtype=dtype)
 
 
+def tanh(dtype):
+    return mlp(3, 5, 4, 2, dtype=dtype)
+
+
 def linear(dtype):
     return nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 2, bias=False)).to(dtype)
 
@@ -32,8 +36,8 @@ CASES = {
         lambda net: SymmetryClassifier(net, likelihood="gaussian", domain="data"), relu, 1,
     ),
     "quotient": (lambda net: LayerQuotientEstimator(net, likelihood="gaussian"), relu, 1),
-    "chain": (JacobianChainProfiler, relu, 1),
-    "chain_to_the_output": (lambda net: JacobianChainProfiler(net, chain="output"), relu, 1),
+    "chain": (JacobianChainProfiler, tanh, 1),
+    "chain_to_the_output": (lambda net: JacobianChainProfiler(net, chain="output"), tanh, 1),
     "fiber": (
         LinearFiberStratifier, linear, 1,
     ),

@@ -14,7 +14,7 @@ from laws import LockedMLP, PairLaws, assert_same_rows
 from nets import mlp, normal
 from networks import build
 from oracles import dense_jacobian
-from skgeo import GeometryWarning, SkgeoError, WrappedModel
+from skgeo import GeometryWarning, LayerQuotientEstimator, SkgeoError, WrappedModel
 from skgeo.datasets import planted_relu, switched_off, symmetric_hinges, two_hinges
 from skgeo.estimators.symmetry import SymmetryClassifier
 from skgeo.geometry.symmetry.units import UNIT_CLASSES
@@ -333,3 +333,16 @@ def test_weights_that_are_not_finite_are_refused():
         SymmetryClassifier(module, likelihood="gaussian").fit(normal(9, 2))
     with pytest.raises(SkgeoError, match="NaN or infinite"):
         SymmetryClassifier(module).canonical()
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+def test_a_network_without_hidden_units():
+    net = nn.Sequential(nn.Linear(2, 0), nn.ReLU(), nn.Linear(0, 3)).double()
+    X = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fitted = SymmetryClassifier(net, likelihood="gaussian").fit(X)
+    # Three biases and nothing else.
+    assert (fitted.fisher_rank_, fitted.n_parameters_, fitted.minimal_width_) == (3, 3, 0)
+    assert fitted.unexplained_nullity_ == 0
+    assert len(fitted.labels_) == 0
+    with pytest.raises(SkgeoError, match="'0' has no units"):
+        LayerQuotientEstimator(net, likelihood="gaussian").fit(X)

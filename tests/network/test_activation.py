@@ -441,3 +441,10 @@ def test_names():
 def test_options_that_torch_refuses(name, options):
     with pytest.raises(SkgeoError, match="is not a function"):
         activation(name, **options)
+
+
+def test_infinite_thresholds_and_options_that_are_not_numbers():
+    for name in ("threshold", "softplus"):
+        assert activation(name, threshold=-math.inf) == IDENTITY
+        with pytest.raises(SkgeoError, match="an option is NaN"):
+            activation(name, threshold=math.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -23,8 +24,9 @@ class LinearRule(AffineRule):
 
     def affine(self, call: LayerGradients) -> tuple[Tensor, Tensor]:
         b, m = call.gradients.shape[:2]
-        a = call.inputs.reshape(b, 1, -1, call.inputs.shape[-1])
-        return a, call.gradients.reshape(b, m, 1, -1, call.gradients.shape[-1])
+        positions = math.prod(call.inputs.shape[1:-1])  # not -1: a layer may have no features
+        a = call.inputs.reshape(b, 1, positions, call.inputs.shape[-1])
+        return a, call.gradients.reshape(b, m, 1, positions, call.gradients.shape[-1])
 
     def push(self, call: LayerGradients, vectors: Mapping[str, Tensor]) -> Tensor:
         a, g = self._flat(call)

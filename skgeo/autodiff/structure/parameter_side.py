@@ -74,6 +74,8 @@ def add_block(total: Tensor, left: Columns, right: Columns) -> None:
     left, right : Columns
         If they are one object, each pair is added once.
     """
+    if not all(t.numel() for t in (left.a, left.g, right.a, right.g)):
+        return  # of a layer without units
     if left is right and left.a.shape[1] > 1:
         _add_within(total, left)
         return

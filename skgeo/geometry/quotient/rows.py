@@ -16,6 +16,7 @@ from skgeo.autodiff.finite import check_derivatives
 from skgeo.autodiff.layers import Layers
 from skgeo.autodiff.segment import Segment
 from skgeo.data import Inputs
+from skgeo.exceptions import SkgeoError
 from skgeo.linalg.memory import require_memory
 from skgeo.network.bound import BoundNetwork
 
@@ -47,6 +48,12 @@ class LayerRows:
         self.n_rows = network.n_positions * network.likelihood.rank(network.n_outputs)
         self.layers = Layers.of(network, names)
         self.names = tuple(layer.name for layer in self.layers.layers)
+        empty = [layer.name for layer in self.layers.layers if layer.dim == 0]
+        if empty:
+            raise SkgeoError(
+                f"Layer {empty[0]!r} has no units, so there is no metric on its representation. "
+                "Name other layers with layers=[...]."
+            )
 
     def sample_bytes(self, names: Sequence[str]) -> int:
         """What the rows of one sample at some layers take, refused where that is too much."""

@@ -321,7 +321,7 @@ def _warn_partial(layers: list[Layer]) -> None:
 
 def _warn_ambiguous(spectra: tuple[LayerSpectrum, ...], notes: list[str]) -> None:
     """One warning for all layers and samples, not one for each."""
-    zero = [s.layer.name for s in spectra if not float(s.mean_eigenvalues[0]) > 0.0]
+    zero = [s.layer.name for s in spectra if not bool((s.mean_eigenvalues > 0.0).any())]
     if zero:
         warn(
             f"The Fisher metric at {_listed(zero)} is identically zero: no direction there changes "

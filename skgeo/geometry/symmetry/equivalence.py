@@ -78,14 +78,14 @@ def equivalent(
     Equality on all of :math:`\mathbb{R}^n` is asked for: networks that agree on a bounded set
     only, as by units that are never active there, are different.
 
-    Every pair of equal networks is recognised with one hidden layer of ReLU, leaky ReLU or tanh,
-    and without activations. For deeper chains and convolutions units are matched layer by layer,
-    which recognises permutations, scales, signs, duplicates and units without effect, and neither
-    orientation reversals nor symmetries between layers: such pairs are undecided. Two networks of
-    any other architecture that run the same code are compared part by part: chains inside them
-    (also with BatchNorm in eval mode and pooling), attention heads by their products, and all else
-    as it stands. What is left is undecided unless a witness is found, and the parts in the way
-    are named.
+    Every pair of equal networks is recognised with one hidden layer of ReLU, leaky ReLU (of slope
+    other than -1) or tanh, and without activations. For deeper chains and convolutions units are
+    matched layer by layer, which recognises permutations, scales, signs, duplicates and units
+    without effect, and neither orientation reversals nor symmetries between layers: such pairs are
+    undecided. Two networks of any other architecture that run the same code are compared part by
+    part: chains inside them (also with BatchNorm in eval mode and pooling), attention heads by
+    their products, and all else as it stands. What is left is undecided unless a witness is found,
+    and the parts in the way are named.
 
     References
     ----------

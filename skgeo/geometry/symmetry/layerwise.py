@@ -101,7 +101,8 @@ def layer_blocks(weights: Sequence[Tensor]) -> list[Tensor]:
                 f"Layer {index} has weights of shape {tuple(weight.shape)} and follows a layer of "
                 f"{before} units, which does not divide its inputs."
             )
-        blocks.append(weight.double().reshape(weight.shape[0], before, -1))
+        spread = weight.shape[1:].numel() // before
+        blocks.append(weight.double().reshape(weight.shape[0], before, spread))
     return blocks
 
 
@@ -242,7 +243,7 @@ class _Work:
             matrix = after[:, :, 0]
             shape = (matrix.shape[0], *before.shape[1:])
             self.biases[index + 1] = self.biases[index + 1] + matrix @ self.biases[index]
-            self.weights[index + 1] = (matrix @ before.reshape(before.shape[0], -1)).reshape(shape)
+            self.weights[index + 1] = (matrix @ before.flatten(1)).reshape(shape)
             for field in (
                 *(self.weights, self.biases, self.activations, self.foldable),
                 *(self.layers, self.units, self.groups, self.scales, self.dense),

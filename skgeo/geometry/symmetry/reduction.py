@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -75,6 +76,7 @@ def reduce_stack(stack: Stack, region: Domain, *, tol: float) -> Reduction:
         If outputs at points of the domain differ by more than `tol` and rounding explain.
     """
     layers = hidden_layers_of(stack)
+    scales = _scales(stack, region)
     weights = list(stack.weights)
     biases = [_bias(stack, i) for i in range(stack.depth)]
     proved = False
@@ -91,7 +93,7 @@ def reduce_stack(stack: Stack, region: Domain, *, tol: float) -> Reduction:
             if layers[i].activation.is_identity or layers[i].activation.per_unit:
                 continue
             here = region.at(weights, biases, i)
-            layers[i], proved = _reduced(layers[i], here, tol)
+            layers[i], proved = _reduced(layers[i], here, scales[i], tol)
             weights[i], biases[i] = layers[i].weights, layers[i].biases
             weights[i + 1], biases[i + 1] = layers[i].outputs, layers[i].shift
         if before == [len(weight) for weight in weights]:
@@ -128,9 +130,26 @@ def _bias(stack: Stack, i: int) -> Tensor:
     return torch.zeros(len(stack.weights[i]), dtype=torch.float64) if bias is None else bias
 
 
-def _reduced(layer: HiddenLayer, here: Domain, tol: float) -> tuple[HiddenLayer, bool]:
+def _scales(stack: Stack, region: Domain) -> list[float]:
+    """Sizes of the inputs of each hidden layer after the first, as powers of two: at least 1.
+
+    A unit is constant, or equal to another, only if it is so for inputs of this size.
+    """
+    *arguments, _ = stack.arguments(region.inside())
+    found = [1.0]
+    for activation, z in zip(stack.activations, arguments, strict=True):
+        largest = float(activation(z).abs().max()) if z.numel() else 1.0
+        found.append(2.0 ** math.ceil(math.log2(max(largest, 1.0))) if largest < math.inf else 1.0)
+    return found
+
+
+def _reduced(
+    layer: HiddenLayer, here: Domain, scale: float, tol: float
+) -> tuple[HiddenLayer, bool]:
     """One hidden layer with fewer units, and whether no fewer do."""
-    layer = merge_units(layer, interval=here.interval(layer.weights, layer.biases), tol=tol)
+    interval = here.interval(layer.weights, layer.biases)
+    layer = merge_units(replace(layer, weights=layer.weights * scale), interval=interval, tol=tol)
+    layer = replace(layer, weights=layer.weights / scale)
     interval = here.interval(layer.weights, layer.biases)
     narrow, proved = narrow_units(layer, interval=interval, ball=here.ball(), tol=tol)
     # Sussmann (1992), Theorem 1: units of tanh that are apart cannot be fewer.

@@ -105,7 +105,8 @@ def probe_inputs(a: nn.Module, stacks: Sequence[Stack], X: Any = None) -> list[I
         drawn = scale * torch.randn(_SAMPLES, *shape, generator=generator, dtype=torch.float64)
         groups.append(drawn)
     if len(shape) == 1 and all(stack.kinds[0] == "linear" for stack in stacks):
-        groups += [_beside(stack, generator) for stack in stacks]
+        beside = [_beside(stack, generator) for stack in stacks]
+        groups += [points for points in beside if len(points)]
         groups += _activating(stacks[0], generator)
     return groups
 
@@ -131,7 +132,7 @@ def _activating(stack: Stack, generator: torch.Generator) -> list[Tensor]:
     if any(kind != "linear" for kind in stack.kinds) or not stack.activations:
         return []
     size = sum(weight.numel() for weight in stack.weights)
-    count = max(_SAMPLES, min(_POOL, _POOL_COST // size))
+    count = max(_SAMPLES, min(_POOL, _POOL_COST // max(size, 1)))
     groups = []
     for scale in _POOL_SCALES:
         x = torch.randn(count, stack.widths[0], generator=generator, dtype=torch.float64)
@@ -140,7 +141,8 @@ def _activating(stack: Stack, generator: torch.Generator) -> list[Tensor]:
         chosen = [z.argmax(dim=0) for z in hidden]
         best = torch.unique(torch.cat(chosen))
         kept = torch.randperm(len(best), generator=generator)[:_MOST_ROWS]
-        groups.append(x[best[kept]])
+        if len(best):  # not of layers without units
+            groups.append(x[best[kept]])
     return groups
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from planted import Planter, as_module, evaluate
 from skgeo import SkgeoError
+from skgeo.geometry.symmetry import canonical_form, equivalence_classes, equivalent
 from skgeo.geometry.symmetry.compress import compress
 
 N_PLANTED = 200
@@ -420,3 +421,37 @@ def test_outputs_of_different_scales_keep_their_own_tolerance():
     with torch.no_grad():
         ours, theirs = net(x)[:, 1], report.module(x)[:, 1]
     assert float((ours - theirs).abs().max()) <= 1e-9 * float(ours.abs().max())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_units_are_compared_at_the_size_of_their_inputs(dtype, seed):
+    # Hidden values are near 7e5: biases of that size hide weights from a relative tolerance.
+    plant = Planter(seed)
+    net = deep(plant, (2, 6, 6, 1), activation=lambda: nn.Softplus(beta=1e-6))
+    with torch.no_grad():
+        net[0].weight[1], net[0].bias[1] = net[0].weight[0], net[0].bias[0]
+        net[2].weight[:, 3] = 0
+        net[2].weight[4], net[2].bias[4] = net[2].weight[2], net[2].bias[2]
+        net[0].weight[5] = 0
+    net = net.to(dtype)
+    x = 5 * plant.normal(200, 2)
+    report = compress(net)
+    assert report.widths == (3, 5)
+    ours, theirs = net.double(), report.module.double()
+    scale = float(ours(x).detach().abs().max())
+    assert gap(ours, theirs, x) <= 16 * torch.finfo(dtype).eps * scale
+
+
+@pytest.mark.parametrize("make", [nn.Tanh, nn.ReLU, nn.Sigmoid, nn.GELU])
+@pytest.mark.parametrize("widths", [(2, 3, 2), (2, 3, 3, 2)], ids=["one", "two"])
+def test_a_network_without_hidden_units_is_a_network(make, widths):
+    net = deep(Planter(0), widths, activation=make)
+    with torch.no_grad():
+        net[0].weight.zero_()
+    small = compress(net).module
+    assert sum(compress(small).widths) == 0
+    for a, b in [(net, small), (small, net), (small, small)]:
+        assert equivalent(a, b).verdict == "equivalent"
+    assert equivalence_classes([net, small]).tolist() == [0, 0]
+    assert canonical_form(small).matches(canonical_form(net))

@@ -242,7 +242,7 @@ def test_networks_that_cannot_be_compared():
         equivalent(net, broken)
     with pytest.raises(NotAModelError):
         equivalent(net, "a network")
-    with pytest.raises(SkgeoError, match="between 0 and 1"):
+    with pytest.raises(SkgeoError, match="greater than 0 and less than 1"):
         equivalent(net, net, tol=-1.0)
 
 
