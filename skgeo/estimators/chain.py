@@ -67,7 +67,7 @@ class JacobianChainProfiler(GeometryEstimator):
         Whether to refuse layers that are not cuts when ``chain`` is "input" or "output", for which
         a product over them is not the network's. Otherwise they are NaN, with a warning.
     batch_size : int, default=None
-        Samples per forward pass; by default what 128 MiB hold. The answer does not depend on it.
+        Samples per forward pass; by default what 256 MiB hold. The answer does not depend on it.
     device : str, default=None
         "cpu", "cuda" or "cuda:i"; by default where the module is.
     memory : str or joblib.Memory, default=None

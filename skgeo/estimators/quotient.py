@@ -67,7 +67,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         Coordinates to keep; None for as many as the common rank, 0 for none, which spares the
         eigenvectors. Does not enter a pair's features.
     batch_size : int, default=None
-        Samples per forward pass; by default what 128 MiB of rows hold. The answer does not depend
+        Samples per forward pass; by default what 256 MiB of rows hold. The answer does not depend
         on it.
     device : str, default=None
         "cpu", "cuda" or "cuda:i"; by default where the module is.

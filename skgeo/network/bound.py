@@ -27,7 +27,7 @@ from skgeo.network.stack import Stack, stack_of
 __all__ = ["BoundNetwork", "FirstRun", "bind"]
 
 # What one batch may take, unless the user says how many samples it has.
-_BATCH_BYTES = 2**27
+_BATCH_BYTES = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class BoundNetwork:
         Which parameters derivatives are taken with respect to. None for none: graphs then hold
         only what lies behind a representation.
     batch_size : int, optional
-        Samples per forward pass; by default what 128 MiB hold.
+        Samples per forward pass; by default what 256 MiB hold.
     device : str or torch.device, optional
         Where to compute; by default where the module is.
     memory_budget : int or str, optional
