@@ -1,4 +1,4 @@
-"""What every measurement of a network on data begins with: its dtype, a first run, its batches."""
+"""Batches of samples, and what a failing first run is told."""
 
 from __future__ import annotations
 
@@ -6,30 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from skgeo._arguments import check_integer
 from skgeo.autodiff.batch import Inputs
-from skgeo.autodiff.replica import Replica
 from skgeo.exceptions import SkgeoError
 
-__all__ = ["batch_ranges", "check_batch_size", "parameter_dtype", "running"]
-
-
-def parameter_dtype(replica: Replica) -> torch.dtype:
-    """The dtype of the first floating parameter of a replica.
-
-    Parameters
-    ----------
-    replica : Replica
-
-    Returns
-    -------
-    torch.dtype
-    """
-    floating = (p.dtype for p in replica.parameters.values() if p.is_floating_point())
-    return next(floating, replica.dtype)
+__all__ = ["batch_ranges", "check_batch_size", "running"]
 
 
 def check_batch_size(batch_size: Any) -> None:
