@@ -20,14 +20,15 @@ from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
-from skgeo.autodiff import Layers, replica  # noqa: E402
-from skgeo.geometry.chain import (  # noqa: E402
+from skgeo.chain import (  # noqa: E402
     ElementwiseGram,
     chain_profile,
     leading_singular_values,
 )
+from skgeo.jacobian import Layers  # noqa: E402
 from skgeo.linalg import single_blas_thread  # noqa: E402
-from skgeo.linalg.products import product_log_singular_values  # noqa: E402
+from skgeo.linalg._products import product_log_singular_values  # noqa: E402
+from skgeo.network import replica  # noqa: E402
 
 WIDTHS = [784, *[512] * 8, 10]
 LAYERS = [*(str(2 * index + 1) for index in range(8)), "16"]

@@ -21,7 +21,7 @@ from scipy.linalg import svd
 from threadpoolctl import threadpool_limits
 
 from skgeo import SkgeoError
-from skgeo.geometry.fiber import staircase, strata
+from skgeo.fiber import staircase, strata
 
 WIDTH, DEPTH = 256, 8
 

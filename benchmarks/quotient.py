@@ -27,9 +27,9 @@ from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
-from skgeo.autodiff import Layers, replica  # noqa: E402
-from skgeo.geometry.quotient import LayerRows, pointwise_eigenvalues  # noqa: E402
-from skgeo.network.bound import bind  # noqa: E402
+from skgeo.jacobian import Layers  # noqa: E402
+from skgeo.network import bind, replica  # noqa: E402
+from skgeo.quotient import LayerRows, pointwise_eigenvalues  # noqa: E402
 
 WIDTHS = [784, *[512] * 8, 10]
 SAMPLES = 256

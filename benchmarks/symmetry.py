@@ -24,7 +24,7 @@ from scipy.optimize import linear_sum_assignment  # noqa: E402
 from timing import seconds  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from skgeo.geometry.symmetry import apply_symmetry, canonical_form, equivalent  # noqa: E402
+from skgeo.symmetry import apply_symmetry, canonical_form, equivalent  # noqa: E402
 
 INPUTS, OUTPUTS = 64, 10
 WIDTHS = (1_000, 10_000, 100_000, 1_000_000)

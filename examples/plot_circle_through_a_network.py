@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skgeo.geometry.chain import curvature, mean_field_theory
+from skgeo.chain import curvature, mean_field_theory
 
 WIDTH, DEPTH, SIGMA_B = 400, 10, 0.3
 

@@ -20,8 +20,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from skgeo import FisherRankEstimator, SpectrumDisplay
+from skgeo import FisherRankEstimator
 from skgeo.exceptions import RankAmbiguityWarning
+from skgeo.fisher import SpectrumDisplay
 
 X, y = load_digits(return_X_y=True)
 X_train, y_train = X[:600], y[:600]

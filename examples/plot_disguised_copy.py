@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from skgeo.datasets import digits_run
-from skgeo.geometry.symmetry import (
+from skgeo.symmetry import (
     apply_symmetry,
     equivalence_classes,
     equivalent,

@@ -19,8 +19,7 @@ import torch
 from scipy.optimize import brentq
 from torch import nn
 
-from skgeo.estimators.chain import JacobianChainProfiler
-from skgeo.geometry.chain import mean_field, mean_field_theory
+from skgeo.chain import JacobianChainProfiler, mean_field, mean_field_theory
 
 sigma_b = 0.1
 edge = brentq(lambda s: mean_field_theory("tanh", s, sigma_b).chi_1 - 1.0, 0.9, 1.3, xtol=1e-6)

@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skgeo import BarcodeDisplay, HasseDisplay, LinearFiberStratifier
+from skgeo import LinearFiberStratifier
 from skgeo.datasets import linear_network
 from skgeo.exceptions import RankAmbiguityWarning
+from skgeo.fiber import BarcodeDisplay, HasseDisplay
 
 rng = np.random.default_rng(0)
 widths = [5, 4, 6, 4]

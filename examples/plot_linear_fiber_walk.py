@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skgeo import BarcodeDisplay, FisherRankEstimator, HasseDisplay, LinearFiberStratifier
+from skgeo import FisherRankEstimator, LinearFiberStratifier
 from skgeo.datasets import linear_network
-from skgeo.geometry.fiber import closed_stratum, representative
+from skgeo.fiber import BarcodeDisplay, HasseDisplay, closed_stratum, representative
 
 rng = np.random.default_rng(0)
 frames = [np.linalg.qr(rng.normal(size=(width, width)))[0] for width in (5, 4, 6, 4)]

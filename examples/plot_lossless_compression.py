@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from skgeo.geometry.symmetry import compress
+from skgeo.symmetry import compress
 
 images, digits = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = (

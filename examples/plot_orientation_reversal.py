@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from skgeo.geometry.symmetry import (
+from skgeo.symmetry import (
     classify_units,
     compress,
     equivalent,
     minimal_width,
     nullity_account,
 )
-from skgeo.geometry.symmetry.hidden_layer import one_hidden
+from skgeo.symmetry._hidden_layer import one_hidden
 
 
 def relu_network(weights, biases, outputs, shift):

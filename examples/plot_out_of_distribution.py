@@ -26,8 +26,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from skgeo.estimators.quotient import LayerQuotientEstimator
 from skgeo.exceptions import RankAmbiguityWarning
+from skgeo.quotient import LayerQuotientEstimator
 
 # The mean metric has no gap; a direction is called null below 1e-4 of the largest eigenvalue.
 warnings.simplefilter("ignore", RankAmbiguityWarning)

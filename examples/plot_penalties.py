@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from skgeo.geometry.chain import (
+from skgeo.chain import (
     cauchy_green,
     curvature,
     curvature_penalty,

@@ -17,9 +17,8 @@ import warnings
 import matplotlib.pyplot as plt
 
 from skgeo.datasets import digits_run
-from skgeo.display.quotient import RankProfileDisplay
-from skgeo.estimators.quotient import LayerQuotientEstimator
 from skgeo.exceptions import RankAmbiguityWarning
+from skgeo.quotient import LayerQuotientEstimator, RankProfileDisplay
 
 # Spectra of mean metrics decay without a gap. The tables show the effective rank beside the rank,
 # and the last section the rank at every tolerance.

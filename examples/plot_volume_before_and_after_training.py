@@ -15,9 +15,8 @@ them all equal.
 
 import matplotlib.pyplot as plt
 
+from skgeo.chain import JacobianChainProfiler, ProfileDisplay
 from skgeo.datasets import digits_run
-from skgeo.display.chain import ProfileDisplay
-from skgeo.estimators.chain import JacobianChainProfiler
 
 run = digits_run((40, 40, 40, 40), checkpoints=(0, 30), n_samples=100)
 print(run.history[["epoch", "train_loss", "test_accuracy"]].to_string(index=False))

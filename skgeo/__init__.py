@@ -1,22 +1,8 @@
 """Scikit-learn estimators for the singular information geometry of neural networks."""
 
+from skgeo import chain, fiber, fisher, likelihood, quotient, symmetry
 from skgeo._show_versions import show_versions
-from skgeo.display import (
-    BarcodeDisplay,
-    BoundaryDisplay,
-    HasseDisplay,
-    NullityDisplay,
-    ProfileDisplay,
-    RankProfileDisplay,
-    SpectrumDisplay,
-)
-from skgeo.estimators import (
-    FisherRankEstimator,
-    JacobianChainProfiler,
-    LayerQuotientEstimator,
-    LinearFiberStratifier,
-    SymmetryClassifier,
-)
+from skgeo.chain import JacobianChainProfiler
 from skgeo.exceptions import (
     GeometryWarning,
     NonSmoothWarning,
@@ -24,9 +10,9 @@ from skgeo.exceptions import (
     RankAmbiguityWarning,
     SkgeoError,
 )
-from skgeo.geometry import chain, quotient, symmetry
-from skgeo.geometry.fisher import (
-    FisherSpectrum,
+from skgeo.fiber import LinearFiberStratifier
+from skgeo.fisher import (
+    FisherRankEstimator,
     fisher_diagonal,
     fisher_rank,
     fisher_spectrum,
@@ -34,36 +20,33 @@ from skgeo.geometry.fisher import (
     ntk,
 )
 from skgeo.models import Checkpoint, WrappedModel
+from skgeo.quotient import LayerQuotientEstimator
+from skgeo.symmetry import SymmetryClassifier
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "BarcodeDisplay",
-    "BoundaryDisplay",
     "Checkpoint",
     "FisherRankEstimator",
-    "FisherSpectrum",
     "GeometryWarning",
-    "HasseDisplay",
     "JacobianChainProfiler",
     "LayerQuotientEstimator",
     "LinearFiberStratifier",
     "NonSmoothWarning",
     "NotAModelError",
-    "NullityDisplay",
-    "ProfileDisplay",
     "RankAmbiguityWarning",
-    "RankProfileDisplay",
     "SkgeoError",
-    "SpectrumDisplay",
     "SymmetryClassifier",
     "WrappedModel",
     "__version__",
     "chain",
+    "fiber",
+    "fisher",
     "fisher_diagonal",
     "fisher_rank",
     "fisher_spectrum",
     "fisher_trace",
+    "likelihood",
     "ntk",
     "quotient",
     "show_versions",

@@ -16,9 +16,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from skgeo import Checkpoint, FisherRankEstimator, SkgeoError, SpectrumDisplay
+from skgeo import Checkpoint, FisherRankEstimator, SkgeoError
 from skgeo.datasets import digits_run
-from skgeo.network.likelihood import LIKELIHOODS
+from skgeo.fisher import SpectrumDisplay
+from skgeo.likelihood import LIKELIHOODS
 
 __all__ = ["main"]
 

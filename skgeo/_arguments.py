@@ -9,8 +9,6 @@ from typing import Any
 
 from skgeo.exceptions import SkgeoError
 
-__all__ = ["check_integer", "check_number", "check_option"]
-
 
 def check_option(name: str, value: Any, options: Iterable[Any]) -> None:
     """Refuse a value that is not one of the options.

@@ -8,8 +8,6 @@ from importlib import metadata
 
 import torch
 
-__all__ = ["show_versions"]
-
 _REQUIRED = ("scikit-learn", "numpy", "scipy", "torch", "joblib", "pandas")
 _OPTIONAL = ("matplotlib", "rich", "skorch")
 

@@ -32,9 +32,6 @@ except ImportError:
         return method
 
 
-__all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "FitProgress", "with_callbacks"]
-
-
 class FitProgress:
     """The passes of one fit, told to the estimator's callbacks.
 

@@ -23,10 +23,10 @@ from sklearn.utils.validation import check_is_fitted, check_memory, validate_dat
 
 from skgeo._sklearn import CallbackSupportMixin, FitProgress, with_callbacks
 from skgeo.exceptions import SkgeoError
-from skgeo.linalg.threads import single_blas_thread
+from skgeo.likelihood import Likelihood
+from skgeo.linalg._threads import single_blas_thread
 from skgeo.models import ResolvedModel, fingerprint, needs_y, resolve_model, share_or_clone
-from skgeo.network.bound import BoundNetwork
-from skgeo.network.likelihood import Likelihood
+from skgeo.network._bound import BoundNetwork
 from skgeo.pairs import Pair, PairRow, as_pairs, run_pairs
 
 __all__ = ["GeometryEstimator"]

@@ -7,7 +7,10 @@ import hypothesis
 import pytest
 import torch
 
-from skgeo.autodiff.copytree import TreeCopy
+# Assertions of the helpers fail with their values, as those of the tests do.
+pytest.register_assert_rewrite("helpers")
+
+from skgeo.network._copytree import TreeCopy  # noqa: E402
 
 # No test is about time.
 hypothesis.settings.register_profile("skgeo", deadline=None)

@@ -14,25 +14,28 @@ import pytest
 import torch
 
 import skgeo
-from skgeo.network.activation import ACTIVATION_NAMES
+from skgeo.network._activation import ACTIVATION_NAMES
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "skgeo"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
+SUBJECTS = {"chain", "fiber", "fisher", "quotient", "symmetry"}
 # Components from the bottom to the top; those in one row may import each other.
 LAYERS = [
     {"_arguments", "exceptions", "_show_versions"},
     {"linalg"},
     {"data"},
     {"models"},
-    {"autodiff", "network"},
-    {"geometry"},
-    {"_sklearn", "base", "pairs"},
-    {"estimators"},
-    {"display"},
+    {"likelihood"},
+    {"network"},
+    {"jacobian"},
+    {"_axes", "_depth", "_sklearn", "base", "pairs"},
+    SUBJECTS,
     {"__init__", "__main__"},
 ]
+# Which subject may import which other.
+ARROWS = {("symmetry", "fisher")}
 # Beside the estimators: it sees what is in this list, and only the top sees it.
 BESIDE = {"datasets": {"exceptions", "linalg", "data"}}
 # networkx is optional for skgeo; torch itself may import it.
@@ -45,7 +48,7 @@ def module_name(path: Path) -> str:
 
 
 def component(module: str) -> str:
-    """Part of the package that a dotted name belongs to: ``geometry`` for ``skgeo.geometry.x``."""
+    """Part of the package that a dotted name belongs to: ``fisher`` for ``skgeo.fisher.x``."""
     for part in module.split(".")[1:2]:
         if (PACKAGE / part).is_dir() or (PACKAGE / f"{part}.py").is_file():
             return part
@@ -108,6 +111,8 @@ def test_imports_point_downwards(path):
             allowed = there in BESIDE[here]
         elif there in BESIDE:
             allowed = level(here) == len(LAYERS) - 1
+        elif {here, there} <= SUBJECTS:
+            allowed = (here, there) in ARROWS
         else:
             allowed = level(there) <= level(here)
         assert allowed, f"{source_id(path)} imports {name}: {here} must not see {there}"
@@ -140,9 +145,9 @@ ALL_NAMES = set(ACTIVATION_NAMES) - {"identity", "threshold"}
 # Who may name one: the table's reader; networks with known answers; scikit-learn's own names; and
 # what behaves differently in train mode, which is no fact of an activation.
 NAME_ACTIVATIONS = {
-    "skgeo/network/activation_reading.py",
-    "skgeo/models/sklearn_models.py",
-    "skgeo/autodiff/modelcheck.py",
+    "skgeo/network/_activation_reading.py",
+    "skgeo/models/_sklearn_models.py",
+    "skgeo/network/_modelcheck.py",
 }
 
 
@@ -157,7 +162,7 @@ def test_one_table_knows_the_activations(path):
         if isinstance(node, (ast.Dict, ast.Tuple, ast.List, ast.Set)):
             items = node.keys if isinstance(node, ast.Dict) else node.elts
             named = {item.value for item in items if isinstance(item, ast.Constant)} & ALL_NAMES
-            table = source_id(path).startswith("skgeo/network/activation")
+            table = source_id(path).startswith("skgeo/network/_activation")
             assert table or len(named) < 2, f"line {node.lineno} lists {sorted(named)}"
 
 
@@ -191,15 +196,16 @@ def test_importing_skgeo_needs_no_optional_package():
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in SOURCES if not path.stem.startswith("_") or path.stem == "__init__"],
-    ids=source_id,
-)
+def is_private(path: Path) -> bool:
+    return any(re.match("_(?!_)", part) for part in module_name(path).split("."))
+
+
+PUBLIC = [path for path in SOURCES if not is_private(path) and path.stem != "__main__"]
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=source_id)
 def test_public_modules_list_their_names(path):
     module = importlib.import_module(module_name(path))
-    if not path.read_text(encoding="utf-8").strip():
-        return  # a package that only holds modules
     names = module.__all__
 
     def order(name: str) -> tuple[int, str]:  # CONSTANTS, Classes, functions
@@ -208,6 +214,48 @@ def test_public_modules_list_their_names(path):
     assert list(names) == sorted(set(names), key=order)
     for name in names:
         assert hasattr(module, name), f"{module.__name__}.__all__ names {name}, which is missing"
+
+
+def test_files_that_users_do_not_import_are_private():
+    names = {module_name(path).removeprefix("skgeo.") for path in PUBLIC}
+    packages = {path.parent.name for path in PUBLIC if path.stem == "__init__"} - {"skgeo"}
+    rooms = {f"{subject}.{room}" for subject in SUBJECTS for room in ("display", "estimator")}
+    datasets = {"datasets.linear", "datasets.networks", "datasets.training"}
+    assert names - packages - rooms - datasets == {
+        "skgeo",
+        "base",
+        "exceptions",
+        "likelihood",
+        "pairs",
+    }
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.stem == "__init__"], ids=source_id)
+def test_no_package_binds_the_name_of_a_submodule(path):
+    package = importlib.import_module(module_name(path))
+    for child in path.parent.iterdir():
+        module = child.suffix == ".py" and child.stem != "__init__"
+        if module or (child / "__init__.py").is_file():
+            found = getattr(package, child.stem, None)
+            assert found is None or found is sys.modules[f"{package.__name__}.{child.stem}"]
+
+
+@pytest.mark.parametrize(
+    "package", sorted(p.parent for p in PACKAGE.glob("*/__init__.py")), ids=lambda p: p.name
+)
+def test_no_file_name_occurs_twice_in_a_package(package):
+    names = [path.stem.lstrip("_") for path in package.rglob("*.py") if path.stem != "__init__"]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("subject", sorted(SUBJECTS))
+def test_every_subject_has_its_rooms(subject):
+    for name in (f"skgeo/{subject}/estimator.py", f"skgeo/{subject}/display.py"):
+        assert (ROOT / name).is_file()
+    for name in ("test_estimator.py", "test_display.py", "test_sklearn_checks.py"):
+        assert (ROOT / "tests" / subject / name).is_file()
+    assert (ROOT / "docs" / "mathematics" / f"{subject}.rst").is_file()
+    assert (ROOT / "docs" / "api" / f"{subject}.rst").is_file()
 
 
 def test_public_names_fit_a_screen():

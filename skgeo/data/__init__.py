@@ -4,7 +4,7 @@ Arrays, tensors, data frames, dicts, datasets and loaders are read once, in orde
 :class:`Samples`, whose leading axis is the sample everywhere.
 """
 
-from skgeo.data.reading import as_samples
-from skgeo.data.samples import Inputs, Samples, cast_inputs
+from skgeo.data._reading import as_samples
+from skgeo.data._samples import Inputs, Samples, cast_inputs
 
 __all__ = ["Inputs", "Samples", "as_samples", "cast_inputs"]

@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
-__all__ = ["seeded_linear", "seeded_mlp"]
-
 
 def seeded_linear(
     n_inputs: int,

@@ -3,24 +3,24 @@
 Nothing here knows of networks: matrices in, numbers and matrices out.
 """
 
-from skgeo.linalg.block_lanczos import block_lanczos
-from skgeo.linalg.golub_kahan import golub_kahan
-from skgeo.linalg.memory import (
+from skgeo.linalg._block_lanczos import block_lanczos
+from skgeo.linalg._golub_kahan import golub_kahan
+from skgeo.linalg._memory import (
     available_memory,
     format_bytes,
     memory_budget,
     require_memory,
 )
-from skgeo.linalg.rank import NumericalRank, decide_rank
-from skgeo.linalg.spectra import (
+from skgeo.linalg._rank import NumericalRank, decide_rank
+from skgeo.linalg._spectra import (
     RowFactor,
     effective_rank,
     eigenvalues_descending,
     eigenvectors_descending,
     participation_ratio,
 )
-from skgeo.linalg.subspaces import complement, orient_rows, orthonormalise_rows
-from skgeo.linalg.threads import single_blas_thread
+from skgeo.linalg._subspaces import complement, orient_rows, orthonormalise_rows
+from skgeo.linalg._threads import single_blas_thread
 
 __all__ = [
     "NumericalRank",

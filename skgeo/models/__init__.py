@@ -1,16 +1,16 @@
 """Everything that may stand for a model, and one way to read it."""
 
-from skgeo.models.checkpoint import Checkpoint
-from skgeo.models.digest import fingerprint
-from skgeo.models.kinds import is_model
-from skgeo.models.resolve import (
+from skgeo.models._checkpoint import Checkpoint
+from skgeo.models._digest import fingerprint
+from skgeo.models._kinds import is_model
+from skgeo.models._resolve import (
     ResolvedModel,
     needs_fit,
     needs_y,
     resolve_model,
     share_or_clone,
 )
-from skgeo.models.wrapped import WrappedModel
+from skgeo.models._wrapped import WrappedModel
 
 __all__ = [
     "Checkpoint",

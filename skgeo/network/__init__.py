@@ -1,17 +1,23 @@
 """What a network is, read once: its activations, its graph, its likelihood, and a model on data."""
 
-from skgeo.network.activation import IDENTITY, Activation, activation
-from skgeo.network.activation_reading import (
+from skgeo.network._activation import IDENTITY, Activation, activation
+from skgeo.network._activation_reading import (
     activation_call,
     activation_operation,
     read_activation,
 )
+from skgeo.network._bound import BoundNetwork, bind
+from skgeo.network._replica import Replica, replica
 
 __all__ = [
     "IDENTITY",
     "Activation",
+    "BoundNetwork",
+    "Replica",
     "activation",
     "activation_call",
     "activation_operation",
+    "bind",
     "read_activation",
+    "replica",
 ]

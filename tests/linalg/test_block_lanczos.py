@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from skgeo import SkgeoError
-from skgeo.linalg.block_lanczos import block_lanczos
+from skgeo.linalg._block_lanczos import block_lanczos
 
 SIZE = 150
 DECAY = torch.logspace(0, -9, SIZE, dtype=torch.float64)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from skgeo import SkgeoError
-from skgeo.linalg.golub_kahan import golub_kahan
+from skgeo.linalg._golub_kahan import golub_kahan
 
 
 def normal(*shape, seed=0):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from skgeo.linalg.graded import SPAN, graded_log_singular_values
+from skgeo.linalg._graded import SPAN, graded_log_singular_values
 
 
 def unit_triangle(n, size=1.0, seed=0):

@@ -1,7 +1,7 @@
 import pytest
 
 from skgeo.exceptions import SkgeoError
-from skgeo.linalg import memory
+from skgeo.linalg import _memory as memory
 
 
 def test_a_small_request_passes_and_a_vast_one_names_its_size():

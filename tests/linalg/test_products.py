@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from chains import exact_log_singular_values
+from helpers.chain_oracles import exact_log_singular_values
 from skgeo import SkgeoError
-from skgeo.linalg.products import (
+from skgeo.linalg._products import (
     LongProduct,
     factor_tolerance,
     product_log_singular_values,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError
-from skgeo.linalg.rank import decide_rank, resolution
+from skgeo.linalg._rank import decide_rank, resolution
 
 SPECTRUM = torch.tensor([4.0, 1.0, 1e-6, 1e-14], dtype=torch.float64)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from skgeo.linalg.spectra import (
+from skgeo.linalg._spectra import (
     RowFactor,
     effective_rank,
     eigenvalues_descending,

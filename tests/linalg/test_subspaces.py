@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skgeo.linalg.subspaces import complement, orient_rows, orthonormalise_rows
+from skgeo.linalg._subspaces import complement, orient_rows, orthonormalise_rows
 
 
 def random(*shape, seed=0):

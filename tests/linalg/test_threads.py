@@ -4,7 +4,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from skgeo.linalg.threads import single_blas_thread
+from skgeo.linalg._threads import single_blas_thread
 
 
 def blas_threads():

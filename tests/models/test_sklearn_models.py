@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from skgeo.exceptions import NotAModelError
-from skgeo.models.sklearn_models import check_supported, sklearn_module
+from skgeo.models._sklearn_models import check_supported, sklearn_module
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from skgeo.exceptions import NotAModelError
 from skgeo.models import fingerprint, is_model, needs_y, resolve_model, share_or_clone
-from skgeo.models.skorch_models import is_skorch
+from skgeo.models._skorch_models import is_skorch
 
 skorch = pytest.importorskip("skorch")
 

@@ -11,18 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skgeo.exceptions import SkgeoError
-from skgeo.network.activation import (
-    ACTIVATION_NAMES,
+from skgeo.network import (
     IDENTITY,
     Activation,
     activation,
-    as_activation,
-)
-from skgeo.network.activation_reading import (
     activation_call,
     activation_operation,
     read_activation,
 )
+from skgeo.network._activation import ACTIVATION_NAMES, as_activation
 
 INF = math.inf
 

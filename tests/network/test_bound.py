@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from oracles import assert_untouched
+from helpers.oracles import assert_untouched
 from skgeo import SkgeoError, WrappedModel
 from skgeo.data import as_samples
 from skgeo.models import resolve_model
-from skgeo.network.bound import BoundNetwork, bind
-from skgeo.network.running import batch_ranges, check_batch_size, running
+from skgeo.network import BoundNetwork, bind
+from skgeo.network._running import batch_ranges, check_batch_size, running
 
 
 @pytest.fixture

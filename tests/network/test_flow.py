@@ -5,15 +5,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cases import BY_NAME, CASES
-from laws import LockedMLP
-from nets import mlp
-from networks import build
-from oracles import assert_untouched
+from helpers.architectures import build
+from helpers.cases import BY_NAME, CASES
+from helpers.laws import LockedMLP
+from helpers.networks import mlp
+from helpers.oracles import assert_untouched
 from skgeo import NotAModelError
-from skgeo.autodiff.copytree import TreeCopy
-from skgeo.autodiff.replica import Replica
-from skgeo.network.flow import _trace, read_flow
+from skgeo.network import Replica
+from skgeo.network._copytree import TreeCopy
+from skgeo.network._flow import _trace, read_flow
 
 
 def kinds(flow):

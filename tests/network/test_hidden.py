@@ -3,10 +3,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nets import mlp, normal
-from skgeo.network.activation import activation
-from skgeo.network.flow import read_flow
-from skgeo.network.hidden import hidden_units_of
+from helpers.networks import mlp, normal
+from skgeo.network import activation
+from skgeo.network._flow import read_flow
+from skgeo.network._hidden import hidden_units_of
 
 
 def hidden(module, **options):

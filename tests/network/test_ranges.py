@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from cases import BY_NAME
-from nets import mlp, normal
-from oracles import assert_untouched
-from skgeo.network.bound import bind
+from helpers.cases import BY_NAME
+from helpers.networks import mlp, normal
+from helpers.oracles import assert_untouched
+from skgeo.network import bind
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, None])

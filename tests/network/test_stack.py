@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from cases import BY_NAME
-from laws import LockedMLP
-from nets import mlp, normal
-from networks import build
-from oracles import assert_untouched
+from helpers.architectures import build
+from helpers.cases import BY_NAME
+from helpers.laws import LockedMLP
+from helpers.networks import mlp, normal
+from helpers.oracles import assert_untouched
 from skgeo import NotAModelError, SkgeoError
-from skgeo.network.activation import IDENTITY, activation
-from skgeo.network.stack import read_stack
+from skgeo.network import IDENTITY, activation
+from skgeo.network._stack import read_stack
 
 
 def test_a_sequential():

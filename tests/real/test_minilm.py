@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from oracles import assert_untouched, spectrum
+from helpers.layer_oracles import dense_tail_jacobian
+from helpers.oracles import assert_untouched, spectrum
 from skgeo import WrappedModel
-from skgeo.autodiff import Layers, replica
-from skgeo.estimators.quotient import LayerQuotientEstimator
-from tails import dense_tail_jacobian
+from skgeo.jacobian import Layers
+from skgeo.network import replica
+from skgeo.quotient import LayerQuotientEstimator
 
 pytestmark = [
     pytest.mark.real,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from oracles import assert_untouched
-from skgeo.geometry.chain.curvature import curvature
+from helpers.oracles import assert_untouched
+from skgeo.chain import curvature
 
 pytestmark = pytest.mark.real
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from networks import NETWORKS, build
-from oracles import assert_untouched, spectrum
-from skgeo.autodiff import Layers, replica
-from skgeo.estimators.quotient import LayerQuotientEstimator
-from tails import dense_layer_metric, dense_tail_jacobian
+from helpers.architectures import NETWORKS, build
+from helpers.layer_oracles import dense_layer_metric, dense_tail_jacobian
+from helpers.oracles import assert_untouched, spectrum
+from skgeo.jacobian import Layers
+from skgeo.network import replica
+from skgeo.quotient import LayerQuotientEstimator
 
 no_gap = pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
 LAYERS = {

@@ -1,0 +1,133 @@
+"""The map from where the samples of a network start to one of its layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skgeo.exceptions import SkgeoError
+from skgeo.jacobian._agreement import seeded_normal
+from skgeo.jacobian._layers import Layers
+from skgeo.jacobian._segment import Segment
+from skgeo.linalg._memory import require_memory
+from skgeo.network._batch import tensors_of
+from skgeo.network._bound import BoundNetwork
+from skgeo.network._finite import check_derivatives
+
+_PROBE = 4
+
+
+class LayerMap:
+    r"""The map :math:`x \mapsto h_l` of a network on its samples.
+
+    Parameters
+    ----------
+    network : BoundNetwork
+        With ``parameters=None``.
+    layer : str, optional
+        Where to end; by default at the outputs.
+    source : str, optional
+        Where to start instead of the first floating input: a layer that is a cut.
+
+    Attributes
+    ----------
+    network : BoundNetwork
+    name : str
+        The layer, or ``"output"``.
+    shape : tuple of int
+        Of one sample at the start.
+    n_source, n_layer : int
+        Coordinates of one sample at the start and at the layer.
+
+    Raises
+    ------
+    SkgeoError
+        If the representation of one sample depends on another sample, or on no sample at all.
+    """
+
+    def __init__(
+        self, network: BoundNetwork, *, layer: str | None = None, source: str | None = None
+    ) -> None:
+        self.network = network
+        _ = network.first_run  # which says so where a model and data do not fit
+        names = [name for name in (source, layer) if name is not None]
+        found: Any = Layers.of(network, names) if names else {}
+        end = None if layer is None else found[layer]
+        start = None if source is None else found[source]
+        self.name = "output" if end is None else end.name
+        if start is not None and not start.is_cut:
+            raise SkgeoError(
+                f"The source {start.name!r} is not a cut: something goes around it, so what "
+                "follows is not a function of its representation. Start at a cut."
+            )
+        self._from_input = start is None
+        self._all = Segment(network.replica, network.inputs(), end, start)
+        self.shape, self.n_source = self._all.shape, self._all.dim
+        self.n_layer = self._check(self.at(range(_PROBE)))
+
+    def _check(self, segment: Segment) -> int:
+        """Run a few samples, and return the width of the layer."""
+        x = segment.start().clone().requires_grad_(True)
+        with torch.enable_grad():
+            h = segment(x)
+        if not bool(torch.isfinite(h).all()):
+            raise SkgeoError(f"The representation at {self.name!r} holds NaN or infinity.")
+        found = None
+        if h.requires_grad:
+            weights = seeded_normal(h.shape[1], like=h)
+            (found,) = torch.autograd.grad(h[0] @ weights, x, allow_unused=True)
+        if found is None:
+            raise SkgeoError(
+                f"{self.name!r} does not depend on where the samples start, so there is no map "
+                "to measure."
+            )
+        if bool(found[1:].any()):
+            raise SkgeoError(
+                f"The representation of one sample at {self.name!r} depends on other samples, so "
+                "it has no Jacobian of its own. Take out what mixes the batch."
+            )
+        return h.shape[1]
+
+    def at(self, samples: range) -> Segment:
+        """The map of some samples."""
+        return self._all.take(slice(samples.start, samples.stop))
+
+    def spread(self, index: Tensor) -> Segment:
+        """The map of the samples that an index tensor lists, with repetitions."""
+        return self._all.take(index)
+
+    def same_around(self, index: Tensor, other: LayerMap, there: Tensor) -> bool:
+        """Whether samples agree with others in every tensor but the one that moves."""
+        if not self._from_input:
+            return True
+        ours, theirs = tensors_of(self.network.inputs()), tensors_of(other.network.inputs())
+        moving = next(i for i, t in enumerate(ours) if t.is_floating_point())
+        pairs = enumerate(zip(ours, theirs, strict=True))
+        return all(i == moving or torch.equal(a[index], b[there]) for i, (a, b) in pairs)
+
+    def start(self) -> Tensor:
+        """Where all samples start: (N, n_0), in the dtype of the module."""
+        return torch.cat([self.at(batch).start() for batch in self.batches(1)])
+
+    def batches(self, rows: int) -> list[range]:
+        """The samples in batches of which `rows` vectors of the start and the layer fit."""
+        width = self.n_source + self.n_layer
+        return self.network.batches(rows * width * self.network.dtype.itemsize)
+
+    def affordable(self, each: int) -> int:
+        """How many places that take so many bytes each fit in memory together, at least one."""
+        return max(1, self.network.batch_bytes // max(each, 1))
+
+    def jacobian(self, segment: Segment, x: Tensor) -> Tensor:
+        """Jacobians of a batch, checked: (b, n_l, n_0), float64."""
+        require_memory(
+            2 * len(x) * self.n_layer * self.n_source * 8,
+            f"Jacobians of {len(x)} samples, {self.n_layer} x {self.n_source} each",
+            "choose a narrower layer.",
+            self.network.device,
+        )
+        found = segment.jacobian(x).double()
+        check_derivatives(found, repr(self.name))
+        return found

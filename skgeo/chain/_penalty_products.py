@@ -1,0 +1,131 @@
+"""Jacobian products on a user's own module, with graphs to its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from skgeo.exceptions import SkgeoError
+from skgeo.jacobian._directional import plain_normalisation
+from skgeo.network._modelcheck import check_kind
+from skgeo.network._switches import math_attention, no_fast_path
+
+Forward = Callable[[Any, Any], Tensor]
+
+
+@contextmanager
+def prepared(module: nn.Module, x: Tensor) -> Iterator[None]:
+    """Switches for second derivatives, and buffers of its own for the length of a penalty."""
+    check_kind(module)
+    coupling = [
+        name or type(child).__name__
+        for name, child in module.named_modules()
+        if isinstance(child, _BatchNorm) and (child.training or child.running_mean is None)
+    ]
+    if coupling:
+        raise SkgeoError(
+            f"BatchNorm over the batch at hand ({', '.join(coupling)}) makes the outputs of one "
+            "sample depend on the others, so no sample has a Jacobian of its own. Put these "
+            "layers in eval mode for the penalty, or use GroupNorm."
+        )
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() == 0 or not x.numel():
+        raise SkgeoError(
+            f"x is {_shown(x)}; expected a batch of floating inputs. Indices have no derivative: "
+            "penalise the part of the network behind the embedding."
+        )
+    held = [
+        (child._buffers, key, buffer)
+        for child in module.modules()
+        for key, buffer in child._buffers.items()
+        if buffer is not None
+    ]
+    with torch.enable_grad(), math_attention(), no_fast_path(), plain_normalisation():
+        try:
+            # What a forward pass in train mode counts, it would count once more for the penalty.
+            for buffers, key, buffer in held:
+                buffers[key] = buffer.detach().clone()
+            yield
+        finally:
+            for buffers, key, buffer in held:
+                buffers[key] = buffer
+
+
+@contextmanager
+def recorded(
+    module: nn.Module, x: Tensor, forward: Forward | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs that require a gradient, and the outputs made of them, of shape (b, K)."""
+    with prepared(module, x):
+        x = x.detach().clone().requires_grad_(True)
+        yield x, outputs(module, x, forward)
+
+
+def outputs(module: nn.Module, x: Tensor, forward: Forward | None) -> Tensor:
+    given = x * 1  # the network may write to its input in place
+    z = module(given) if forward is None else forward(module, given)
+    if not isinstance(z, Tensor) or not z.is_floating_point() or z.shape[:1] != x.shape[:1]:
+        raise SkgeoError(
+            f"The network returned {_shown(z)}; expected floating outputs, one row for each of "
+            f"{len(x)} samples. Say how to read it: forward=lambda module, x: ...."
+        )
+    if not z.requires_grad:
+        raise SkgeoError(
+            "The outputs have no graph, neither to the parameters nor to the inputs: the forward "
+            "pass runs without gradients."
+        )
+    return z.reshape(len(z), -1)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return f"an object of type {type(value).__name__}"
+
+
+def pulled(z: Tensor, x: Tensor, cotangents: Tensor) -> Tensor:
+    """``J^T v`` for cotangents of shape (b, p, K): (b, p, n)."""
+    rows = [_gradient(z, x, cotangents[:, i]) for i in range(cotangents.shape[1])]
+    return torch.stack(rows, dim=1).flatten(2)
+
+
+def pushed(z: Tensor, x: Tensor, directions: Tensor) -> Tensor:
+    """``J u`` for directions of shape (b, p, n): (b, p, K)."""
+    dummy = torch.zeros_like(z, requires_grad=True)
+    pulled = _gradient(z, x, dummy)
+    if not pulled.requires_grad:
+        return z.new_zeros((*directions.shape[:2], z.shape[1]))
+    shaped = directions.reshape(*directions.shape[:2], *x.shape[1:])
+    columns = [_gradient(pulled, dummy, shaped[:, i]) for i in range(shaped.shape[1])]
+    return torch.stack(columns, dim=1)
+
+
+def _gradient(value: Tensor, by: Tensor, cotangent: Tensor) -> Tensor:
+    (found,) = torch.autograd.grad(
+        value, by, cotangent, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return found
+
+
+def orthonormal(
+    size: int,
+    count: int,
+    dim: int,
+    asked: int | None,
+    generator: torch.Generator | None,
+    like: Tensor,
+) -> Tensor:
+    """Orthonormal rows for every sample, (b, count, dim): the unit vectors if none are asked."""
+    if asked is None:
+        return torch.eye(dim, dtype=like.dtype, device=like.device).expand(size, dim, dim)
+    return torch.linalg.qr(gaussian((size, dim, count), generator, like)).Q.mT
+
+
+def gaussian(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
+    assert generator is not None
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return drawn.to(like)

@@ -1,0 +1,331 @@
+r"""Singular values of the Jacobians of a chain, layer by layer and sample by sample.
+
+With :math:`J_l = \partial h_l/\partial h_{l-1}`: a layer's own :math:`J_l`; from the input
+:math:`A_l = J_l \cdots J_1`; to the output :math:`B_l = J_L \cdots J_{l+1}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.chain._jacobians import ChainJacobians
+from skgeo.chain._plan import LayerPlan, path_between, plan_chain
+from skgeo.chain._summaries import QUANTITIES
+from skgeo.chain._topk import default_steps
+from skgeo.exceptions import SkgeoError, warn
+from skgeo.jacobian._layer import Layer
+from skgeo.jacobian._layers import Layers
+from skgeo.linalg._memory import require_memory
+from skgeo.linalg._threads import single_blas_thread
+from skgeo.network._bound import BoundNetwork, bind
+
+# Estimated errors above this share of the largest singular value are spoken of.
+_UNSETTLED = 1e-3
+
+Chain = Literal["layer", "input", "output"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStretches:
+    """One layer's Jacobian at each sample, by its singular values.
+
+    Attributes
+    ----------
+    layer : Layer
+        Name, dimension, and whether it is a cut.
+    side : int
+        Number of singular values, the smaller side of the Jacobian.
+    log_singular_values : Tensor of shape (N, k)
+        Natural logarithms, descending, float64; ``-inf`` for those that are zero. The leading k
+        where not all were computed; NaN for a layer that is not a cut of the chain.
+    log_volume, rank, sigma_max, sigma_min, condition, effective_rank, stable_rank, \
+    isometry_deviation : Tensor of shape (N,)
+        As :func:`~skgeo.chain.spectral_quantities` defines them; NaN where they
+        would take singular values that were not computed.
+    """
+
+    layer: Layer
+    side: int
+    log_singular_values: Tensor
+    log_volume: Tensor
+    rank: Tensor
+    sigma_max: Tensor
+    sigma_min: Tensor
+    condition: Tensor
+    effective_rank: Tensor
+    stable_rank: Tensor
+    isometry_deviation: Tensor
+
+    @property
+    def singular_values(self) -> Tensor:
+        """The values themselves, which may leave the floating range at either end."""
+        return self.log_singular_values.exp()
+
+
+@dataclass(frozen=True, eq=False)
+class ChainProfile:
+    """The Jacobians of a chain at every layer.
+
+    Attributes
+    ----------
+    chain : {"layer", "input", "output"}
+    layers : tuple of LayerStretches
+        In the order in which they run.
+    lyapunov_exponents : Tensor of shape (N, k)
+        :math:`\\log s_i / L` for the product of all L links between cuts, descending; k its
+        narrowest width, or fewer where leading values only were computed; one NaN where none were.
+    """
+
+    chain: str
+    layers: tuple[LayerStretches, ...]
+    lyapunov_exponents: Tensor
+
+    def __getitem__(self, name: str) -> LayerStretches:
+        for found in self.layers:
+            if found.layer.name == name:
+                return found
+        raise SkgeoError(
+            f"No layer {name!r} was measured; there are: "
+            f"{', '.join(found.layer.name for found in self.layers)}."
+        )
+
+
+def chain_profile(
+    module: nn.Module,
+    X: Any,
+    *,
+    chain: Chain = "input",
+    layers: Sequence[str] | None = None,
+    n_singular_values: int | Literal["auto", "all"] = "auto",
+    tol: float | Literal["auto"] = "auto",
+    strict: bool = False,
+    forward: Callable[..., Any] | None = None,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+) -> ChainProfile:
+    r"""How the layers of a network stretch, and what a chain of them does.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Left as it is: the work is done on a replica, in eval mode.
+    X : array, Tensor, dict, Dataset or DataLoader
+        N samples.
+    chain : {"layer", "input", "output"}, default="input"
+        Which Jacobian: a layer's own, with respect to the last cut before it; of the layer with
+        respect to the input; of the output with respect to the layer.
+    layers : list of str, optional
+        Names of layers or of single calls (``"relu#1"``). By default the children of a
+        ``Sequential``, or the members of the longest ``ModuleList`` or the children that are cuts.
+    n_singular_values : "auto", "all" or int, default="auto"
+        "auto" computes all where every matrix on the way has a side up to 256 and up to 2^19
+        entries, and the leading ten elsewhere.
+    tol : float or "auto", default="auto"
+        A direction is lost where one link of the chain, restricted to what is left, has a squared
+        singular value of at most `tol` times its largest. "auto" is ``16 d eps^2`` with d the
+        larger side and eps that of the network's dtype, and a direction of which only rounding may
+        be left is tried by moving the links by a hundred units of it.
+    strict : bool, default=False
+        Whether to refuse layers that are not cuts where a product is asked over them; otherwise
+        they are NaN, with a warning.
+    forward : callable, optional
+        ``forward(module, inputs) -> outputs``.
+    batch_size : int, optional
+        Samples per forward pass. The answer does not depend on it.
+    device : str or torch.device, optional
+        Where links are computed; results come back to the CPU.
+
+    Returns
+    -------
+    ChainProfile
+
+    Raises
+    ------
+    SkgeoError
+        For NaN or infinity anywhere, an unknown layer, samples that are coupled, more singular
+        values than there are, matrices that do not fit in memory.
+
+    Warns
+    -----
+    GeometryWarning
+        Where something is NaN: layers that are not cuts, leading values only, Jacobians of rank 0.
+
+    Notes
+    -----
+    A link costs as many passes as its smaller side, and one QR factorisation where it is
+    multiplied; links that are a linear layer and an elementwise activation take no pass. Products
+    are never formed: see :class:`~skgeo.linalg._products.LongProduct`.
+
+    Examples
+    --------
+    Twenty layers that double one direction and halve another keep areas:
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.chain import chain_profile
+    >>> net = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(20))).double()
+    >>> with torch.no_grad():
+    ...     for layer in net:
+    ...         _ = layer.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 0.5]]))
+    >>> last = chain_profile(net, torch.ones(1, 2)).layers[-1]
+    >>> float(last.sigma_max) == 2.0**20, abs(float(last.log_volume)) < 1e-12
+    (True, True)
+    """
+    with single_blas_thread():
+        network = bind(
+            module, X, forward=forward, parameters=None, batch_size=batch_size, device=device
+        )
+        return measure_chain(
+            network,
+            layers,
+            chain=chain,
+            n_singular_values=n_singular_values,
+            tol=tol,
+            strict=strict,
+        )
+
+
+def measure_chain(
+    network: BoundNetwork,
+    names: Sequence[str] | None = None,
+    *,
+    chain: str = "input",
+    n_singular_values: Any = "auto",
+    tol: float | Literal["auto"] = "auto",
+    strict: bool = False,
+) -> ChainProfile:
+    """Singular values at every layer of a network on data, bound with ``parameters=None``.
+
+    The other parameters are those of :func:`chain_profile`.
+    """
+    relative = _tolerance(tol)
+    layers = Layers.of(network, names)
+    plans = plan_chain(layers, chain, n_singular_values)
+    _report_partial([plan.layer for plan in plans if plan.way == "none"], strict)
+    together = [plan for plan in plans if plan.way == "formed" and chain == "input"]
+    needed = max(_bytes(layers, plan) for plan in plans)
+    needed += sum(plan.source.dim * plan.target.dim * 8 for plan in together)
+    batches = network.batches(needed)
+    require_memory(
+        needed * max(len(batch) for batch in batches),
+        f"the Jacobians and factors of {max(len(batch) for batch in batches)} sample(s) "
+        f"({_largest(layers, plans)})",
+        "ask for the leading values only with n_singular_values=10, name smaller layers with "
+        "layers=[...], or pass a smaller batch_size.",
+        network.device,
+        network.budget,
+    )
+    jacobians = ChainJacobians(layers, network.dtype, chain, plans, relative)
+    logs: dict[str, list[Tensor]] = {plan.layer.name: [] for plan in plans}
+    found: dict[str, list[dict[str, Tensor]]] = {plan.layer.name: [] for plan in plans}
+    exponents = []
+    for batch in network.progress(batches):
+        seen = layers.record(network.inputs(batch), root=True, start=batch.start)
+        measured, whole = jacobians.measure(seen)
+        exponents.append(whole.cpu())
+        for name, (values, numbers) in measured.items():
+            logs[name].append(values.cpu())
+            found[name].append({key: value.cpu() for key, value in numbers.items()})
+    stretches = []
+    for plan in plans:
+        name = plan.layer.name
+        numbers = {key: torch.cat([part[key] for part in found[name]]) for key in QUANTITIES}
+        values = torch.cat(logs[name])[:, : plan.n_values]
+        stretches.append(LayerStretches(plan.layer, plan.side, values, **numbers))
+    _report_undefined(plans, stretches)
+    if jacobians.worst > _UNSETTLED:
+        warn(
+            f"Leading singular values have settled to {jacobians.worst:.0e} of the largest only: "
+            "they lie too close together. n_singular_values='all' decomposes the Jacobians instead."
+        )
+    return ChainProfile(chain, tuple(stretches), torch.cat(exponents))
+
+
+def _tolerance(tol: object) -> float | None:
+    if isinstance(tol, str) and tol == "auto":
+        return None
+    if isinstance(tol, bool) or not isinstance(tol, (int, float)) or not 0.0 <= tol < 1.0:
+        raise SkgeoError(
+            f"tol={tol!r}: expected 'auto' or a number in [0, 1), relative to the largest squared "
+            "singular value of a link."
+        )
+    return float(tol)
+
+
+def _bytes(layers: Layers, plan: LayerPlan) -> int:
+    """What one sample takes while a layer is measured."""
+    if plan.way == "none":
+        return 0
+    if plan.way == "leading":
+        # Krylov vectors of both sides, at most twice the default number.
+        steps = min(plan.side, 2 * default_steps(plan.n_values, plan.side))
+        return 8 * steps * (plan.source.dim + plan.target.dim)
+    if plan.way == "formed":
+        # In the network's dtype, in float64, and its smaller Gram matrix.
+        return 8 * (2 * plan.source.dim * plan.target.dim + 2 * plan.side**2)
+    path = [(plan.source, plan.target)]
+    if plan.way == "links":
+        path = path_between(layers, plan.source, plan.target)
+    sizes = [source.dim * target.dim for source, target in path]
+    # The link, its product with a basis, and the basis; the factors of all links.
+    return 8 * (4 * max(sizes) + 3 * sum(sizes))
+
+
+def _largest(layers: Layers, plans: Sequence[LayerPlan]) -> str:
+    plan = max(plans, key=lambda plan: _bytes(layers, plan))
+    return (
+        f"most at layer {plan.layer.name!r}, {plan.target.dim} x {plan.source.dim}, "
+        f"{plan.n_values} singular values"
+    )
+
+
+def _report_partial(layers: list[Layer], strict: bool) -> None:
+    if not layers:
+        return
+    message = (
+        f"Not all of the computation passes through {_listed(layers)}, so a product of "
+        "Jacobians over it is not that of the network"
+    )
+    if strict:
+        raise SkgeoError(
+            f"{message}. Name layers that are cuts, take chain='layer', or pass strict=False to "
+            "have NaN there."
+        )
+    warn(f"{message}: NaN there. chain='layer' gives its own Jacobian, from the last cut before.")
+
+
+def _report_undefined(plans: Sequence[LayerPlan], stretches: Sequence[LayerStretches]) -> None:
+    partial = [
+        (plan.layer, found)
+        for plan, found in zip(plans, stretches, strict=True)
+        if plan.way in ("formed", "leading")
+    ]
+    if partial:
+        missing = [
+            name
+            for name in QUANTITIES
+            if any(bool(getattr(found, name).isnan().any()) for _, found in partial)
+        ]
+        if missing:
+            where = _listed([layer for layer, _ in partial])
+            warn(
+                f"Only leading singular values were computed at {where}, so "
+                f"{', '.join(missing)} are undefined (NaN) there. n_singular_values='all' computes "
+                "all of them."
+            )
+    zero = [found.layer for found in stretches if bool((found.rank == 0).any())]
+    if zero:
+        warn(
+            f"The Jacobian at {_listed(zero)} is zero for some samples: condition, effective rank, "
+            "stable rank and isometry deviation are undefined (NaN) there."
+        )
+
+
+def _listed(layers: Sequence[Layer]) -> str:
+    shown = ", ".join(repr(layer.name) for layer in layers[:6])
+    return f"layer{'s' * (len(layers) > 1)} {shown}" + (", ..." if len(layers) > 6 else "")

@@ -1,0 +1,148 @@
+"""Functions of one number, with their derivatives and where these jump."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skgeo.exceptions import SkgeoError
+from skgeo.network import Activation, activation, activation_call, read_activation
+
+
+@dataclass(frozen=True)
+class ScalarFunction:
+    r"""A function applied to every unit alone.
+
+    Attributes
+    ----------
+    name : str
+    function : callable
+        From a float64 tensor to one of its shape.
+    breaks : tuple of float
+        Where the first or the second derivative jumps, ascending. Everywhere else the function
+        has two continuous derivatives.
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    breaks: tuple[float, ...] = ()
+
+    def values(self, x: np.ndarray) -> np.ndarray:
+        r"""Values of :math:`\phi`."""
+        with torch.no_grad():
+            return self.function(torch.as_tensor(x, dtype=torch.float64).clone()).numpy()
+
+    def derivatives(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        r"""Values of :math:`\phi, \phi', \phi''`, the last without what breaks add to it."""
+        with torch.enable_grad():
+            at = torch.as_tensor(x, dtype=torch.float64).clone().requires_grad_(True)
+            value = self.function(at)
+            found = [value]
+            for _ in range(2):
+                if value.requires_grad:
+                    (value,) = torch.autograd.grad(
+                        value.sum(),
+                        at,
+                        create_graph=True,
+                        allow_unused=True,
+                        materialize_grads=True,
+                    )
+                else:
+                    value = torch.zeros_like(at)
+                found.append(value)
+        phi, first, second = (v.detach().numpy() for v in found)
+        return phi, first, second
+
+    def jumps(self) -> tuple[tuple[float, float, float], ...]:
+        r"""For each break its place, :math:`\phi` there, and how much :math:`\phi'` jumps."""
+        found = []
+        for place in self.breaks:
+            step = 1e-12 * max(1.0, abs(place))
+            phi, first, _ = self.derivatives(np.array([place, place - step, place + step]))
+            jump = float(first[2] - first[1])
+            # A jump of the second derivative alone shows as rounding.
+            found.append((place, float(phi[0]), jump if abs(jump) > 1e-9 else 0.0))
+        return tuple(found)
+
+
+def scalar_function(
+    given: str | nn.Module | Activation | Callable[[Tensor], Tensor],
+    breaks: Sequence[float] | None = None,
+) -> ScalarFunction:
+    """Read a function of one number, and check that it acts on single numbers.
+
+    Parameters
+    ----------
+    given : str, nn.Module, Activation or callable
+        The name of an activation, a module of torch, or a function of a tensor.
+    breaks : sequence of float, optional
+        Where a derivative jumps; known for activations of torch.
+
+    Raises
+    ------
+    SkgeoError
+        If it mixes entries, jumps, or is not known.
+    """
+    known = given if isinstance(given, Activation) else _known(given)
+    if known is not None:
+        if known.per_unit:
+            raise SkgeoError(
+                f"{known.name} has a slope for each unit: it is not one activation, which "
+                "mean-field theory needs."
+            )
+        if known.steps:
+            raise SkgeoError(f"{known} jumps, so its derivative says nothing about its values.")
+        places = known.breaks if breaks is None else breaks
+        return ScalarFunction(str(known), known, _sorted(places))
+    if isinstance(given, nn.Module):
+        name, function = type(given).__name__, _frozen(given)
+    elif callable(given):
+        name, function = getattr(given, "__name__", type(given).__name__), given
+    else:
+        raise SkgeoError(f"activation={given!r}: expected a name, a module or a function.")
+    _check_elementwise(name, function)
+    return ScalarFunction(name, function, _sorted(breaks or ()))
+
+
+def _known(given: object) -> Activation | None:
+    """The activation of torch that was given in whatever way."""
+    if isinstance(given, str):
+        return activation(given)
+    if isinstance(given, nn.Module):
+        return read_activation(given)
+    return activation_call(given, (), {})
+
+
+def _sorted(places: Sequence[float]) -> tuple[float, ...]:
+    return tuple(sorted(float(place) for place in places))
+
+
+def _frozen(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A module as a function in float64 that never touches it."""
+    if list(module.parameters()):
+        raise SkgeoError(
+            f"{type(module).__name__} has parameters of its own, so it is not one activation."
+        )
+    return copy.deepcopy(module).eval()
+
+
+def _check_elementwise(name: str, function: Callable[[Tensor], Tensor]) -> None:
+    x = torch.linspace(-2.3, 2.9, 12, dtype=torch.float64).reshape(3, 4)
+    with torch.no_grad():
+        try:
+            together = function(x.clone())
+            alone = torch.stack(
+                [function(row.reshape(1, 1).clone()).reshape(()) for row in x.flatten()]
+            )
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise SkgeoError(f"{name} is not a function of single numbers: {error}") from error
+    if together.shape != x.shape or not torch.allclose(together.flatten(), alone, rtol=1e-12):
+        raise SkgeoError(
+            f"{name} mixes the entries of its input, so it is not an activation in the sense of "
+            "mean-field theory."
+        )

@@ -1,0 +1,304 @@
+"""How far a network's outputs and its local geometry move under noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skgeo.chain._layer_map import LayerMap
+from skgeo.exceptions import SkgeoError
+from skgeo.linalg._threads import single_blas_thread
+from skgeo.network._bound import BoundNetwork, bind
+
+Noise = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class StabilityEstimate:
+    r"""Changes under noise, each with the standard error of its mean over draws.
+
+    Attributes
+    ----------
+    layer : str
+    noise : str
+        ``"input"``, ``"weights"`` or the name of the function.
+    metric_distance, metric_distance_se : float
+        Log-Euclidean distance between the pulled back metrics :math:`g = J^T J` before and after,
+        mean over samples and draws.
+    subspace_angle, subspace_angle_se : float
+        Largest principal angle between the spans of the leading right singular vectors, in radians.
+    output_change, output_change_se : float
+        :math:`\|h' - h\|` at the layer over the root mean square of :math:`\|h\|`.
+    values : dict of str to ndarray of shape (n_repeats, n_samples)
+        Each of the three for every draw and sample.
+    """
+
+    layer: str
+    noise: str
+    metric_distance: float
+    metric_distance_se: float
+    subspace_angle: float
+    subspace_angle_se: float
+    output_change: float
+    output_change_se: float
+    values: dict[str, np.ndarray]
+
+
+def stability(
+    module: nn.Module,
+    X: Any,
+    noise: str | Noise = "input",
+    *,
+    layer: str | None = None,
+    scale: float = 0.01,
+    n_repeats: int = 10,
+    n_directions: int = 2,
+    floor: float = 1e-6,
+    source: str | None = None,
+    forward: Callable[..., Any] | None = None,
+    device: str | torch.device | None = None,
+    random_state: int = 0,
+) -> StabilityEstimate:
+    r"""Change of outputs, metric and leading directions under noise.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Left as it is: noise on weights goes to a copy.
+    X : array, Tensor, dict, Dataset or DataLoader
+    noise : {"input", "weights"} or callable, default="input"
+        Gaussian noise on the inputs; or on every parameter, each draw the same for all samples; or
+        a function ``noise(x, generator) -> x`` of a batch of inputs, such as an augmentation, that
+        takes its randomness from the ``torch.Generator``.
+    layer : str, optional
+        By default the outputs.
+    scale : float, default=0.01
+        Standard deviation of Gaussian noise, relative to the root mean square of all entries of
+        the inputs, or of each parameter tensor (one that is all zero gets none). Not used for a
+        function.
+    n_repeats : int, default=10
+        Draws, at least 2.
+    n_directions : int, default=2
+        Leading right singular vectors whose span is compared.
+    floor : float, default=1e-6
+        Metrics are compared as :math:`\log(g + \epsilon I)`, with :math:`\epsilon` this share of
+        the largest eigenvalue before: a metric of lower rank than the input has no logarithm.
+    source : str, optional
+        Start from this layer's representation, a cut, instead of the input.
+    forward : callable, optional
+        ``forward(module, inputs) -> outputs``.
+    device : str or torch.device, optional
+    random_state : int, default=0
+
+    Returns
+    -------
+    StabilityEstimate
+
+    Raises
+    ------
+    SkgeoError
+        For noise that changes the shape of the inputs or is not finite, outputs that are all zero,
+        or more directions than there are.
+
+    Notes
+    -----
+    The standard errors are those of the draws, samples held fixed: the deviation of the mean over
+    samples between draws, over the root of `n_repeats`. For what other samples would give, take
+    the deviation of ``values[...].mean(0)`` between samples.
+
+    Distances depend on `floor`: every eigenvalue that falls from a to nothing counts as
+    :math:`\log(a / \epsilon)`. Costs ``n_repeats + 1`` dense Jacobians of every sample.
+
+    References
+    ----------
+    .. [1] V. Arsigny, P. Fillard, X. Pennec and N. Ayache, "Geometric means in a novel vector space
+       structure on symmetric positive-definite matrices", SIAM J. Matrix Anal. Appl. 29 (2007).
+
+    Examples
+    --------
+    A linear map has the same metric everywhere, whatever the input:
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.chain import stability
+    >>> net = nn.Linear(3, 3).double()
+    >>> found = stability(net, torch.eye(3), "input")
+    >>> found.metric_distance, found.subspace_angle, found.output_change > 0
+    (0.0, 0.0, True)
+    """
+    _check(noise, scale, n_repeats, n_directions, floor)
+    with single_blas_thread():
+        network = bind(module, X, forward=forward, parameters=None, device=device)
+        data = LayerMap(network, layer=layer, source=source)
+        if n_directions > min(data.n_source, data.n_layer):
+            raise SkgeoError(
+                f"n_directions={n_directions}: the Jacobian at {data.name!r} has "
+                f"{min(data.n_source, data.n_layer)} singular vectors."
+            )
+        x = data.start()
+        generator = torch.Generator().manual_seed(int(random_state))
+        names = ("metric_distance", "subspace_angle", "output_change")
+        values = {name: np.empty((n_repeats, network.n_samples)) for name in names}
+        size = _output_size(data, x)
+        for repeat in range(n_repeats):
+            after, moved = data, x
+            if noise == "weights":
+                noisy = BoundNetwork(network.model, network.samples, parameters=None, device=device)
+                for parameter in noisy.replica.parameters.values():
+                    parameter.data = _jittered(parameter.detach(), scale, generator)
+                after = LayerMap(noisy, layer=layer, source=source)
+                moved = after.start() if source is not None else x
+            elif isinstance(noise, str):
+                moved = _jittered(x, scale, generator)
+            else:
+                moved = _applied(noise, x, data, generator)
+            for batch in data.batches(4 * min(data.n_source, data.n_layer)):
+                rows = slice(batch.start, batch.stop)
+                found = _compare(data, after, batch, x[rows], moved[rows], n_directions, floor)
+                for name, value in zip(names, found, strict=True):
+                    values[name][repeat, rows] = value.cpu().numpy()
+        values["output_change"] /= size
+    return StabilityEstimate(
+        layer=data.name,
+        noise=noise if isinstance(noise, str) else getattr(noise, "__name__", "function"),
+        **{name: float(value.mean()) for name, value in values.items()},
+        **{
+            f"{name}_se": float(value.mean(1).std(ddof=1) / n_repeats**0.5)
+            for name, value in values.items()
+        },
+        values=values,
+    )
+
+
+def log_euclidean_distance(
+    s: Tensor, v: Tensor, other_s: Tensor, other_v: Tensor, epsilon: Tensor
+) -> Tensor:
+    r"""Distances :math:`\|\log(g + \epsilon I) - \log(g' + \epsilon I)\|_F` from factors of g.
+
+    Parameters
+    ----------
+    s, other_s : Tensor of shape (b, r)
+        Singular values of J and J'.
+    v, other_v : Tensor of shape (b, r, n)
+        Right singular vectors as rows.
+    epsilon : Tensor of shape (b,)
+        Above 0.
+
+    Returns
+    -------
+    Tensor of shape (b,)
+
+    Notes
+    -----
+    Both logarithms are multiples of the identity off the span of all 2 r vectors; within it, their
+    difference is formed in an orthonormal basis, where nothing cancels but what is equal.
+    """
+    e = epsilon.unsqueeze(1)
+    stacked = torch.cat([v, other_v], dim=1)
+    basis = torch.linalg.qr(stacked.mT).Q  # (b, n, min(n, 2 r))
+
+    def inside(values: Tensor, vectors: Tensor) -> Tensor:
+        rows = vectors @ basis
+        return (rows.mT * torch.log1p(values.square() / e).unsqueeze(1)) @ rows
+
+    return (inside(s, v) - inside(other_s, other_v)).flatten(1).norm(dim=1)
+
+
+def subspace_angle(v: Tensor, other: Tensor) -> Tensor:
+    """Largest principal angle between two spans of the same dimension.
+
+    Parameters
+    ----------
+    v, other : Tensor of shape (b, k, n)
+        Orthonormal rows.
+
+    Returns
+    -------
+    Tensor of shape (b,)
+        In radians, exact also where it is tiny.
+    """
+    inner = other @ v.mT
+    sine = torch.linalg.svdvals(other - inner @ v)[:, 0]
+    cosine = torch.linalg.svdvals(inner)[:, -1]
+    return torch.atan2(sine, cosine)
+
+
+def _compare(
+    data: LayerMap,
+    after: LayerMap,
+    batch: range,
+    x: Tensor,
+    moved: Tensor,
+    k: int,
+    floor: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    segment, other = data.at(batch), after.at(batch)
+    first, second = data.jacobian(segment, x), after.jacobian(other, moved)
+    _, s, v = torch.linalg.svd(first, full_matrices=False)
+    _, other_s, other_v = torch.linalg.svd(second, full_matrices=False)
+    epsilon = floor * s[:, 0].square()
+    if not bool((epsilon > 0).all()):
+        bad = batch.start + int((epsilon == 0).nonzero()[0])
+        raise SkgeoError(
+            f"The Jacobian at {data.name!r} is zero for sample {bad}, so it has no leading "
+            "directions and no metric to compare with."
+        )
+    with torch.no_grad():
+        change = (other(moved).double() - segment(x).double()).norm(dim=1)
+    same = (first == second).flatten(1).all(1)  # not even rounding between equal matrices
+    distance = log_euclidean_distance(s, v, other_s, other_v, epsilon)
+    angle = subspace_angle(v[:, :k], other_v[:, :k])
+    return distance.masked_fill(same, 0.0), angle.masked_fill(same, 0.0), change
+
+
+def _output_size(data: LayerMap, x: Tensor) -> float:
+    squares = []
+    for batch in data.batches(1):
+        with torch.no_grad():
+            h = data.at(batch)(x[batch.start : batch.stop]).double()
+        squares.append(h.square().sum(1))
+    size = float(torch.cat(squares).mean()) ** 0.5
+    if not size > 0:
+        raise SkgeoError(f"{data.name!r} is zero for all samples: no change is relative to it.")
+    return size
+
+
+def _jittered(tensor: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+    return tensor + scale * tensor.double().square().mean().sqrt().to(tensor) * drawn
+
+
+def _applied(noise: Noise, x: Tensor, data: LayerMap, generator: torch.Generator) -> Tensor:
+    given = x.reshape(len(x), *data.shape)
+    result = noise(given.clone(), generator)
+    if not isinstance(result, Tensor) or result.shape != given.shape:
+        shown = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise SkgeoError(
+            f"The noise turned inputs of shape {tuple(given.shape)} into {shown}; expected a "
+            "tensor of the same shape."
+        )
+    if not bool(torch.isfinite(result).all()):
+        raise SkgeoError("The noise returned NaN or infinite inputs.")
+    return result.detach().to(x).reshape(len(x), -1)
+
+
+def _check(noise: Any, scale: float, n_repeats: int, n_directions: int, floor: float) -> None:
+    if noise not in ("input", "weights") and not callable(noise):
+        raise SkgeoError(
+            f"noise={noise!r}: expected 'input', 'weights' or a function of a batch of inputs and "
+            "a torch.Generator."
+        )
+    if not (np.isfinite(scale) and scale > 0):
+        raise SkgeoError(f"scale={scale!r}: expected a positive number.")
+    if not 0 < floor < 1:
+        raise SkgeoError(f"floor={floor!r}: expected a number between 0 and 1.")
+    for name, value, least in (("n_repeats", n_repeats, 2), ("n_directions", n_directions, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise SkgeoError(f"{name}={value!r}: expected an integer of at least {least}.")

@@ -1,0 +1,142 @@
+"""One tensor of real numbers from anything array-like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from skgeo.exceptions import SkgeoError
+
+
+def as_tensor(value: Any, name: str) -> Tensor:
+    """Read anything array-like as one tensor of real numbers, without a change of dtype.
+
+    Parameters
+    ----------
+    value : array-like, Tensor, DataFrame, Series or list of Tensor
+    name : str
+        What messages call it.
+
+    Returns
+    -------
+    Tensor
+        Shares memory with `value` where torch allows it: not with read-only arrays, nor with
+        dtypes that torch lacks.
+
+    Raises
+    ------
+    SkgeoError
+        The entries are not real numbers, or do not form one array.
+    """
+    if isinstance(value, list) and value and all(isinstance(row, Tensor) for row in value):
+        value = join_tensors([row.detach() for row in value], torch.stack, name)
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise SkgeoError(f"{name} is a sparse tensor: pass {name}.to_dense().")
+        if value.is_complex():
+            raise _complex(name)
+        return value.detach()
+    if sparse.issparse(value):
+        raise SkgeoError(
+            f"{name} is a sparse {type(value).__name__}, and derivatives are taken on dense "
+            f"inputs: pass {name}.toarray()."
+        )
+    if isinstance(value, pd.DataFrame | pd.Series):
+        return as_tensor(_numbers(value, name), name)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise SkgeoError(f"{name} could not be read as one array of numbers: {error}") from error
+    if array.dtype.kind == "c":
+        raise _complex(name)
+    if array.dtype.kind not in "biuf":
+        raise SkgeoError(
+            f"{name} ({type(value).__name__}) has dtype {array.dtype}; expected real numbers. "
+            f"Encode text and categories as numbers first; convert an object array of numbers "
+            f"with .astype(float)."
+        )
+    return torch.from_numpy(_supported(array, name))
+
+
+def _complex(name: str) -> SkgeoError:
+    return SkgeoError(
+        f"Complex data not supported: {name} is complex. Pass real and imaginary parts as two "
+        f"features."
+    )
+
+
+def _supported(array: np.ndarray, name: str) -> np.ndarray:
+    """The same numbers in a dtype and a memory layout that torch can take."""
+    dtype = array.dtype
+    if dtype.kind == "u" and dtype.itemsize > 1:
+        if array.size and array.max() > np.iinfo(np.int64).max:
+            raise SkgeoError(f"{name} holds integers beyond the range of int64.")
+        dtype = np.dtype(np.int64)
+    elif dtype.kind == "f" and dtype.itemsize > 8:
+        dtype = np.dtype(np.float64)
+    array = np.ascontiguousarray(array, dtype=dtype.newbyteorder("=")).reshape(array.shape)
+    return array if array.flags.writeable else array.copy()
+
+
+def _numbers(frame: pd.DataFrame | pd.Series, name: str) -> np.ndarray:
+    columns = frame.to_frame() if isinstance(frame, pd.Series) else frame
+    wrong = [
+        str(label)
+        for label, dtype in columns.dtypes.items()
+        if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype))
+    ]
+    if wrong:
+        raise SkgeoError(
+            f"{name} has columns that are not numeric: {', '.join(wrong)}. Encode them first, "
+            f"for example with a ColumnTransformer in a Pipeline that ends in the model."
+        )
+    array = frame.to_numpy()
+    # Booleans beside numbers, and nullable columns, come out as objects.
+    return frame.to_numpy(dtype=float, na_value=np.nan) if array.dtype == object else array
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Refuse NaN and infinite values, and say in which sample the first one is."""
+    if not tensor.is_floating_point() or tensor.device.type == "meta":
+        return
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        wrong = ~finite.reshape(len(tensor), -1)
+        first = int(wrong.any(dim=1).nonzero()[0])
+        raise SkgeoError(
+            f"{name} holds NaN or inf: {int(wrong.sum())} of its {tensor.numel()} values, the "
+            f"first in sample {first}. Remove or impute them, for example with SimpleImputer."
+        )
+
+
+def join_tensors(
+    tensors: list[Tensor], join: Callable[[list[Tensor]], Tensor], name: str
+) -> Tensor:
+    """Stack samples, or concatenate batches, after a check that their shapes agree.
+
+    Parameters
+    ----------
+    tensors : list of Tensor
+    join : callable
+        `torch.stack` or `torch.cat`.
+    name : str
+        What messages call them.
+
+    Returns
+    -------
+    Tensor
+    """
+    whole = 0 if join is torch.stack else 1
+    shapes = {tuple(tensor.shape[whole:]) for tensor in tensors}
+    if len(shapes) > 1:
+        some = " and ".join(map(str, sorted(shapes)[:2]))
+        raise SkgeoError(
+            f"Samples of {name} have different shapes, {some}: pad or crop them to one shape."
+        )
+    return join(tensors)

@@ -1,0 +1,168 @@
+"""Learning coefficients known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from operator import index
+
+from skgeo.exceptions import SkgeoError
+
+
+@dataclass(frozen=True)
+class LearningCoefficient:
+    """A learning coefficient (real log canonical threshold) and its multiplicity.
+
+    Attributes
+    ----------
+    value : Fraction
+        lambda: the volume of {K < eps} shrinks like eps^lambda (-log eps)^(m - 1).
+    multiplicity : int
+        m.
+    """
+
+    value: Fraction
+    multiplicity: int
+
+
+@dataclass(frozen=True)
+class ThinLayers:
+    """The layers of a linear network that decide its learning coefficient.
+
+    Attributes
+    ----------
+    excess : tuple of int
+        Widths less the rank, of the chosen layers, ascending.
+    ell : int
+        One less than their number.
+    ceiling : int
+        Their sum over ``ell``, rounded up.
+    remainder : int
+        Their sum less ``(ceiling - 1) * ell``: between 1 and ``ell``.
+    """
+
+    excess: tuple[int, ...]
+    ell: int
+    ceiling: int
+    remainder: int
+
+
+def check_widths(widths: Iterable[int], rank: int) -> tuple[tuple[int, ...], int]:
+    """Widths and rank as Python integers, if some linear network has them.
+
+    Parameters
+    ----------
+    widths : iterable of int
+        d_0, ..., d_L: at least two, each positive.
+    rank : int
+        Rank of the product of the weights, between 0 and the smallest width.
+
+    Returns
+    -------
+    widths : tuple of int
+    rank : int
+
+    Raises
+    ------
+    SkgeoError
+        If the widths or the rank cannot occur.
+    """
+    dims = tuple(index(width) for width in widths)
+    if len(dims) < 2 or min(dims) < 1:
+        raise SkgeoError(f"Widths are d_0, ..., d_L with L >= 1, all at least 1; got {dims}.")
+    if not 0 <= index(rank) <= min(dims):
+        raise SkgeoError(
+            f"No network of widths {dims} computes a map of rank {rank}: the rank lies between 0 "
+            f"and the smallest width, {min(dims)}."
+        )
+    return dims, index(rank)
+
+
+def thin_layers(widths: Iterable[int], rank: int) -> ThinLayers:
+    """The set of thinnest layers in Aoyagi's formula.
+
+    Of the widths less the rank, sorted, take the ell + 1 smallest, where ell >= 1 is the one
+    number for which their sum is at least ell times the largest taken and less than ell times the
+    smallest left.
+
+    Parameters
+    ----------
+    widths : iterable of int
+        d_0, ..., d_L.
+    rank : int
+        Rank of the true map, at most the smallest width.
+
+    Returns
+    -------
+    ThinLayers
+
+    Raises
+    ------
+    SkgeoError
+        If the widths or the rank cannot occur.
+    """
+    dims, rank = check_widths(widths, rank)
+    excess = sorted(width - rank for width in dims)
+    total = excess[0]
+    for ell in range(1, len(excess)):
+        total += excess[ell]
+        fits = total >= ell * excess[ell]
+        if fits and (ell + 1 == len(excess) or total < ell * excess[ell + 1]):
+            break
+    else:
+        raise AssertionError("one prefix always satisfies the inequalities")
+    # With all chosen excesses zero the ceiling is 0 and the remainder ell, as it should be.
+    ceiling = -(-total // ell)
+    return ThinLayers(tuple(excess[: ell + 1]), ell, ceiling, total - (ceiling - 1) * ell)
+
+
+def linear_network_coefficient(widths: Iterable[int], rank: int) -> LearningCoefficient:
+    r"""Learning coefficient of a deep linear network, exactly.
+
+    With r the rank, :math:`M_s` the widths less r of the :math:`\ell + 1` chosen layers, S their
+    sum, M the ceiling of :math:`S/\ell` and :math:`a = S - (M-1)\ell`,
+
+    .. math::
+
+        \lambda = \frac{r(d_0 + d_L - r)}{2} + \frac{a(\ell - a)}{4\ell}
+                - \frac{\ell(\ell-1)}{4}\Big(\frac{S}{\ell}\Big)^2
+                + \frac12 \sum_{i<j} M_i M_j, \qquad m = a(\ell - a) + 1.
+
+    Parameters
+    ----------
+    widths : iterable of int
+        d_0, ..., d_L.
+    rank : int
+        Rank of the true map.
+
+    Returns
+    -------
+    LearningCoefficient
+
+    Notes
+    -----
+    The loss is the squared error with inputs whose second moment is not singular. The coefficient
+    is that of the whole fiber: at a single point of it lambda can be larger.
+
+    References
+    ----------
+    M. Aoyagi, "Consideration on the learning efficiency of multiple-layered neural networks with
+    linear units", Neural Networks 172 (2024).
+
+    Examples
+    --------
+    >>> linear_network_coefficient([10, 10, 10, 10], 5)
+    LearningCoefficient(value=Fraction(46, 1), multiplicity=3)
+    """
+    dims, rank = check_widths(widths, rank)
+    thin = thin_layers(dims, rank)
+    ell, a, total = thin.ell, thin.remainder, sum(thin.excess)
+    pairs = (total**2 - sum(m**2 for m in thin.excess)) // 2
+    value = (
+        Fraction(rank * (dims[0] + dims[-1] - rank), 2)
+        + Fraction(a * (ell - a), 4 * ell)
+        - Fraction((ell - 1) * total**2, 4 * ell)
+        + Fraction(pairs, 2)
+    )
+    return LearningCoefficient(value, a * (ell - a) + 1)

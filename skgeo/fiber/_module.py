@@ -1,0 +1,111 @@
+"""Reading the matrices of a linear network off a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.exceptions import SkgeoError
+from skgeo.fiber._chain import as_chain
+from skgeo.fiber._network import LinearNetwork
+from skgeo.models._kinds import unwrap
+from skgeo.network._bound import BoundNetwork, bind
+
+_ADVICE = (
+    "A linear network is a chain of linear layers, with nothing between them but identities, "
+    "flattening and dropout. Matrices that come from elsewhere make one with "
+    "skgeo.datasets.linear_network([W_1, ..., W_L])."
+)
+
+
+def linear_network_of(
+    module: nn.Module, *, forward: Callable[[nn.Module, Any], Tensor] | None = None
+) -> LinearNetwork:
+    """The linear network that a module is.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A chain of linear layers, however it is written, with identities, flattening and dropout
+        (which does nothing in eval mode) anywhere. Only the first layer may have a bias.
+    forward : callable, optional
+        ``forward(module, inputs)``; by default ``module(inputs)``.
+
+    Returns
+    -------
+    LinearNetwork
+
+    Raises
+    ------
+    SkgeoError
+        If something else stands in the chain (it is named), a bias comes after the first layer,
+        weights are shared or computed from other parameters, the shapes do not fit together, or a
+        matrix is empty or not finite.
+
+    Warns
+    -----
+    GeometryWarning
+        If the module is in train mode and holds dropout.
+
+    Examples
+    --------
+    >>> network = linear_network_of(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 4, bias=False)))
+    >>> network.widths, network.shapes
+    ((4, 2, 4), ((2, 3), (2,), (4, 2)))
+    """
+    return read_linear_network(bind(module, None, forward=forward, parameters=None))
+
+
+def read_linear_network(network: BoundNetwork) -> LinearNetwork:
+    """The linear network that a model is, in the dtype of its weights."""
+    root = unwrap(network.model.module)
+    _ = network.replica  # what is wrong with the module itself is said by it
+    try:
+        stack = network.stack
+    except SkgeoError as error:
+        raise SkgeoError(f"{error} {_ADVICE}") from error
+    for node in network.graph:
+        bent = node.activation is not None and not node.activation.is_identity
+        if bent or node.kind == "conv":
+            where = f"The module at {node.module!r}" if node.module else "A step of the network"
+            raise SkgeoError(f"{where} is {node.what}, which is not a linear layer. {_ADVICE}")
+    layers: list[Any] = [root.get_submodule(name) if name else root for name in stack.names]
+    linear = list(zip(stack.names, layers, strict=True))
+    _check_biases(linear)
+    _check_parameters(root, linear)
+    weights = [layer.weight.detach() for layer in layers]
+    as_chain(weights)
+    bias = layers[0].bias
+    if bias is not None:
+        weights[0] = torch.cat([weights[0], bias.detach()[:, None]], dim=1)
+    kinds = [node.kind for node in network.graph]
+    flattens = "flatten" in kinds[: kinds.index("linear")]
+    return LinearNetwork(tuple(weights), bias is not None, flattens)
+
+
+def _check_biases(linear: Sequence[tuple[str, nn.Module]]) -> None:
+    late = [name for name, layer in linear[1:] if layer.bias is not None]
+    if late:
+        shown = ", ".join(repr(name) for name in late)
+        raise SkgeoError(
+            f"Of the layers {shown} each has a bias, and only the first layer of the chain may: "
+            "its bias is a column of W_1 that multiplies a constant input. To reach a later layer "
+            "the constant would have to pass through entries of W_1 that are fixed at 0 and 1, "
+            "while the theory of the fiber moves all entries freely. Build those layers with "
+            "bias=False."
+        )
+
+
+def _check_parameters(module: nn.Module, linear: Sequence[tuple[str, nn.Module]]) -> None:
+    expected = [parameter for _, layer in linear for parameter in layer.parameters()]
+    found = list(module.parameters())
+    if [id(p) for p in found] != [id(p) for p in expected]:
+        known = {id(p) for p in expected}
+        other = [name for name, p in module.named_parameters() if id(p) not in known]
+        raise SkgeoError(
+            f"The module has {len(found)} parameters and its linear layers have {len(expected)}, "
+            f"or they come in another order (not in the chain: {other}). Pass the chain alone."
+        )

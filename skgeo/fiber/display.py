@@ -1,0 +1,308 @@
+"""Pictures of a linear network's bars, and of the strata of its fiber."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from skgeo._axes import new_axes
+from skgeo.fiber._local import is_smooth
+
+__all__ = ["BarcodeDisplay", "HasseDisplay"]
+
+# What a bar means for the product W, and how it is drawn.
+_KINDS = (
+    ("input to output (rank of W)", "C0"),
+    ("from the input, lost on the way", "C1"),
+    ("from inside to the output", "C2"),
+    ("inside only", "C7"),
+)
+
+
+class BarcodeDisplay:
+    """The bars of a linear network, each drawn from its birth to its death across the layers.
+
+    Make it with :meth:`from_estimator`. Equal bars are one line, labelled with their number.
+
+    Parameters
+    ----------
+    bars : sequence of (birth, death, multiplicity)
+    widths : sequence of int
+        d_0, ..., d_L.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    lines_ : list of matplotlib artists
+        One a bar, from bottom to top.
+
+    See Also
+    --------
+    skgeo.LinearFiberStratifier : What it draws.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> from skgeo.datasets.linear import linear_network
+    >>> from skgeo.fiber import BarcodeDisplay
+    >>> from skgeo.fiber import LinearFiberStratifier
+    >>> network = linear_network([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0]]])
+    >>> display = BarcodeDisplay.from_estimator(LinearFiberStratifier(network).fit())
+    >>> [line.get_xdata().tolist() for line in display.lines_]
+    [[0, 2], [0, 1]]
+    """
+
+    def __init__(self, *, bars: Sequence[tuple[int, int, int]], widths: Sequence[int]) -> None:
+        self.bars = bars
+        self.widths = widths
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> BarcodeDisplay:
+        """Draw a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : LinearFiberStratifier
+            Fitted, bound to a model.
+        ax : matplotlib Axes, default=None
+            Where to draw; a new figure otherwise.
+        **kwargs
+            Passed on to the lines, such as ``linewidth``.
+
+        Returns
+        -------
+        BarcodeDisplay
+        """
+        estimator._check_measured()
+        display = cls(bars=estimator.barcode_.bars, widths=estimator.widths_)
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax: Any = None, **kwargs: Any) -> BarcodeDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+        **kwargs
+            Passed on to the lines.
+
+        Returns
+        -------
+        self
+        """
+        depth = len(self.widths) - 1
+        # Longest below: the picture then shows what survives at a glance.
+        bars = sorted(self.bars, key=lambda bar: (_kind(bar, depth), bar[0] - bar[1], bar[0]))
+        if ax is None:
+            ax = new_axes("BarcodeDisplay", (1.6 + 0.9 * (depth + 1), 1.4 + 0.3 * len(bars)))
+        style = {"linewidth": 5.0, "solid_capstyle": "round", **kwargs}
+        self.lines_ = []
+        for height, bar in enumerate(bars):
+            birth, death, count = bar
+            color = {"color": _KINDS[_kind(bar, depth)][1]}
+            marker = {"marker": "o", "markersize": style["linewidth"] + 1} if birth == death else {}
+            (line,) = ax.plot([birth, death], [height, height], **(color | marker | style))
+            self.lines_.append(line)
+            if count > 1:
+                ax.annotate(
+                    rf"$\times${count}",
+                    (death, height),
+                    xytext=(8, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize="small",
+                )
+        ax.set(
+            xlim=(-0.4, depth + 0.6),
+            ylim=(-0.8, len(bars) - 0.2),
+            yticks=[],
+            xlabel="layer, and its width",
+            title=f"Bars of a linear network, rank {_rank(bars, depth)}",
+        )
+        ax.set_xticks(range(depth + 1), [f"{k}\n({width})" for k, width in enumerate(self.widths)])
+        ax.grid(axis="x", linewidth=0.6, alpha=0.5)
+        self._legend(ax, sorted({_kind(bar, depth) for bar in bars}), style["linewidth"])
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _legend(self, ax: Any, kinds: Sequence[int], linewidth: float) -> None:
+        from matplotlib.lines import Line2D
+
+        handles = [Line2D([], [], color=_KINDS[k][1], linewidth=linewidth) for k in kinds]
+        ax.legend(
+            handles,
+            [_KINDS[k][0] for k in kinds],
+            fontsize="small",
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+        )
+
+
+def _kind(bar: tuple[int, int, int], depth: int) -> int:
+    birth, death, _ = bar
+    return (0 if death == depth else 1) if birth == 0 else (2 if death == depth else 3)
+
+
+def _rank(bars: Sequence[tuple[int, int, int]], depth: int) -> int:
+    return sum(count for birth, death, count in bars if (birth, death) == (0, depth))
+
+
+class HasseDisplay:
+    """The strata of a fiber by dimension, lines from each to those it covers.
+
+    Make it with :meth:`from_estimator`. Filled points are strata where the fiber is a manifold, a
+    square is one that is open in the fiber, and a ring marks the network's own.
+
+    Parameters
+    ----------
+    diagram : HasseDiagram
+    own : int, default=None
+        Index of the stratum to mark.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    positions_ : ndarray of shape (n_strata, 2)
+        Where each stratum is drawn; the second coordinate is its dimension.
+    own_ : matplotlib artist or None
+        The ring.
+
+    See Also
+    --------
+    skgeo.LinearFiberStratifier : Its ``hasse()`` is drawn.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> from skgeo.datasets.linear import linear_network
+    >>> from skgeo.fiber import HasseDisplay
+    >>> from skgeo.fiber import LinearFiberStratifier
+    >>> network = linear_network([[[0.0]], [[0.0]]])
+    >>> display = HasseDisplay.from_estimator(LinearFiberStratifier(network).fit())
+    >>> display.positions_[:, 1].tolist()
+    [0.0, 1.0, 1.0]
+    """
+
+    def __init__(self, *, diagram: Any, own: int | None = None) -> None:
+        self.diagram = diagram
+        self.own = own
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, ax: Any = None, max_strata: int = 1000, **kwargs: Any
+    ) -> HasseDisplay:
+        """Draw the fiber of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : LinearFiberStratifier
+            Fitted, bound to a model.
+        ax : matplotlib Axes, default=None
+            Where to draw; a new figure otherwise.
+        max_strata : int, default=1000
+            Refuse a fiber with more: its picture could not be read.
+        **kwargs
+            Passed on to the covering lines, such as ``alpha``.
+
+        Returns
+        -------
+        HasseDisplay
+        """
+        estimator._check_measured()
+        diagram = estimator.hasse(max_strata=max_strata)
+        display = cls(diagram=diagram, own=diagram.index(estimator.barcode_))
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax: Any = None, **kwargs: Any) -> HasseDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+        **kwargs
+            Passed on to the covering lines.
+
+        Returns
+        -------
+        self
+        """
+        if ax is None:
+            ax = new_axes("HasseDisplay", (6.8, 5.2))
+        from matplotlib.collections import LineCollection
+
+        places = _layout(self.diagram)
+        style = {"colors": "0.6", "linewidths": 0.6, "zorder": 1, **kwargs}
+        edges = np.array(self.diagram.edges, dtype=int).reshape(-1, 2)
+        ax.add_collection(LineCollection(places[edges], **style), autolim=False)
+        smooth = np.array([is_smooth(node) for node in self.diagram.nodes])
+        open_ = np.isin(np.arange(len(places)), self.diagram.maximal)
+        size = 36.0 if len(places) <= 150 else 12.0
+        for chosen, marker, face, label in (
+            (open_, "s", "C0", "open in the fiber"),
+            (smooth & ~open_, "o", "C0", "smooth points"),
+            (~smooth, "o", "white", "singular points"),
+        ):
+            if chosen.any():
+                ax.scatter(
+                    *places[chosen].T,
+                    s=size,
+                    marker=marker,
+                    facecolor=face,
+                    edgecolor="C0",
+                    zorder=2,
+                    label=label,
+                )
+        self.own_ = None
+        if self.own is not None:
+            self.own_ = ax.scatter(
+                *places[[self.own]].T,
+                s=5 * size,
+                facecolor="none",
+                edgecolor="C3",
+                linewidth=1.8,
+                zorder=3,
+                label="the network's",
+            )
+        first = self.diagram.nodes[0]
+        widths = "-".join(map(str, first.widths))
+        ax.set(
+            xticks=[],
+            ylabel="dimension of the stratum",
+            title=f"{len(places)} strata of the fiber of {widths}, rank {first.rank}",
+        )
+        ax.margins(0.08)
+        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        self.ax_, self.figure_, self.positions_ = ax, ax.figure, places
+        return self
+
+
+def _layout(diagram: Any, sweeps: int = 8) -> np.ndarray:
+    """Dimension upwards; sideways by the mean place of the neighbours, which untangles covers."""
+    dimensions = np.array(diagram.dimensions, dtype=float)
+    levels = [np.flatnonzero(dimensions == value) for value in np.unique(dimensions)]
+    x = np.zeros(len(dimensions))
+    for level in levels:
+        x[level] = _spread(len(level))
+    neighbours: list[list[int]] = [[] for _ in dimensions]
+    for low, high in diagram.edges:
+        neighbours[low].append(high)
+        neighbours[high].append(low)
+    for sweep in range(sweeps):
+        for level in levels[:: 1 if sweep % 2 == 0 else -1]:
+            means = [x[neighbours[node]].mean() if neighbours[node] else x[node] for node in level]
+            x[level[np.argsort(means, kind="stable")]] = _spread(len(level))
+    # Small steps sideways, all different: otherwise covers run through the strata between them.
+    for index, level in enumerate(levels):
+        x[level] += 0.4 * ((index * index * 0.618034) % 1.0)
+    return np.column_stack([x, dimensions])
+
+
+def _spread(count: int) -> np.ndarray:
+    return np.arange(count) - (count - 1) / 2

@@ -1,0 +1,139 @@
+"""Diagonal and trace of the Fisher information, exact and without a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.fisher._rows import FisherRows
+from skgeo.likelihood import Likelihood
+from skgeo.linalg._threads import single_blas_thread
+from skgeo.network._bound import bind
+
+
+def fisher_diagonal(
+    module: nn.Module,
+    X: Any,
+    *,
+    likelihood: str | Likelihood = "gaussian",
+    forward: Callable[..., Any] | None = None,
+    parameters: str | Sequence[str] = "trainable",
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    memory_budget: int | str | None = None,
+) -> Tensor:
+    r"""Diagonal of the Fisher information matrix, exact.
+
+    :math:`G_{pp} = \frac1N \sum_{nk} (A_n)_{kp}^2`. For a convolution this squares the sum over
+    positions of each sample's gradient, never the other way round.
+
+    Parameters
+    ----------
+    module, X, likelihood, forward, parameters, batch_size, device, memory_budget
+        As in :func:`~skgeo.fisher_spectrum`.
+
+    Returns
+    -------
+    Tensor of shape (P,)
+        float64, on the CPU, in ``named_parameters()`` order.
+
+    Notes
+    -----
+    One backward pass of all samples for each of rank(F) directions, and for a Linear layer one
+    matrix product of squares.
+
+    Examples
+    --------
+    For least squares the diagonal holds the mean squared inputs:
+
+    >>> import torch
+    >>> from skgeo import fisher_diagonal
+    >>> net = torch.nn.Linear(2, 1)
+    >>> fisher_diagonal(net, torch.tensor([[1.0, 3.0], [1.0, 1.0]])).tolist()
+    [1.0, 5.0, 1.0]
+    """
+    with single_blas_thread():
+        network = bind(
+            module,
+            X,
+            forward=forward,
+            likelihood=likelihood,
+            parameters=parameters,
+            batch_size=batch_size,
+            device=device,
+            memory_budget=memory_budget,
+        )
+        fisher = FisherRows(network)
+        total = torch.zeros(fisher.n_parameters, dtype=torch.float64, device=fisher.network.device)
+        for samples in fisher.batches():
+            total += fisher.weighted_gradients(samples).diagonal()
+        return (total / fisher.network.n_samples).cpu()
+
+
+def fisher_trace(
+    module: nn.Module,
+    X: Any,
+    *,
+    likelihood: str | Likelihood = "gaussian",
+    forward: Callable[..., Any] | None = None,
+    parameters: str | Sequence[str] = "trainable",
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    memory_budget: int | str | None = None,
+) -> float:
+    r"""Trace of the Fisher information matrix, exact.
+
+    :math:`\mathrm{tr}\, G = \frac1N \sum_n \|A_n\|_F^2`.
+
+    Parameters
+    ----------
+    module, X, likelihood, forward, parameters, batch_size, device, memory_budget
+        As in :func:`~skgeo.fisher_spectrum`.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    One backward pass of all samples for each of rank(F) directions. For a Linear layer the squared
+    norm of a gradient is the product of two vectors' squared norms.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skgeo import fisher_trace
+    >>> fisher_trace(torch.nn.Linear(2, 1), torch.tensor([[1.0, 3.0], [1.0, 1.0]]))
+    7.0
+    """
+    with single_blas_thread():
+        network = bind(
+            module,
+            X,
+            forward=forward,
+            likelihood=likelihood,
+            parameters=parameters,
+            batch_size=batch_size,
+            device=device,
+            memory_budget=memory_budget,
+        )
+        fisher = FisherRows(network)
+        return exact_trace(fisher)
+
+
+def exact_trace(fisher: FisherRows) -> float:
+    """Trace of the Fisher information of a :class:`FisherRows`.
+
+    Parameters
+    ----------
+    fisher : FisherRows
+
+    Returns
+    -------
+    float
+    """
+    parts = [fisher.weighted_gradients(samples).trace() for samples in fisher.batches()]
+    return float(torch.stack(parts).sum()) / fisher.network.n_samples

@@ -1,0 +1,168 @@
+"""What a Fisher measurement will take, before it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from skgeo._arguments import check_option
+from skgeo.exceptions import SkgeoError
+from skgeo.fisher._rows import FisherRows
+from skgeo.likelihood import Gaussian
+from skgeo.linalg._block_lanczos import krylov_capacity
+from skgeo.linalg._memory import format_bytes
+
+SOLVERS = ("auto", "gram", "parameter", "lanczos")
+
+
+@dataclass(frozen=True)
+class FisherPlan:
+    """Side, memory and passes of one measurement.
+
+    Attributes
+    ----------
+    side : {"gram", "parameter", "lanczos"}
+        Which product is formed; "lanczos" forms none.
+    n_rows, n_parameters : int
+        The two sides.
+    n_covered : int
+        Parameters in layers whose structure is known. The others go by dense rows.
+    batch_size : int
+        Samples a forward pass.
+    n_blocks : int
+        Blocks of samples whose gradients are held at a time.
+    n_passes : float
+        How often the gradients of all samples are computed.
+    matrix_bytes, gradient_bytes : int
+        What the matrices and the gradients held at a time take.
+    budget : int
+        Bytes to stay within.
+    """
+
+    side: str
+    n_rows: int
+    n_parameters: int
+    n_covered: int
+    batch_size: int
+    n_blocks: int
+    n_passes: float
+    matrix_bytes: int
+    gradient_bytes: int
+    budget: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Matrices and gradients together."""
+        return self.matrix_bytes + self.gradient_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.side} side of {self.n_rows} rows x {self.n_parameters} parameters "
+            f"({self.n_covered} with layer structure): {format_bytes(self.matrix_bytes)} of "
+            f"matrices, {format_bytes(self.gradient_bytes)} of gradients in {self.n_blocks} "
+            f"block(s), {self.n_passes:g} pass(es), within {format_bytes(self.budget)}"
+        )
+
+
+def choose_side(n_rows: int, n_parameters: int, solver: str) -> str:
+    """The side to form: the one asked for, or the smaller."""
+    check_option("solver", solver, SOLVERS)
+    if solver != "auto":
+        return solver
+    return "gram" if n_rows <= n_parameters else "parameter"
+
+
+def plan_fisher(
+    fisher: FisherRows,
+    *,
+    solver: str = "auto",
+    n_components: int | None = 0,
+    tangent: bool = True,
+) -> FisherPlan:
+    """Decide side, blocks and passes, and refuse what would not fit.
+
+    Parameters
+    ----------
+    fisher : FisherRows
+    solver : {"auto", "gram", "parameter", "lanczos"}
+    n_components : int or None
+        Eigenvectors wanted; None for all.
+    tangent : bool
+        Whether the unweighted spectrum is wanted too.
+
+    Returns
+    -------
+    FisherPlan
+
+    Raises
+    ------
+    SkgeoError
+        With the size it would take, and what to do instead.
+    """
+    n, t, p = fisher.n_rows, fisher.n_tangent_rows, fisher.n_parameters
+    side = choose_side(n, p, solver)
+    two = tangent and not isinstance(fisher.network.likelihood, Gaussian)
+    count = min(n, p) if n_components is None else min(n_components, n, p)
+    batch = fisher.batch_size * fisher.gradient_bytes
+    if side == "gram":
+        matrix = 8 * (t * t + 2 * n * n + t * n if two else 3 * n * n)
+        what = f"Gram matrices of {t if two else n} x {t if two else n} numbers"
+    elif side == "parameter":
+        matrix = 8 * p * p * (4 if two else 3)
+        what = f"Fisher matrices of {p} x {p} numbers"
+    else:
+        matrix = 8 * p * (krylov_capacity(count, 4) + 4 + count)
+        what = f"a Krylov basis of {krylov_capacity(count, 4)} x {p} numbers"
+    room = fisher.network.budget - matrix
+    everything = fisher.network.n_samples * fisher.gradient_bytes
+    if side == "parameter" or everything <= room:
+        held = min(batch, everything) if side == "parameter" else everything
+        n_blocks = -(-fisher.network.n_samples // fisher.batch_size) if side == "parameter" else 1
+        n_passes = 1.0
+    elif side == "lanczos":
+        held = batch
+        n_blocks = -(-fisher.network.n_samples // fisher.batch_size)
+        n_passes = 1.0
+    else:
+        n_batches = -(-fisher.network.n_samples // fisher.batch_size)
+        size = max(1, int(room / 2 // batch))
+        n_blocks = -(-n_batches // size)
+        n_passes = (n_blocks + 1) / 2
+        held = 2 * size * batch
+    plan = FisherPlan(
+        side,
+        n,
+        p,
+        fisher.n_covered,
+        fisher.batch_size,
+        n_blocks,
+        n_passes,
+        matrix,
+        held,
+        fisher.network.budget,
+    )
+    if plan.total_bytes > fisher.network.budget:
+        other = {"gram": f"solver='parameter' (P = {p})", "parameter": f"solver='gram' ({n} rows)"}
+        raise SkgeoError(
+            f"{what} and {format_bytes(held)} of gradients would take "
+            f"{format_bytes(plan.total_bytes)}, and {format_bytes(plan.budget)} can be used on "
+            f"{fisher.network.device}. Instead: measure fewer samples, name fewer parameters with "
+            f"parameters=[...], choose {other.get(side, 'fewer n_components')}"
+            + ("" if side == "lanczos" else ", or solver='lanczos' for the leading eigenpairs")
+            + "."
+        )
+    if side != "lanczos" and count:
+        plan = _with_vectors(plan, count)
+    return plan
+
+
+def _with_vectors(plan: FisherPlan, count: int) -> FisherPlan:
+    """Add the eigenvectors, for which the matrix is read again."""
+    smaller = min(plan.n_rows, plan.n_parameters)
+    needed = 8 * (2 * count * plan.n_parameters + 3 * smaller**2)
+    if needed > plan.budget:
+        raise SkgeoError(
+            f"{count} directions of {plan.n_parameters} parameters each, with the matrix behind "
+            f"them, would take {format_bytes(needed)}, and {format_bytes(plan.budget)} can be "
+            "used. Instead: ask for fewer with n_components=k, or for none with n_components=0."
+        )
+    return replace(plan, matrix_bytes=max(plan.matrix_bytes, needed))

@@ -1,0 +1,129 @@
+"""The Fisher rank alone, by pivoted Cholesky."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from scipy.linalg.lapack import dpstrf
+from torch import Tensor, nn
+
+from skgeo.fisher._plan import plan_fisher
+from skgeo.fisher._rows import FisherRows
+from skgeo.fisher._sides import fisher_metric
+from skgeo.likelihood import Likelihood
+from skgeo.linalg._rank import NumericalRank, decide_rank, resolution
+from skgeo.linalg._spectra import eigenvalues_descending
+from skgeo.linalg._threads import single_blas_thread
+from skgeo.network._bound import bind
+
+_EPS = float(torch.finfo(torch.float64).eps)
+
+
+def fisher_rank(
+    module: nn.Module,
+    X: Any,
+    *,
+    likelihood: str | Likelihood = "gaussian",
+    forward: Callable[..., Any] | None = None,
+    parameters: str | Sequence[str] = "trainable",
+    solver: Literal["auto", "gram", "parameter"] = "auto",
+    tol: float | Literal["auto"] = "auto",
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    memory_budget: int | str | None = None,
+) -> NumericalRank:
+    r"""Rank of the Fisher information matrix, without its whole spectrum.
+
+    A pivoted Cholesky factorisation :math:`G \approx L L^T` stops once the trace of what is left
+    is below a tenth of the threshold. The eigenvalues of the small :math:`L^T L` then differ from
+    those of G by less than that (Weyl), and are counted.
+
+    Parameters
+    ----------
+    module, X, likelihood, forward, parameters, solver, tol, batch_size, device, memory_budget
+        As in :func:`~skgeo.fisher_spectrum`. A ``tol`` below the resolution of the squared
+        matrix is not served here: ask for the spectrum.
+
+    Returns
+    -------
+    NumericalRank
+        ``.rank``, with its tolerance, gap and path. The path is complete above the threshold.
+
+    Notes
+    -----
+    ``n r^2 + 4/3 r^3`` operations with n the smaller side and r the rank, where the spectrum
+    takes ``4/3 n^3``: a gain where the rank is well below the side. Where every second row and
+    column already have full rank there is none to be had, and the whole spectrum is taken.
+
+    Examples
+    --------
+    A product of two matrices through a narrow layer of m units has rank m (n + k - m):
+
+    >>> import torch
+    >>> from skgeo import fisher_rank
+    >>> make = torch.Generator().manual_seed(0)
+    >>> X = torch.randn(60, 6, generator=make, dtype=torch.float64)
+    >>> net = torch.nn.Sequential(
+    ...     torch.nn.Linear(6, 2, bias=False), torch.nn.Linear(2, 5, bias=False)
+    ... ).double()
+    >>> fisher_rank(net, X).rank
+    18
+    """
+    with single_blas_thread():
+        network = bind(
+            module,
+            X,
+            forward=forward,
+            likelihood=likelihood,
+            parameters=parameters,
+            batch_size=batch_size,
+            device=device,
+            memory_budget=memory_budget,
+        )
+        fisher = FisherRows(network)
+        n, p = fisher.n_rows, fisher.n_parameters
+        metric, _ = fisher_metric(fisher, plan_fisher(fisher, solver=solver, tangent=False))
+        resolved = resolution(n, p, fisher.network.replica.dtype)
+        values = leading_eigenvalues(metric, resolved if tol == "auto" else float(tol))
+        return decide_rank(values, tol=tol, resolution=resolved, name="Fisher rank")
+
+
+def leading_eigenvalues(matrix: Tensor, relative: float) -> Tensor:
+    """Eigenvalues of a positive semi-definite matrix above a relative threshold, and some below.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (n, n), float64
+        Overwritten.
+    relative : float
+        Threshold relative to the largest eigenvalue.
+
+    Returns
+    -------
+    Tensor of shape (k,), k <= n
+        Descending, each within a tenth of the threshold of an eigenvalue of the matrix (or within
+        rounding, where that is more); the n - k others are below a tenth of the threshold.
+    """
+    n = len(matrix)
+    if matrix.device.type != "cpu":  # cuSOLVER has no pivoted Cholesky
+        return eigenvalues_descending(matrix)
+    largest = float(matrix.diagonal().max())  # at most the largest eigenvalue
+    if not largest > 0.0:
+        return torch.zeros(min(n, 1), dtype=torch.float64)
+    pivot = max(0.1 * relative * largest / n, _EPS * largest)
+    half = matrix[::2, ::2].clone()  # an eighth of the work tells whether the rank is low
+    if len(_pivoted_cholesky(half, pivot).T) == len(half):
+        return eigenvalues_descending(matrix)
+    lower = _pivoted_cholesky(matrix, pivot)
+    return eigenvalues_descending(lower.T @ lower)
+
+
+def _pivoted_cholesky(matrix: Tensor, pivot: float) -> Tensor:
+    """Factor of shape (n, r) that stops at pivots below a bound; the matrix is overwritten."""
+    # The transpose of a symmetric matrix is itself, in the order of Fortran: no copy is made.
+    factor, _, rank, info = dpstrf(matrix.numpy().T, tol=pivot, lower=1, overwrite_a=1)
+    if info < 0:
+        raise AssertionError(f"dpstrf refused its argument {-info}")
+    return torch.from_numpy(factor)[:, :rank].tril()

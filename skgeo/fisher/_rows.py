@@ -1,0 +1,171 @@
+r"""The rows whose squares make the Fisher metric on the parameters.
+
+``J_n`` is the Jacobian of sample n's outputs with respect to the parameters and ``F = R R^T`` the
+Fisher metric of the output distribution. With ``A_n = R(z_n)^T J_n`` the metric pulled back to the
+parameters is ``G = (1/N) sum_n A_n^T A_n``. A dense A may be far larger than memory; rows are given
+as the factors that layers make of them, a batch of samples at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from skgeo.jacobian._parameter_jacobian import ParameterJacobian
+from skgeo.jacobian._rules.factored import Structured
+from skgeo.jacobian._rules.rule_check import Certificate
+from skgeo.jacobian._rules.rule_table import structure_rule
+from skgeo.linalg._memory import require_memory
+from skgeo.network._bound import BoundNetwork
+from skgeo.network._finite import check_outputs
+from skgeo.network._replica import Replica
+
+# Samples on which layers are checked to have the structure that their rules state.
+_CHECKED = 8
+
+
+class FisherRows:
+    """Rows of the output Jacobian of a network on data, weighted by its likelihood.
+
+    Attributes
+    ----------
+    network : BoundNetwork
+    n_parameters : int
+        P.
+    n_rows : int
+        Rows of A: ``N * n_positions * rank(F)``.
+    n_tangent_rows : int
+        Rows of J: ``N * n_positions * K``.
+    n_covered : int
+        Parameters in layers whose structure is known; the others go by dense rows.
+    gradient_bytes : int
+        What the gradients of one sample take, as factors in float64, by the sizes of activations.
+    batch_size : int
+        Samples in a batch of gradients.
+    """
+
+    def __init__(self, network: BoundNetwork) -> None:
+        self.network = network
+        self.n_parameters = network.replica.n_parameters
+        samples = network.n_samples * network.n_positions
+        self.n_tangent_rows = samples * network.n_outputs
+        self.n_rows = samples * network.likelihood.rank(network.n_outputs)
+        uncovered = _without_rule(network.replica, network.first_run.calls)
+        self.n_covered = self.n_parameters - uncovered
+        self.gradient_bytes = self._gradient_bytes(uncovered)
+        self.batch_size = network.affordable(self.gradient_bytes)
+        self._certificates: dict[bool, Certificate] = {}
+
+    def _gradient_bytes(self, uncovered: int) -> int:
+        """What the gradients of one sample take, refused where that alone is too much."""
+        network = self.network
+        directions = network.n_positions * network.n_outputs
+        require_memory(
+            2 * directions * uncovered * network.replica.dtype.itemsize,
+            f"the Jacobian of one sample ({directions} outputs x {uncovered} parameters that no "
+            "layer rule covers)",
+            "name fewer parameters with parameters=[...], wrap the model so that it gives fewer "
+            "outputs, or register a rule with skgeo.jacobian._rules.register_structure.",
+            network.device,
+            network.budget,
+        )
+        activations = network.first_run.n_activations
+        return 8 * ((directions + 1) * activations + directions * uncovered + 1)
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """What the dense rows of one sample take, weighted and not."""
+        return 3 * 8 * self.network.n_positions * self.network.n_outputs * self.n_parameters
+
+    def batches(self, bytes_each: float = 0.0) -> list[range]:
+        """The samples in batches that fit, with what the caller makes of each sample."""
+        return self.network.batches(max(self.gradient_bytes, bytes_each))
+
+    def gradients(self, samples: range) -> Structured:
+        """Gradients of every output of some samples, one direction per position and output.
+
+        Which layers have structure is checked on the first samples of all, once.
+        """
+        return self._structured(samples, None)
+
+    def weighted_gradients(self, samples: range) -> Structured:
+        """Gradients in the directions of R^T, for sums of their squares.
+
+        The directions are rounded to the model's dtype before the backward pass. That is cheaper
+        than weighting afterwards, and not accurate enough to decide a rank from.
+        """
+        return self._structured(samples, self._directions)
+
+    def _jacobian(self, samples: range) -> ParameterJacobian:
+        return ParameterJacobian(self.network.replica, self.network.inputs(samples))
+
+    def _directions(self, outputs: Tensor) -> Tensor:
+        weights = self.weights(outputs)
+        return weights.reshape(*weights.shape[:2], *outputs.shape[1:])
+
+    def _structured(
+        self, samples: range, cotangents: Callable[[Tensor], Tensor] | None
+    ) -> Structured:
+        network = self.network
+        certificate = None  # a small batch is checked itself
+        if network.n_samples > _CHECKED:
+            key = cotangents is None
+            if key not in self._certificates:
+                self._certificates[key] = self._jacobian(range(_CHECKED)).certify(cotangents)
+            certificate = self._certificates[key]
+        found = self._jacobian(samples).factors(cotangents, certificate)
+        network.notice(found.outputs)
+        return found
+
+    def weights(self, outputs: Tensor) -> Tensor:
+        """``R^T`` per sample, block by block over positions: (b, positions * rank, positions * K).
+
+        Float64, of natural outputs (b, ...).
+        """
+        z = self.network.sized(outputs).double()
+        roots = self.network.likelihood.transposed_root(z)
+        b, positions, rank, k = roots.shape
+        if positions == 1:
+            return roots[:, 0]
+        blocks = roots.new_zeros(b, positions, rank, positions, k)
+        index = torch.arange(positions, device=z.device)
+        blocks[:, index, :, index, :] = roots.movedim(1, 0)
+        return blocks.reshape(b, positions * rank, positions * k)
+
+    def weigh(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """``R^T`` on the output axis: outputs (..., K) and rows (..., K, width)."""
+        return self.network.likelihood.pull_rows(outputs, rows)
+
+    def rows(self, samples: range) -> Tensor:
+        """Rows ``R^T J`` of some samples: (b * n_positions * rank(F), P), float64."""
+        found = self.gradients(samples)
+        z = self.network.sized(found.outputs).double()
+        rows = found.rows().double().reshape(*z.shape, self.n_parameters)
+        return self.weigh(z, rows).flatten(0, -2)
+
+    def operators(self) -> Iterator[tuple[ParameterJacobian, Tensor]]:
+        """Products with J and its transpose, batch by batch, and outputs (b, positions, K)."""
+        for samples in self.batches():
+            jacobian = self._jacobian(samples)
+            check_outputs(jacobian.outputs, samples.start)
+            self.network.notice(jacobian.outputs)
+            yield jacobian, self.network.sized(jacobian.outputs).double()
+
+
+def _without_rule(of: Replica, calls: Counter[int]) -> int:
+    """Entries of selected parameters that stand in no layer with a rule, or in several calls."""
+    owners: Counter[int] = Counter()
+    ruled: set[int] = set()
+    for module in of.module.modules():
+        rule = structure_rule(module)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                owners[id(parameter)] += max(1, calls[id(module)])
+                if rule is not None and name in rule.names:
+                    ruled.add(id(parameter))
+    chosen = (of.parameters[name] for name in of.selected)
+    return sum(p.numel() for p in chosen if id(p) not in ruled or owners[id(p)] > 1)

@@ -1,0 +1,108 @@
+"""The two products of the rows: Gram side ``A A^T / N`` and parameter side ``A^T A / N``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skgeo.fisher._plan import FisherPlan
+from skgeo.fisher._rows import FisherRows
+from skgeo.jacobian._rules.factored import Structured
+from skgeo.jacobian._rules.symmetric import mirror
+from skgeo.likelihood import Gaussian
+
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+
+
+def fisher_metric(
+    fisher: FisherRows, plan: FisherPlan, *, tangent: bool = False, progress: Progress = iter
+) -> tuple[Tensor, Tensor | None]:
+    """Form the planned side.
+
+    Parameters
+    ----------
+    fisher : FisherRows
+    plan : FisherPlan
+        With side "gram" or "parameter".
+    tangent : bool, default=False
+        Whether to form the product of the unweighted Jacobian as well.
+    progress : callable, default=iter
+        Wraps the sequence of steps.
+
+    Returns
+    -------
+    metric : Tensor of shape (n_rows, n_rows) or (P, P), float64
+    kernel : Tensor of shape (n_tangent_rows, n_tangent_rows) or (P, P), or None
+        Under a Gaussian it is the metric up to a factor, and None.
+    """
+    two = tangent and not isinstance(fisher.network.likelihood, Gaussian)
+    if plan.side == "parameter":
+        return _parameter_side(fisher, two, progress)
+    if not two:
+        return _gram(fisher, plan, progress, weighted=True)[0], None
+    kernel, outputs = _gram(fisher, plan, progress, weighted=False)
+    return _weigh_gram(fisher, kernel, outputs), kernel
+
+
+def _gram(
+    fisher: FisherRows, plan: FisherPlan, progress: Progress, *, weighted: bool
+) -> tuple[Tensor, Tensor]:
+    """Inner products of all rows, weighted or not, and the outputs."""
+    n = fisher.n_rows if weighted else fisher.n_tangent_rows
+    each = n // fisher.network.n_samples
+    total = torch.zeros(n, n, dtype=torch.float64, device=fisher.network.device)
+    size = (fisher.network.n_samples, fisher.network.n_positions, fisher.network.n_outputs)
+    outputs = torch.empty(size, dtype=torch.float64, device=fisher.network.device)
+    batches = fisher.batches()
+    length = -(-len(batches) // plan.n_blocks)
+    blocks = [batches[start : start + length] for start in range(0, len(batches), length)]
+    held: list[tuple[range, Structured]] = []
+
+    def gather(block: list[range]) -> list[tuple[range, Structured]]:
+        found = []
+        for samples in block:
+            part = fisher.gradients(samples)
+            z = part.outputs.reshape(len(samples), *size[1:]).double()
+            outputs[samples.start : samples.stop] = z
+            found.append((samples, part.weighted(fisher.weights(z)) if weighted else part))
+        return found
+
+    steps = [(row, column) for row in range(len(blocks)) for column in range(row + 1)]
+    for i, j in progress(steps):
+        if j == 0:
+            held = gather(blocks[i])
+        others = held if i == j else gather(blocks[j])
+        for samples, left in held:
+            for others_samples, right in others:
+                if others_samples.start > samples.start:
+                    continue
+                rows = slice(samples.start * each, samples.stop * each)
+                columns = slice(others_samples.start * each, others_samples.stop * each)
+                left.gram(None if right is left else right, out=total[rows, columns])
+    return mirror(total.div_(fisher.network.n_samples)), outputs
+
+
+def _weigh_gram(fisher: FisherRows, kernel: Tensor, outputs: Tensor) -> Tensor:
+    """``R^T (J J^T) R``, block by block."""
+    half = fisher.weigh(outputs, kernel.view(*outputs.shape, -1)).flatten(0, -2)
+    return fisher.weigh(outputs, half.T.reshape(*outputs.shape, -1)).flatten(0, -2)
+
+
+def _parameter_side(
+    fisher: FisherRows, two: bool, progress: Progress
+) -> tuple[Tensor, Tensor | None]:
+    p = fisher.n_parameters
+    metric = torch.zeros(p, p, dtype=torch.float64, device=fisher.network.device)
+    kernel = torch.zeros_like(metric) if two else None
+    for samples in progress(fisher.batches()):
+        part = fisher.gradients(samples)
+        if kernel is not None:
+            part.add_metric(kernel)
+        part.weighted(fisher.weights(part.outputs)).add_metric(metric)
+    for matrix in (metric, kernel):
+        if matrix is not None:
+            mirror(matrix.div_(fisher.network.n_samples))
+    return metric, kernel

@@ -1,0 +1,174 @@
+"""Picture of a Fisher spectrum and of the rank it gives at each tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skgeo._axes import new_axes
+from skgeo.exceptions import SkgeoError
+
+__all__ = ["SpectrumDisplay"]
+
+
+class SpectrumDisplay:
+    """Eigenvalues of a Fisher information matrix, and rank against tolerance beside them.
+
+    Make it with :meth:`from_estimator`. Drawing several displays on the same pair of axes, each
+    with a ``label``, compares networks.
+
+    Parameters
+    ----------
+    eigenvalues : ndarray of shape (n,)
+        Descending.
+    rank : int
+    threshold : float
+        Absolute tolerance.
+    gap : float
+        ``lambda_r / lambda_{r+1}``.
+    rank_path : DataFrame with columns ``tol`` and ``rank``
+
+    Attributes
+    ----------
+    axes_ : tuple of two matplotlib Axes
+        Spectrum and path.
+    figure_ : matplotlib Figure
+    lines_ : list of matplotlib artists
+
+    See Also
+    --------
+    skgeo.FisherRankEstimator : What it draws.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import torch
+    >>> from skgeo import FisherRankEstimator
+    >>> from skgeo.fisher import SpectrumDisplay
+    >>> X = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    >>> fisher = FisherRankEstimator(torch.nn.Linear(4, 3), likelihood="categorical").fit(X)
+    >>> display = SpectrumDisplay.from_estimator(fisher)
+    >>> display.axes_[0].get_yscale()
+    'log'
+    """
+
+    def __init__(
+        self,
+        *,
+        eigenvalues: np.ndarray,
+        rank: int,
+        threshold: float,
+        gap: float,
+        rank_path: pd.DataFrame,
+    ) -> None:
+        self.eigenvalues = eigenvalues
+        self.rank = rank
+        self.threshold = threshold
+        self.gap = gap
+        self.rank_path = rank_path
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        axes: Sequence[Any] | None = None,
+        label: str | None = None,
+        **kwargs: Any,
+    ) -> SpectrumDisplay:
+        """Draw a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : FisherRankEstimator
+            Fitted, bound to a model.
+        axes : pair of matplotlib Axes, default=None
+            Where to draw; a new figure otherwise.
+        label : str, default=None
+            Name in the legend.
+        **kwargs
+            Passed on to the lines, such as ``color``.
+
+        Returns
+        -------
+        SpectrumDisplay
+        """
+        estimator._check_measured()
+        display = cls(
+            eigenvalues=estimator.eigenvalues_,
+            rank=estimator.fisher_rank_,
+            threshold=estimator.rank_tol_,
+            gap=estimator.spectral_gap_,
+            rank_path=estimator.rank_path_,
+        )
+        return display.plot(axes=axes, label=label, **kwargs)
+
+    def plot(
+        self, *, axes: Sequence[Any] | None = None, label: str | None = None, **kwargs: Any
+    ) -> SpectrumDisplay:
+        """Draw on a pair of axes.
+
+        Parameters
+        ----------
+        axes : pair of matplotlib Axes, default=None
+        label : str, default=None
+        **kwargs
+            Passed on to the lines.
+
+        Returns
+        -------
+        self
+        """
+        if axes is None:
+            axes = new_axes("SpectrumDisplay", (9.0, 3.6), 2)
+        spectrum, path = axes
+        if not self.eigenvalues[0] > 0:
+            raise SkgeoError("the Fisher metric is identically zero: there is nothing to draw.")
+        index = np.arange(1, len(self.eigenvalues) + 1)
+        above = self.eigenvalues > self.threshold
+        # Rounding is shown, but not down to where it would take up the whole axis.
+        below = (self.eigenvalues > 1e-6 * self.threshold) & ~above
+        marker = "." if len(index) <= 60 else None
+        gap = "∞" if np.isinf(self.gap) else f"{self.gap:.2g}"
+        summary = f"rank {self.rank} of {len(index)}, gap {gap}"
+        (line,) = spectrum.plot(
+            index[above],
+            self.eigenvalues[above],
+            marker=marker,
+            label=f"{label}: {summary}" if label else summary,
+            **kwargs,
+        )
+        color = line.get_color()
+        (rest,) = spectrum.plot(
+            index[below], self.eigenvalues[below], marker=marker, color=color, alpha=0.3
+        )
+        tolerance = spectrum.axhline(
+            self.threshold,
+            color=color,
+            linestyle="--",
+            linewidth=0.9,
+            label=None if label else "tolerance",
+        )
+        mark = spectrum.axvline(self.rank + 0.5, color=color, linestyle=":", linewidth=0.9)
+        spectrum.set(yscale="log", xlabel="index", ylabel="eigenvalue", title="Fisher spectrum")
+        spectrum.legend(fontsize="small")
+        (steps,) = path.step(
+            self.rank_path["tol"], self.rank_path["rank"], where="post", color=color, label=label
+        )
+        chosen = path.axvline(
+            self.threshold / self.eigenvalues[0], color=color, linestyle="--", linewidth=0.9
+        )
+        path.set(
+            xscale="log",
+            xlabel="tolerance relative to the largest eigenvalue",
+            ylabel="rank",
+            title="Rank against tolerance",
+        )
+        self.axes_ = (spectrum, path)
+        self.figure_ = spectrum.figure
+        self.lines_ = [line, rest, tolerance, mark, steps, chosen]
+        return self

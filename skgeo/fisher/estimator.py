@@ -1,0 +1,336 @@
+"""The Fisher information matrix of a network as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from skgeo.base import GeometryEstimator
+from skgeo.exceptions import SkgeoError
+from skgeo.fisher import direction_leverage, measure_fisher
+from skgeo.fisher._rows import FisherRows
+from skgeo.likelihood import Likelihood
+from skgeo.linalg._memory import require_memory
+from skgeo.linalg._rank import NumericalRank
+from skgeo.linalg._subspaces import complement
+from skgeo.network._bound import BoundNetwork
+
+__all__ = ["FisherRankEstimator"]
+
+
+class FisherRankEstimator(GeometryEstimator):
+    r"""Rank, spectrum and null space of the Fisher information on parameters.
+
+    .. math::
+        G(\theta) = \frac1N \sum_{n=1}^N J_n^T F(z_n) J_n ,
+        \qquad J_n = \frac{\partial z_n}{\partial \theta} ,
+
+    with F the Fisher metric of the output distribution in the natural outputs z. It is the true
+    Fisher information, an expectation over the model's own outputs; the data's labels do not enter
+    it. Directions in its null space change no output distribution on the data to first order.
+
+    Bound to a model, ``fit(X)`` measures it on X and ``transform(X)`` gives each sample's leverage
+    on each direction. Without a model, ``transform(pairs)`` gives one row of features a
+    (model, data) pair: the :meth:`summary` of the bound reading.
+
+    Parameters
+    ----------
+    model : object, default=None
+        What to measure: an ``nn.Module``, a scikit-learn or skorch model or a Pipeline that ends
+        in one (fitted in ``fit`` unless frozen), a ``Checkpoint`` or a ``WrappedModel``. None for
+        the unbound reading.
+    likelihood : str or Likelihood, default="auto"
+        What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale" or
+        "poisson". "auto" asks the model, then the dtype of y; without either it assumes
+        "gaussian" of unit variance and warns.
+    solver : {"auto", "gram", "parameter", "lanczos"}, default="auto"
+        Which side to form: rows x rows or P x P. "auto" takes the smaller. "lanczos" forms none and
+        gives ``n_components`` leading eigenpairs; what needs the whole spectrum is then NaN.
+    tol : float or "auto", default="auto"
+        Relative to the largest eigenvalue. "auto" is what the arithmetic resolves,
+        ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``.
+    n_components : int, default=None
+        Directions kept in ``components_``; None for as many as the rank, 0 for none, which
+        spares the eigenvectors. Does not enter a pair's features.
+    parameters : {"trainable", "all"} or list of str, default="trainable"
+        Which parameters span the matrix.
+    memory_budget : int or str, default=None
+        Bytes to stay within, such as "4 GiB"; by default 0.7 of what is available. ``plan_`` says
+        what was made of it.
+    batch_size : int, default=None
+        Samples a forward pass; by default what 256 MiB of gradients hold. The answer does not
+        depend on it.
+    device : str, default=None
+        "cpu", "cuda" or "cuda:i"; by default where the module is.
+    memory : str or joblib.Memory, default=None
+        Caches the features of pairs under a fingerprint of weights and data.
+    on_error : {"raise", "nan"}, default="raise"
+        What a failing pair does to the table.
+    n_jobs : int, default=None
+        Pairs measured at the same time.
+    verbose : int, default=0
+        Above 0, shows progress through a table of pairs.
+
+    Attributes
+    ----------
+    fisher_rank_ : int
+        Eigenvalues above ``rank_tol_``.
+    nullity_ : int
+        ``n_parameters_ - fisher_rank_``.
+    n_parameters_ : int
+        P.
+    eigenvalues_ : ndarray of shape (min(n_rows, P),)
+        Descending. ``n_rows`` counts rank(F) rows a sample and position: K - 1 for a softmax.
+    rank_tol_ : float
+        Absolute threshold, ``tol`` times the largest eigenvalue.
+    spectral_gap_ : float
+        ``lambda_r / lambda_{r+1}``; infinite where nothing is left below the threshold.
+    rank_path_ : DataFrame with columns ``tol`` and ``rank``
+        Rank against relative tolerance, from the resolution of the arithmetic up to 1.
+    trace_ : float
+    effective_rank_ : float
+        Exponential entropy of the eigenvalues (not of their roots).
+    tangent_effective_rank_ : float
+        The same for :math:`\frac1N \sum J^T J`, without the likelihood's weight. A Fisher rank
+        falls when outputs saturate; this one does not.
+    participation_ratio_ : float
+        :math:`(\sum \lambda)^2 / \sum \lambda^2`.
+    components_ : ndarray of shape (n_components, P)
+        Leading eigenvectors, orthonormal rows, in ``named_parameters()`` order, the entry of
+        largest modulus positive.
+    likelihood_ : str
+        The output family that was used.
+    plan_ : FisherPlan
+        Side, blocks, passes and bytes of the measurement.
+    model_ : ResolvedModel
+        The module measured, and the fitted estimator around it where there is one.
+
+    See Also
+    --------
+    skgeo.fisher_spectrum : The same measurement as a function of a module.
+    skgeo.fisher_rank : The rank alone, faster where it is low.
+    skgeo.SpectrumDisplay : Picture of the spectrum and of the rank against the tolerance.
+
+    Notes
+    -----
+    Cost: one backward pass of all samples for each output, then for layers of known structure
+    ``n^2`` times the sum of their widths (Gram side) or ``2 N P^2`` (parameter side) operations,
+    and 4/3 of the cube of the smaller side for each spectrum (Fisher and tangent; one of them
+    under a Gaussian). The directions cost another ``n r P`` operations and ``r P`` numbers.
+
+    The rank of N samples is at most ``N rank(F)``: measure more samples until it stops growing
+    before taking it for the network's. Where the spectrum has no gap, which is common in trained
+    networks, the rank is a matter of tolerance: a :class:`~skgeo.exceptions.RankAmbiguityWarning`
+    says so, and ``rank_path_`` holds the whole answer.
+
+    References
+    ----------
+    .. [1] S. Amari, "Natural gradient works efficiently in learning", Neural Computation 10
+       (1998), eq. (3.4).
+    .. [2] O. Roy and M. Vetterli, "The effective rank: a measure of effective dimensionality",
+       EUSIPCO 2007, Definition 1.
+
+    Examples
+    --------
+    Softmax regression with n inputs and K classes has rank (K - 1)(n + 1):
+
+    >>> import torch
+    >>> from skgeo import FisherRankEstimator
+    >>> X = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    >>> net = torch.nn.Linear(4, 3)
+    >>> fisher = FisherRankEstimator(net, likelihood="categorical").fit(X)
+    >>> fisher.fisher_rank_, fisher.nullity_
+    (10, 5)
+    >>> FisherRankEstimator(likelihood="categorical").fit_transform([(net, X)])[0, :2]
+    array([10.,  5.])
+    """
+
+    _pair_parameters: ClassVar[Mapping[str, Any]] = {"n_components": 0}
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        likelihood: str | Likelihood = "auto",
+        solver: Literal["auto", "gram", "parameter", "lanczos"] = "auto",
+        tol: float | Literal["auto"] = "auto",
+        n_components: int | None = None,
+        parameters: str | Sequence[str] = "trainable",
+        memory_budget: int | str | None = None,
+        batch_size: int | None = None,
+        device: str | None = None,
+        memory: Any = None,
+        on_error: Literal["raise", "nan"] = "raise",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.likelihood = likelihood
+        self.solver = solver
+        self.tol = tol
+        self.n_components = n_components
+        self.parameters = parameters
+        self.memory_budget = memory_budget
+        self.batch_size = batch_size
+        self.device = device
+        self.memory = memory
+        self.on_error = on_error
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _measure(self, network: BoundNetwork) -> None:
+        spectrum = measure_fisher(
+            FisherRows(network),
+            solver=self.solver,
+            tol=self.tol,
+            n_components=self.n_components,
+            progress=network.progress,
+        )
+        self.plan_ = spectrum.plan
+        self.fisher_rank_ = spectrum.rank
+        self.nullity_ = spectrum.nullity
+        self.n_parameters_ = spectrum.n_parameters
+        self.eigenvalues_ = spectrum.eigenvalues.numpy()
+        self._set_decision(spectrum.decision)
+        self.trace_ = spectrum.trace
+        self.effective_rank_ = spectrum.effective_rank
+        self.tangent_effective_rank_ = spectrum.tangent_effective_rank
+        self.participation_ratio_ = spectrum.participation_ratio
+        self.likelihood_ = spectrum.likelihood.name
+        self._likelihood = spectrum.likelihood
+        rows = spectrum.row_space
+        self.components_ = np.empty((0, self.n_parameters_)) if rows is None else rows.numpy()
+
+    def _set_decision(self, decision: NumericalRank | None) -> None:
+        if decision is None:  # only leading eigenvalues are known
+            self.rank_tol_ = self.spectral_gap_ = float("nan")
+            self.rank_path_ = pd.DataFrame({"tol": [], "rank": []})
+            return
+        self.rank_tol_ = decision.threshold
+        self.spectral_gap_ = decision.gap
+        self.rank_path_ = pd.DataFrame({"tol": decision.path_tol, "rank": decision.path_rank})
+
+    def _features(self, network: BoundNetwork) -> np.ndarray:
+        if not len(self.components_):
+            raise SkgeoError(
+                "transform gives the leverage on each direction, and no direction was kept: the "
+                "rank is 0, or the estimator was fitted with n_components=0."
+            )
+        leverage = direction_leverage(
+            FisherRows(network),
+            torch.from_numpy(self.components_),
+            torch.from_numpy(self.eigenvalues_[: len(self.components_)]),
+        )
+        return leverage.numpy()
+
+    def _feature_names(self) -> list[str]:
+        return [f"fisher_leverage_{index}" for index in range(len(self.components_))]
+
+    def _summary_names(self) -> list[str]:
+        return [
+            "fisher_rank",
+            "fisher_nullity",
+            "fisher_effective_rank",
+            "fisher_participation_ratio",
+            "fisher_trace",
+            "fisher_max_eigenvalue",
+            "tangent_effective_rank",
+            "n_parameters",
+        ]
+
+    def _facts(self) -> dict[str, str]:
+        return {"likelihood": self.likelihood_}
+
+    def summary(self) -> dict[str, float]:
+        """The measurement in eight numbers, the features of the unbound reading.
+
+        Returns
+        -------
+        dict of str to float
+            ``fisher_rank``, ``fisher_nullity``, ``fisher_effective_rank``,
+            ``fisher_participation_ratio``, ``fisher_trace``, ``fisher_max_eigenvalue``,
+            ``tangent_effective_rank``, ``n_parameters``. The effective ranks and the participation
+            ratio are NaN where the metric is identically zero.
+        """
+        self._check_measured()
+        values = (
+            self.fisher_rank_,
+            self.nullity_,
+            self.effective_rank_,
+            self.participation_ratio_,
+            self.trace_,
+            self.eigenvalues_[0],
+            self.tangent_effective_rank_,
+            self.n_parameters_,
+        )
+        return {
+            name: float(value) for name, value in zip(self._summary_names(), values, strict=True)
+        }
+
+    def _row_space(self, request: str) -> np.ndarray:
+        self._check_measured()
+        if np.isnan(self.fisher_rank_):
+            raise SkgeoError(
+                f"{request} needs the whole row space, and solver='lanczos' gives leading "
+                "directions only. Use solver='gram' or 'parameter'."
+            )
+        if len(self.components_) < self.fisher_rank_:
+            raise SkgeoError(
+                f"{request} needs all {self.fisher_rank_} directions of the row space, and "
+                f"{len(self.components_)} were kept. Fit with n_components=None."
+            )
+        return self.components_
+
+    def null_space(self) -> np.ndarray:
+        """Orthonormal basis of the directions that change no output distribution.
+
+        Returns
+        -------
+        ndarray of shape (nullity, P)
+
+        Raises
+        ------
+        SkgeoError
+            When the basis would not fit in memory, with its size; :meth:`null_projector` never
+            forms it.
+
+        Notes
+        -----
+        A complete QR factorisation of the row space: P^2 numbers, about 4/3 P^3 operations.
+        """
+        rows = self._row_space("null_space()")
+        p = self.n_parameters_
+        require_memory(
+            3 * 8 * p**2,
+            f"the null space of {self.nullity_} x {p} numbers, with the factorisation behind it",
+            "project single vectors with null_projector(v), which never forms the basis.",
+            budget=self.memory_budget,
+        )
+        return complement(torch.from_numpy(rows)).numpy()
+
+    def null_projector(self, v: Any) -> np.ndarray:
+        """Orthogonal projection onto the null space.
+
+        Parameters
+        ----------
+        v : array-like of shape (P,) or (..., P)
+            Directions in parameter space, in ``named_parameters()`` order.
+
+        Returns
+        -------
+        ndarray of the shape of v
+        """
+        rows = self._row_space("null_projector(v)")
+        v = np.asarray(v, dtype=np.float64)
+        if v.ndim == 0 or v.shape[-1] != self.n_parameters_:
+            raise SkgeoError(
+                f"v has shape {v.shape}; expected (..., {self.n_parameters_}), one entry a "
+                "parameter."
+            )
+        projected = v - (v @ rows.T) @ rows
+        # A second pass removes what the first leaves of a large component in the row space.
+        return projected - (projected @ rows.T) @ rows

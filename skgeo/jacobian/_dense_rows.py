@@ -1,0 +1,230 @@
+"""Dense rows of the Jacobian with respect to the parameters, sample by sample."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from skgeo.exceptions import SkgeoError
+from skgeo.jacobian._agreement import agree
+from skgeo.network._batch import Inputs, batch_size, map_inputs, plain, take
+from skgeo.network._finite import check_outputs, not_differentiable
+from skgeo.network._replica import Replica
+from skgeo.network._switches import math_attention, silent_vmap
+
+# Outputs and Jacobian rows of one piece of the work: samples, then outputs.
+_Piece = tuple[slice, slice, Tensor, dict[str, Tensor]]
+
+
+def output_jacobian(
+    replica: Replica, inputs: Inputs, *, path: str = "auto", max_bytes: int = 2**25
+) -> tuple[Tensor, Tensor]:
+    r"""Outputs z of shape (b, \*out_shape) and their Jacobian J of shape (b, M, P).
+
+    The implementation of :meth:`~skgeo.jacobian.ParameterJacobian.rows`. Each
+    sample keeps a batch axis of one, so layers such as ``nn.Flatten`` see what they expect. One
+    forward and one backward pass of the whole batch serve as a check on the result.
+    """
+    if path not in ("auto", "vmap", "loop"):
+        raise SkgeoError(f"path={path!r} is not understood; expected 'auto', 'vmap' or 'loop'.")
+    size = batch_size(inputs)
+    if size == 0:
+        raise SkgeoError("The batch has no samples; at least one is needed for a Jacobian.")
+    with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
+        inputs = map_inputs(plain, inputs)
+        together, check = _outputs_together(replica, inputs)
+        if path != "loop":
+            try:
+                jacobian = _assemble(replica, together, check, _vmap_pieces, inputs, max_bytes)
+                return together, jacobian
+            except SkgeoError:
+                raise
+            except Exception as error:
+                if path == "vmap":
+                    raise SkgeoError(
+                        f"The forward pass cannot run under torch.func.vmap: {error} "
+                        "Use path='loop' or path='auto'."
+                    ) from error
+        try:
+            return together, _assemble(replica, together, check, _loop_pieces, inputs, max_bytes)
+        except _DisagreementError as error:
+            raise SkgeoError(
+                f"The Jacobian cannot be trusted: {error} Outputs of one sample must not depend on "
+                "others, and custom backward passes must treat each sample by itself."
+            ) from error
+
+
+@dataclasses.dataclass
+class _Check:
+    """A plain backward pass of the whole batch, which the Jacobian must agree with.
+
+    Not every rule of ``torch.func`` is right, and samples may be coupled in ways that their
+    outputs do not show; either would give a Jacobian that is wrong without an error.
+    """
+
+    cotangent: Tensor
+    expected: dict[str, Tensor]
+
+    def compare(self, found: dict[str, Tensor], norm: float) -> None:
+        """Raise RuntimeError if J^T v differs by more than rounding, on the scale of |J|."""
+        for name, expected in self.expected.items():
+            if not agree(found[name], expected, expected.dtype, norm):
+                difference = float(torch.linalg.vector_norm(found[name] - expected))
+                raise _DisagreementError(
+                    f"derivatives with respect to {name!r} of samples one by one and of the whole "
+                    f"batch differ by {difference:.3g}."
+                )
+
+
+class _DisagreementError(RuntimeError):
+    pass
+
+
+def _outputs_together(replica: Replica, inputs: Inputs) -> tuple[Tensor, _Check]:
+    outputs = replica(inputs)
+    check_outputs(outputs)
+    if not replica.reached(outputs):
+        raise SkgeoError(
+            "The outputs do not depend on any of the selected parameters "
+            f"({', '.join(replica.selected[:5])}{', ...' if len(replica.selected) > 5 else ''}). "
+            "Is the forward pass run without gradients (no_grad, detach, numpy), or are other "
+            "parameters meant?"
+        )
+    generator = torch.Generator(outputs.device).manual_seed(0)
+    signs = torch.randint(0, 2, outputs.shape, generator=generator, device=outputs.device)
+    cotangent = (2 * signs - 1).to(outputs.dtype)
+    chosen = {name: replica.parameters[name] for name in replica.selected}
+    expected = _backward(outputs, chosen, cotangent, batched=False)
+    flat = cotangent.reshape(len(cotangent), -1)
+    return outputs.detach(), _Check(flat, expected)
+
+
+def _assemble(
+    replica: Replica,
+    together: Tensor,
+    check: _Check,
+    pieces: Callable[[Replica, Inputs, Tensor, int, int], Iterator[_Piece]],
+    inputs: Inputs,
+    max_bytes: int,
+) -> Tensor:
+    """Fill the Jacobian piece by piece, and compare the outputs met on the way."""
+    size, width = len(together), together[0].numel()
+    row_bytes = replica.n_parameters * replica.dtype.itemsize
+    rows = max(1, max_bytes // row_bytes)
+    samples, outputs = max(1, min(size, rows // width)), min(width, rows)
+    jacobian = torch.empty(
+        (size, width, replica.n_parameters), dtype=replica.dtype, device=replica.device
+    )
+    flat = together.reshape(size, width)
+    found = {name: torch.zeros_like(gradient) for name, gradient in check.expected.items()}
+    squares = 0.0
+    for where, which, alone, gradients in pieces(replica, inputs, flat, samples, outputs):
+        _check_apart(alone, flat[where], flat)
+        start = 0
+        for name in replica.selected:
+            stop = start + replica.parameters[name].numel()
+            gradient = gradients[name]
+            # In half precision the norm itself would overflow.
+            wide = torch.promote_types(gradient.dtype, torch.float32)
+            square = float(torch.linalg.vector_norm(gradient, dtype=wide)) ** 2
+            if not math.isfinite(square):
+                raise not_differentiable(f"the outputs with respect to {name!r}")
+            jacobian[where, which, start:stop] = gradient.reshape(*gradient.shape[:2], -1)
+            squares += square
+            signs = check.cotangent[where, which].to(gradient.dtype)
+            found[name] += torch.tensordot(signs, gradient, 2)
+            start = stop
+    check.compare(found, math.sqrt(squares))
+    return jacobian
+
+
+def _vmap_pieces(
+    replica: Replica, inputs: Inputs, together: Tensor, samples: int, outputs: int
+) -> Iterator[_Piece]:
+    parameters = {name: replica.parameters[name].detach() for name in replica.selected}
+
+    def one(sample: Inputs, cotangents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        alone = map_inputs(lambda tensor: tensor.unsqueeze(0), sample)
+        z, pull = vjp(lambda p: replica.call(p, alone).reshape(-1), parameters)[:2]
+        return z, vmap(pull)(cotangents)[0]
+
+    for where in _slices(len(together), samples):
+        some = take(inputs, where)
+        for which in _slices(together.shape[1], outputs):
+            z, gradients = vmap(one, in_dims=(0, None))(some, _basis(which, together))
+            yield where, which, z, gradients
+
+
+def _loop_pieces(
+    replica: Replica, inputs: Inputs, together: Tensor, samples: int, outputs: int
+) -> Iterator[_Piece]:
+    chosen = {name: replica.parameters[name] for name in replica.selected}
+    batched = True
+    for index in range(len(together)):
+        where = slice(index, index + 1)
+        alone = take(inputs, where)
+        z = replica(alone).reshape(-1)
+        for which in _slices(together.shape[1], outputs):
+            rows = _basis(which, together)
+            if batched:
+                try:
+                    found = _backward(z, chosen, rows, batched=True)
+                except RuntimeError:
+                    batched = False
+            if not batched:
+                each = [_backward(z, chosen, row, batched=False) for row in rows]
+                found = {name: torch.stack([g[name] for g in each]) for name in chosen}
+            yield where, which, z.detach()[None], {n: g[None] for n, g in found.items()}
+
+
+def _backward(
+    z: Tensor, chosen: Mapping[str, Tensor], cotangents: Tensor, *, batched: bool
+) -> dict[str, Tensor]:
+    lead = cotangents.shape[:1] if batched else ()
+    found: tuple[Tensor | None, ...] = (None,) * len(chosen)
+    if z.requires_grad:
+        found = torch.autograd.grad(
+            z,
+            list(chosen.values()),
+            cotangents,
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+    return {
+        name: parameter.new_zeros((*lead, *parameter.shape)) if gradient is None else gradient
+        for (name, parameter), gradient in zip(chosen.items(), found, strict=True)
+    }
+
+
+def _basis(which: slice, like: Tensor) -> Tensor:
+    """Return rows of the identity on the outputs, of shape (m, M), of the type of the outputs."""
+    index = torch.arange(which.start, which.stop, device=like.device)
+    return torch.nn.functional.one_hot(index, like.shape[1]).to(like.dtype)
+
+
+def _slices(length: int, step: int) -> Iterator[slice]:
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
+
+
+def _check_apart(alone: Tensor, together: Tensor, every: Tensor) -> None:
+    """Refuse outputs that differ between a batch and its samples one by one."""
+    if alone.shape != together.shape:
+        raise SkgeoError(
+            f"A sample alone gives {alone.shape[1]} outputs and {together.shape[1]} within its "
+            "batch. The outputs of one sample must not depend on the others."
+        )
+    if not agree(alone, together, every.dtype, float(every.abs().max()), by_entry=True):
+        difference = float((alone.detach() - together).abs().max())
+        raise SkgeoError(
+            f"Outputs of one sample depend on others: computed alone and within its batch they "
+            f"differ by {difference:.3g}. Does the forward pass normalise over the batch, mix "
+            "samples, or draw random numbers? Each sample's outputs must be a fixed function of "
+            "that sample."
+        )

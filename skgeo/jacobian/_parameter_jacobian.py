@@ -1,0 +1,190 @@
+"""The Jacobian of one batch of outputs with respect to the parameters, in three forms."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from skgeo.jacobian._dense_rows import output_jacobian
+from skgeo.jacobian._rules.factored import Structured
+from skgeo.jacobian._rules.gradients import certify_structure, structured_gradients
+from skgeo.jacobian._rules.rule_check import Certificate
+from skgeo.network._batch import Inputs
+from skgeo.network._replica import Replica
+from skgeo.network._switches import math_attention
+
+Cotangents = Callable[[Tensor], Tensor]
+Push = Callable[[dict[str, Tensor]], Tensor]
+
+
+class ParameterJacobian:
+    r"""The Jacobian :math:`J = \partial z / \partial\theta` of one batch.
+
+    Products (:meth:`push`, :meth:`pull`), dense rows (:meth:`rows`), and the factors that layers
+    make of it (:meth:`factors`). Nothing is computed before it is asked for.
+
+    Parameters
+    ----------
+    replica : Replica
+        Its selected parameters, in their order and each flattened, are the P columns. Parameters
+        that an output does not depend on have zero columns.
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+        A batch of b samples, samples first.
+
+    Examples
+    --------
+    The Jacobian of a linear model repeats its inputs:
+
+    >>> from torch import nn
+    >>> from skgeo.jacobian import ParameterJacobian
+    >>> from skgeo.network import replica
+    >>> J = ParameterJacobian(replica(nn.Linear(2, 1)), torch.tensor([[3.0, 5.0], [1.0, 0.0]]))
+    >>> J.rows()
+    tensor([[[3., 5., 1.]],
+            [[1., 0., 1.]]])
+    >>> J.push(torch.tensor([1.0, 1.0, 0.0]))
+    tensor([[8.],
+            [1.]])
+    >>> J.factors().gram()
+    tensor([[35.,  4.],
+            [ 4.,  2.]], dtype=torch.float64)
+    """
+
+    def __init__(self, replica: Replica, inputs: Inputs) -> None:
+        self._replica, self._inputs = replica, inputs
+        self._outputs: Tensor | None = None
+        self._values = {name: replica.parameters[name].detach() for name in replica.selected}
+
+    @property
+    def outputs(self) -> Tensor:
+        r"""Outputs z of shape (b, \*out_shape), without a graph."""
+        if self._outputs is None:
+            self._outputs = self._graph.detach()
+        return self._outputs
+
+    def push(self, vector: Tensor) -> Tensor:
+        """``J v`` for v of shape (P,), of the shape of the outputs.
+
+        The first product records a backward pass with its graph; each then costs about as much as
+        one backward pass.
+        """
+        sizes = [value.numel() for value in self._values.values()]
+        parts = {
+            name: part.view_as(value).to(value.dtype)
+            for (name, value), part in zip(self._values.items(), vector.split(sizes), strict=True)
+        }
+        with math_attention():
+            return self._linear_map(parts).detach()
+
+    def pull(self, cotangent: Tensor) -> Tensor:
+        """``J^T u`` for u of the shape of the outputs: (P,)."""
+        with math_attention():
+            parts = torch.autograd.grad(
+                self._graph,
+                [self._replica.parameters[name] for name in self._values],
+                cotangent.to(self._graph.dtype),
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    def rows(self, *, path: str = "auto", max_bytes: int = 2**25) -> Tensor:
+        """J itself, of shape (b, M, P), in the dtype of the parameters; M outputs per sample.
+
+        Parameters
+        ----------
+        path : {"auto", "vmap", "loop"}, default="auto"
+            ``"vmap"`` takes all samples of a piece at once with ``torch.func``, ``"loop"`` one
+            sample at a time with plain backward passes; ``"auto"`` uses the second where the first
+            fails.
+        max_bytes : int, default=2**25
+            Bound on the gradients in flight besides the result. Never less than one row.
+
+        Raises
+        ------
+        SkgeoError
+            If no selected parameter is reached from the outputs; if outputs or derivatives are NaN
+            or infinite; if outputs of one sample depend on the others or on chance; if `path` is
+            unknown, or is ``"vmap"`` and fails.
+
+        Notes
+        -----
+        M backward passes per sample, and one of the whole batch that the result must agree with.
+        """
+        self._outputs, rows = output_jacobian(
+            self._replica, self._inputs, path=path, max_bytes=max_bytes
+        )
+        return rows
+
+    def factors(
+        self,
+        cotangents: Cotangents | None = None,
+        certificate: Certificate | None = None,
+    ) -> Structured:
+        """J, or combinations of its rows, in the factors that layers make of it.
+
+        Parameters
+        ----------
+        cotangents : callable, optional
+            ``cotangents(outputs) -> Tensor of shape (b, m, *out_shape)``: the directions of the
+            outputs to differentiate, sample by sample. By default all M outputs one by one.
+        certificate : Certificate, optional
+            Of :meth:`certify` on some samples of the same data: layers that look as they did there
+            are not checked again.
+        """
+        found = structured_gradients(
+            self._replica, self._inputs, cotangents=cotangents, certificate=certificate
+        )
+        self._outputs = found.outputs
+        return found
+
+    def certify(self, cotangents: Cotangents | None = None) -> Certificate:
+        """Check on these samples which layers' rules reproduce a plain backward pass."""
+        return certify_structure(self._replica, self._inputs, cotangents=cotangents)
+
+    @functools.cached_property
+    def _graph(self) -> Tensor:
+        """The outputs with their graph."""
+        with torch.enable_grad(), math_attention():
+            return self._replica(self._inputs)
+
+    @functools.cached_property
+    def _linear_map(self) -> Push:
+        r"""``J v`` as the derivative with respect to u of :math:`v \cdot J^T u`, linear in u.
+
+        The backward pass is recorded once; forward mode would derive the network again for each
+        vector, at twice the cost.
+        """
+        try:
+            with torch.enable_grad(), math_attention():
+                return self._twice_backward()
+        except RuntimeError:  # an operation whose derivative has none in turn
+            return lambda v: torch.func.jvp(self._function, (self._values,), (v,))[1]
+
+    def _function(self, values: dict[str, Tensor]) -> Tensor:
+        return self._replica.call(values, self._inputs)
+
+    def _twice_backward(self) -> Push:
+        parameters = [self._replica.parameters[name] for name in self._values]
+        dummy = torch.zeros_like(self._graph, requires_grad=True)
+        pulled = torch.autograd.grad(
+            self._graph,
+            parameters,
+            dummy,
+            create_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+
+        def push(v: dict[str, Tensor]) -> Tensor:
+            weights = [v[name] for name in self._values]
+            return torch.autograd.grad(
+                pulled, dummy, weights, retain_graph=True, materialize_grads=True
+            )[0]
+
+        push(self._values)  # raises here rather than later
+        return push

@@ -1,0 +1,136 @@
+"""On which side of its kinks a piecewise linear network stands: the activation pattern."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from skgeo.exceptions import SkgeoError
+from skgeo.jacobian._layer_names import named
+from skgeo.network._activation_reading import activation_operation
+from skgeo.network._batch import Inputs, batch_size
+from skgeo.network._replica import Replica
+from skgeo.network._switches import math_attention
+
+# Operations with a kink where two tensors meet.
+_MEETING = {"maximum", "minimum", "clamp", "clamp_min", "clamp_max"}
+# Operations that return where the largest value was found, besides the value.
+_WHERE = {"max", "min", "max_pool2d_with_indices", "max_pool3d_with_indices"} | {
+    f"adaptive_max_pool{dimension}d" for dimension in (2, 3)
+}
+
+
+def _sides(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """Above how many kinks of an operation each entry is; whether, where it has one."""
+    x = args[0] if args else None
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return None
+    activation = activation_operation(name, args, kwargs)
+    places: list[Any] = []
+    if activation is not None:
+        places = list(activation.kinks)
+    elif name in _MEETING:
+        places = [place for place in (*args[1:], *kwargs.values()) if place is not None]
+    if len(places) < 2:
+        return x > places[0] if places else None
+    return torch.stack([x > place for place in places]).sum(0, dtype=torch.uint8)
+
+
+class _Watch(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside: list[str] = []
+        self.found: dict[str, Tensor] = {}
+        self._counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__.removesuffix("_")
+        # Before an operation in place overwrites what it reads.
+        code = _sides(name, args, kwargs)
+        result = func(*args, **kwargs)
+        if name in _WHERE and isinstance(result, (tuple, list)) and len(result) == 2:
+            code = result[1]
+        if code is not None:
+            self._keep(code.clone())
+        return result
+
+    def _keep(self, code: Tensor) -> None:
+        layer = self.inside[-1]
+        number = self._counts[layer]
+        self._counts[layer] += 1
+        self.found[layer if number == 0 else f"{layer}#{number}"] = code
+
+
+def activation_pattern(replica: Replica, inputs: Inputs) -> dict[str, Tensor]:
+    r"""Record the side of every kink that each sample falls on.
+
+    Two inputs with the same pattern lie in one region of a piecewise linear network, on which the
+    network is affine. The regions are convex, so equal patterns at both ends of a segment
+    mean that there is no kink between them.
+
+    Parameters
+    ----------
+    replica : Replica
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+        A batch, samples first.
+
+    Returns
+    -------
+    dict of str to Tensor of shape (b, n)
+        By the module in which the kink is, later ones of the same module numbered
+        (``relu#1``). The values are signs, numbers of pieces, or the positions of maxima. Empty
+        for a smooth network.
+
+    Raises
+    ------
+    SkgeoError
+        If an operation with a kink does not have the samples on its first axis.
+
+    Notes
+    -----
+    Seen are rectifiers of all kinds, clamps, absolute values, maxima and max-pooling, called in
+    whatever way. Not seen are kinks that are written with ``torch.where`` or a comparison.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.network import replica
+    >>> net = nn.Sequential(nn.Identity(), nn.ReLU(), nn.Linear(2, 1))
+    >>> activation_pattern(replica(net), torch.tensor([[1.0, -1.0]]))["1"].tolist()
+    [[True, False]]
+    """
+    watch = _Watch()
+    size = batch_size(inputs)
+    with ExitStack() as stack:
+        for name, child in named(replica.module).items():
+
+            def enter(_: nn.Module, __: Any, name: str = name) -> None:
+                watch.inside.append(name)
+
+            def leave(_: nn.Module, __: Any, ___: Any) -> None:
+                watch.inside.pop()
+
+            stack.callback(child.register_forward_pre_hook(enter).remove)
+            stack.callback(child.register_forward_hook(leave).remove)
+        watch.inside.append(type(replica.module).__name__)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(math_attention())
+        stack.enter_context(watch)
+        replica(inputs)
+    for name, code in watch.found.items():
+        # Layers may fold positions into the batch, but samples must stay in front.
+        if code.dim() == 0 or code.shape[0] % size:
+            raise SkgeoError(
+                f"The kink in {name!r} has shape {tuple(code.shape)} for {size} samples: the "
+                "samples are not on its first axis, so patterns cannot be told apart."
+            )
+    return {name: code.reshape(size, -1) for name, code in watch.found.items()}

@@ -1,0 +1,1 @@
+"""What each type of layer knows about its own per-sample gradients."""

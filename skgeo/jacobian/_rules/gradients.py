@@ -1,0 +1,277 @@
+"""One forward pass and one batched backward pass, which give every layer's factors."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+from skgeo.exceptions import SkgeoError
+from skgeo.jacobian._agreement import agree
+from skgeo.jacobian._calls import Call, CallRecorder
+from skgeo.jacobian._cotangents import unit_cotangents
+from skgeo.jacobian._dense_rows import output_jacobian
+from skgeo.jacobian._rules.factored import Structured
+from skgeo.jacobian._rules.rule import LayerGradients
+from skgeo.jacobian._rules.rule_check import (
+    Admission,
+    Certificate,
+    edges,
+    own_names,
+    watched,
+)
+from skgeo.network._batch import Inputs, batch_size, map_inputs, plain, take
+from skgeo.network._replica import Replica
+from skgeo.network._switches import math_attention, silent_vmap
+
+Cotangents = Callable[[Tensor], Tensor]
+_MAX_BYTES = 2**27
+# Entries of a layer's result below which one backward pass is mostly overhead.
+_VMAPPED = 2**15
+
+
+def structured_gradients(
+    replica: Replica,
+    inputs: Inputs,
+    *,
+    cotangents: Cotangents | None = None,
+    certificate: Certificate | None = None,
+    max_bytes: int = _MAX_BYTES,
+) -> Structured:
+    r"""The Jacobian of a batch in factored form.
+
+    The implementation of :meth:`~skgeo.jacobian.ParameterJacobian.factors`.
+    Costs one forward pass, a backward pass per direction for the batch as a whole, and without a
+    certificate one more backward pass that every layer's factors are checked against. A parameter
+    goes the general way (:func:`output_jacobian`, M backward passes per sample) if it belongs to no
+    layer with a rule, if the forward pass uses it more than once or past its layer, if its layer
+    has hooks or parametrisations, or if the check fails.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
+        inputs = _plain(inputs)
+        z, calls = _forward(replica, inputs)
+        if not replica.reached(z) or not _trustworthy(replica, inputs, z):
+            # The general path tells what is wrong.
+            output_jacobian(replica, inputs)
+            raise SkgeoError(
+                "Outputs of the same samples differ from one forward pass to the next. Each "
+                "sample's outputs must be a fixed function of that sample."
+            )
+        directions, used, found = _factors(replica, z, calls, cotangents, certificate, max_bytes)
+        z = z.detach()
+        del calls  # and the graph with it
+        covered = {name for call in found for name in call.names.values()}
+        rest = tuple(name for name in used if name not in covered)
+        return Structured(
+            outputs=z,
+            calls=tuple(found),
+            rest=rest,
+            rest_rows=_rest_rows(replica, inputs, rest, z, directions),
+            shapes={name: replica.parameters[name].shape for name in replica.selected},
+            dtype=replica.dtype,
+        )
+
+
+def certify_structure(
+    replica: Replica, inputs: Inputs, *, cotangents: Cotangents | None = None
+) -> Certificate:
+    """Check on some samples which layers' rules reproduce a plain backward pass.
+
+    What the certificate cannot see is a network that mixes samples, or uses weights past their
+    layers, for some inputs only and without a trace in the shapes of its layers' inputs or in how
+    often parameters are used. Outputs are not judged here but with each batch.
+    """
+    certificate = Certificate()
+    with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
+        _factors(replica, *_forward(replica, _plain(inputs)), cotangents, certificate, _MAX_BYTES)
+    return certificate
+
+
+def _plain(inputs: Inputs) -> Inputs:
+    if batch_size(inputs) == 0:
+        raise SkgeoError("The batch has no samples; at least one is needed for a Jacobian.")
+    return map_inputs(plain, inputs)
+
+
+def _factors(
+    replica: Replica,
+    z: Tensor,
+    calls: Sequence[Call],
+    cotangents: Cotangents | None,
+    certificate: Certificate | None,
+    max_bytes: int,
+) -> tuple[Tensor | None, list[str], list[LayerGradients]]:
+    """Directions of the outputs, parameters these depend on, and layers with structure."""
+    directions = None if cotangents is None else _checked(cotangents(z.detach()), z)
+    counts = edges(z)
+    uses = {name: counts[id(replica.parameters[name])] for name in replica.selected}
+    once = {id(replica.parameters[name]): name for name, count in uses.items() if count == 1}
+    calls = [call for call in calls if len(call.inputs) == 1 and own_names(call.module, once)]
+    found = _admitted(z, calls, once, replica, directions, certificate, max_bytes)
+    return directions, [name for name, count in uses.items() if count], found
+
+
+def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call]]:
+    recorder = CallRecorder(keep_inputs=True)
+    with ExitStack() as stack:
+        for name, module in watched(replica).items():
+            recorder.watch(name, module, stack)
+        z = replica(inputs)
+    times = Counter(call.layer for call in recorder.calls)
+    return z, [call for call in recorder.calls if times[call.layer] == 1]
+
+
+def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
+    """Whether outputs are finite and the first sample's are the same without the others."""
+    if not bool(torch.isfinite(z).all()):
+        return False
+    with torch.no_grad():
+        alone = replica(take(inputs, slice(0, 1)))
+    if alone.shape != z[:1].shape:
+        return False
+    return agree(alone, z[:1], z.dtype, float(z.detach().abs().max()), by_entry=True)
+
+
+def _checked(directions: Tensor, z: Tensor) -> Tensor:
+    if directions.dim() < 2 or directions[:, 0].shape != z.shape:
+        raise SkgeoError(
+            f"cotangents returned shape {tuple(directions.shape)} for outputs of shape "
+            f"{tuple(z.shape)}; expected (b, m, *out_shape), m directions per sample."
+        )
+    return directions.detach().to(z.dtype)
+
+
+def _admitted(
+    z: Tensor,
+    calls: Sequence[Call],
+    once: Mapping[int, str],
+    replica: Replica,
+    directions: Tensor | None,
+    certificate: Certificate | None,
+    max_bytes: int,
+) -> list[LayerGradients]:
+    if not calls:
+        return []
+    gradients = _backward(z, [call.output for call in calls], directions, max_bytes)
+    if certificate:
+        read = [
+            certificate.read(call, gradient, own_names(call.module, once), len(z))
+            for call, gradient in zip(calls, gradients, strict=True)
+        ]
+        if all(known for known, _ in read):
+            return [found for _, found in read if found is not None]
+    admission = Admission(replica, z, directions, once)
+    admitted = []
+    for call, gradient in zip(calls, gradients, strict=True):
+        arrangement, found = admission.admit(call, gradient)
+        if certificate is not None:
+            certificate.note(call, arrangement, found)
+        if found is not None:
+            admitted.append(found)
+    return admitted
+
+
+def _backward(
+    z: Tensor, by: Sequence[Tensor], directions: Tensor | None, max_bytes: int
+) -> list[Tensor | None]:
+    """Gradients of every direction, of shape (m, ...) each."""
+    if sum(y.numel() for y in by) < _VMAPPED * len(by):
+        try:
+            return _batched(z, by, directions, max_bytes)
+        except RuntimeError:  # an operation without a rule for torch.func.vmap
+            pass
+    return _one_by_one(z, by, directions)
+
+
+def _one_by_one(z: Tensor, by: Sequence[Tensor], directions: Tensor | None) -> list[Tensor | None]:
+    """A backward pass a direction: of many samples, each is work enough and stays in the caches."""
+    total = _count(z, directions)
+    kept: list[Tensor | None] = [None] * len(by)
+    for index in range(total):
+        (cotangent,) = _cotangents(z, directions, slice(index, index + 1))
+        for place, gradient in enumerate(_grad(z, by, cotangent, batched=False)):
+            if gradient is not None:
+                into = kept[place]
+                if into is None:
+                    into = kept[place] = gradient.new_empty((total, *gradient.shape))
+                into[index] = gradient
+    return kept
+
+
+def _batched(
+    z: Tensor, by: Sequence[Tensor], directions: Tensor | None, max_bytes: int
+) -> list[Tensor | None]:
+    """Many directions a backward pass."""
+    total = _count(z, directions)
+    step = max(1, max_bytes // (3 * sum(y.numel() * y.element_size() for y in by)))
+    parts: list[list[Tensor]] = [[] for _ in by]
+    for start in range(0, total, step):
+        some = _cotangents(z, directions, slice(start, min(start + step, total)))
+        for part, gradient in zip(parts, _grad(z, by, some, batched=True), strict=True):
+            if gradient is not None:
+                part.append(gradient)
+    return [torch.cat(part) if len(part) > 1 else part[0] if part else None for part in parts]
+
+
+def _count(z: Tensor, directions: Tensor | None) -> int:
+    return z[0].numel() if directions is None else directions.shape[1]
+
+
+def _grad(
+    z: Tensor, by: Sequence[Tensor], cotangents: Tensor, *, batched: bool
+) -> list[Tensor | None]:
+    return list(
+        torch.autograd.grad(
+            z,
+            list(by),
+            cotangents,
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+    )
+
+
+def _cotangents(z: Tensor, directions: Tensor | None, which: slice) -> Tensor:
+    """Cotangents of the batch for some directions, of shape (m, b, *out_shape)."""
+    if directions is not None:
+        return directions[:, which].movedim(1, 0)
+    return unit_cotangents(z)(which)
+
+
+def _rest_rows(
+    replica: Replica,
+    inputs: Inputs,
+    rest: tuple[str, ...],
+    z: Tensor,
+    directions: Tensor | None,
+) -> Tensor:
+    size, width = len(z), z[0].numel()
+    if rest:
+        with _only(replica, rest) as part:
+            rows = output_jacobian(part, inputs)[1].to(replica.dtype)
+    else:
+        rows = torch.zeros(size, width, 0, dtype=replica.dtype, device=replica.device)
+    if directions is None:
+        return rows
+    return torch.bmm(directions.reshape(size, -1, width).to(rows.dtype), rows)
+
+
+@contextmanager
+def _only(replica: Replica, names: tuple[str, ...]) -> Iterator[Replica]:
+    """The same replica, with derivatives with respect to fewer parameters."""
+    part = copy.copy(replica)
+    part.selected = names
+    part.n_parameters = sum(replica.parameters[name].numel() for name in names)
+    others = [replica.parameters[name] for name in replica.selected if name not in names]
+    try:
+        for parameter in others:
+            parameter.requires_grad_(False)
+        yield part
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)

@@ -1,0 +1,271 @@
+"""When a layer rule can be trusted: where its factors reproduce the derivative."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from skgeo.jacobian._agreement import agree, seeded_normal
+from skgeo.jacobian._calls import Call
+from skgeo.jacobian._rules.rule import LayerGradients, StructureRule
+from skgeo.jacobian._rules.rule_table import structure_rule
+from skgeo.network._replica import Replica
+
+Arrange = Callable[[Tensor], Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """How a call was arranged when it passed the check, and what it looked like."""
+
+    arrangement: str
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, torch.Size]
+
+    @staticmethod
+    def of(arrangement: str, found: LayerGradients) -> _Shown:
+        shapes = (found.inputs.shape[1:], found.gradients.shape[2:])
+        return _Shown(arrangement, tuple(found.names.values()), shapes)
+
+
+class Certificate:
+    """What a check on some samples has shown, for batches of others.
+
+    A call of another batch is taken at its rule's word if it was admitted in the check with the
+    same parameters, the same arrangement of the samples and the same shapes per sample. A batch
+    with a call that the check did not see, or that looks different, is checked itself.
+    """
+
+    def __init__(self) -> None:
+        self._shown: dict[str, _Shown | None] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything has been checked yet."""
+        return bool(self._shown)
+
+    def note(self, call: Call, arrangement: str, found: LayerGradients | None) -> None:
+        """Keep the verdict on a call."""
+        self._shown[call.name] = None if found is None else _Shown.of(arrangement, found)
+
+    def read(
+        self, call: Call, gradients: Tensor | None, names: Mapping[str, str], size: int
+    ) -> tuple[bool, LayerGradients | None]:
+        """Whether the verdict on a call is known, and the call if it was admitted.
+
+        Parameters
+        ----------
+        call : Call
+        gradients : Tensor of shape (m, \\*output_shape) or None
+        names : dict of str to str
+            The call's parameters that are used once.
+        size : int
+            Samples b.
+        """
+        if call.name not in self._shown:
+            return False, None
+        shown = self._shown[call.name]
+        if shown is None:
+            return True, None
+        if gradients is None:
+            return False, None
+        for arrangement, arrange in _arrangements(call, size):
+            if arrangement != shown.arrangement:
+                continue
+            found = _arranged(call, gradients, arrange, names)
+            # Finite sums have finite terms; that of a sum which overflows, the check will find.
+            if _Shown.of(arrangement, found) == shown and bool(torch.isfinite(gradients.sum())):
+                return True, found
+        return False, None
+
+
+def watched(replica: Replica) -> dict[str, nn.Module]:
+    """Name the layers that may be covered by a rule.
+
+    Parameters
+    ----------
+    replica : Replica
+
+    Returns
+    -------
+    dict of str to torch.nn.Module
+        Those with a rule and a selected parameter, without hooks or parametrisations: either may
+        change what the layer is given or gives.
+    """
+    chosen = {id(replica.parameters[name]) for name in replica.selected}
+    return {
+        name or type(module).__name__: module
+        for name, module in replica.module.named_modules()
+        if any(id(parameter) in chosen for parameter in module._parameters.values())
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        and not is_parametrized(module)
+        and structure_rule(module) is not None
+    }
+
+
+def edges(outputs: Tensor) -> Counter[int]:
+    """Count how often each leaf of a graph is used.
+
+    Parameters
+    ----------
+    outputs : Tensor
+
+    Returns
+    -------
+    Counter
+        By ``id`` of the leaf.
+    """
+    uses: Counter[int] = Counter()
+    seen = set()
+    stack = [outputs.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for parent, _ in node.next_functions:
+            if parent is None:
+                continue
+            if hasattr(parent, "variable"):
+                uses[id(parent.variable)] += 1
+            else:
+                stack.append(parent)
+    return uses
+
+
+class Admission:
+    """When a layer rule can be trusted with a call.
+
+    A parameter is admitted if the graph uses it once and, for a random cotangent v, the rule's
+    :math:`J^T v` is that of a plain backward pass. The first catches a second use however slight;
+    the second everything else: weights that are read past the call of their layer, samples that
+    are not where they are taken to be, samples that influence each other, rules that are wrong.
+
+    Parameters
+    ----------
+    replica : Replica
+    outputs : Tensor of shape (b, ...)
+        With their graph.
+    directions : Tensor of shape (b, m, ...) or None
+        Cotangents of the directions; None for single outputs.
+    names : dict of int to str
+        Names of the selected parameters that the graph uses once, by ``id``.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        outputs: Tensor,
+        directions: Tensor | None,
+        names: Mapping[int, str],
+    ) -> None:
+        self._size = len(outputs)
+        self._names = names
+        m = outputs[0].numel() if directions is None else directions.shape[1]
+        self._weights = seeded_normal(self._size, 1, m, like=outputs)
+        cotangent = self._weights[:, 0]
+        if directions is not None:
+            cotangent = torch.bmm(self._weights, directions.reshape(self._size, m, -1))
+        self._expected: dict[str, Tensor | None] = {}
+        if names:
+            found = torch.autograd.grad(
+                outputs,
+                [replica.parameters[name] for name in names.values()],
+                cotangent.reshape(outputs.shape),
+                retain_graph=True,
+                allow_unused=True,
+            )
+            self._expected = dict(zip(names.values(), found, strict=True))
+
+    def admit(self, call: Call, gradients: Tensor | None) -> tuple[str, LayerGradients | None]:
+        """Check a call.
+
+        Parameters
+        ----------
+        call : Call
+        gradients : Tensor of shape (m, \\*output_shape) or None
+
+        Returns
+        -------
+        arrangement : str
+        found : LayerGradients or None
+            With samples first; None if no arrangement of the samples passes the check.
+        """
+        if gradients is not None:
+            rule = structure_rule(call.module)
+            assert rule is not None
+            names = own_names(call.module, self._names)
+            for arrangement, arrange in _arrangements(call, self._size):
+                found = _arranged(call, gradients, arrange, names)
+                if self._agrees(rule, found):
+                    return arrangement, found
+        return "none", None
+
+    def _agrees(self, rule: StructureRule, call: LayerGradients) -> bool:
+        mixed = call.weighted(self._weights)
+        scale = float(rule.trace(mixed)) ** 0.5
+        dtype = call.gradients.dtype
+        for local, found in rule.total(mixed).items():
+            expected = self._expected[call.names[local]]
+            if expected is None or not agree(found, expected, dtype, scale, floor=False):
+                return False
+        return True
+
+
+def own_names(module: nn.Module, known: Mapping[int, str]) -> dict[str, str]:
+    """Local and full names of the parameters that a layer's rule may speak for.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    known : dict of int to str
+        Names of the parameters that the graph uses once, by ``id``.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    rule, own = structure_rule(module), module._parameters
+    return {
+        local: known[id(own[local])]
+        for local in (rule.names if rule else ())
+        if id(own.get(local)) in known
+    }
+
+
+def _arranged(
+    call: Call, gradients: Tensor, arrange: Arrange, names: Mapping[str, str]
+) -> LayerGradients:
+    (inputs,) = call.inputs
+    # A view: what needs another order in memory makes it, and sums of squares do not.
+    arranged = arrange(gradients.movedim(0, -1)).movedim(-1, 1)
+    return LayerGradients(call.module, arrange(inputs), arranged, names)
+
+
+def _arrangements(call: Call, size: int) -> Iterator[tuple[str, Arrange]]:
+    """Ways to bring the samples first; the check decides between them."""
+    rule = structure_rule(call.module)
+    assert rule is not None
+    shape, features = call.inputs[0].shape, rule.features(call.module)
+    if features is None:
+        if shape[:1] == call.output.shape[:1] == (size,):
+            yield "as it is", _as_it_is
+        return
+    before = len(shape) - features
+    if before < 1:
+        return
+    if shape[0] == size:
+        yield "as it is", _as_it_is
+    elif shape[0] % size == 0:
+        yield "folded", lambda tensor: tensor.unflatten(0, (size, -1))
+    if before > 1 and shape[1] == size:
+        yield "second axis", lambda tensor: tensor.transpose(0, 1)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor

@@ -1,0 +1,148 @@
+"""The numerical rank of a positive semi-definite matrix, with its certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
+
+# A gap below one order of magnitude: a tolerance half an order away may give another rank.
+AMBIGUOUS_GAP = 10.0
+_EPS = float(torch.finfo(torch.float64).eps)
+
+
+@dataclass(frozen=True)
+class NumericalRank:
+    """A rank, the tolerance that decided it, and what another tolerance would say.
+
+    Attributes
+    ----------
+    rank : int
+        Number of eigenvalues above ``threshold``.
+    tol : float
+        Tolerance relative to the largest eigenvalue.
+    threshold : float
+        ``tol`` times the largest eigenvalue: the absolute tolerance.
+    gap : float
+        ``lambda_r / lambda_{r+1}``; infinite where nothing is left below the threshold.
+    path_tol, path_rank : ndarray of shape (n_steps,)
+        Rank against relative tolerance, from the resolution of the arithmetic up to 1.
+    """
+
+    rank: int
+    tol: float
+    threshold: float
+    gap: float
+    path_tol: np.ndarray
+    path_rank: np.ndarray
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether the gap is under one order of magnitude."""
+        return self.gap < AMBIGUOUS_GAP
+
+
+def resolution(
+    n_rows: int, n_columns: int, dtype: torch.dtype = torch.float64, *, squared: bool = True
+) -> float:
+    """Smallest relative eigenvalue of ``A^T A`` that is not rounding.
+
+    Let A have relative errors ``eps(dtype)``, those of the arithmetic that made it. Its singular
+    values are uncertain by about ``eps(dtype) sqrt(d) s_1`` with d the larger side, its squared
+    singular values near zero by ``eps(dtype)^2 d s_1^2``. Forming ``A^T A`` in float64 adds
+    ``eps(float64) d s_1^2``, which an unsquared factorisation of A does not.
+
+    Parameters
+    ----------
+    n_rows, n_columns : int
+        Shape of A.
+    dtype : torch.dtype, default=torch.float64
+        In which A was computed.
+    squared : bool, default=True
+        Whether ``A^T A`` or ``A A^T`` was formed, in float64.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> resolution(10, 1000) == 1000 * torch.finfo(torch.float64).eps
+    True
+    """
+    larger = max(n_rows, n_columns)
+    unsquared = larger * float(torch.finfo(dtype).eps) ** 2
+    return max(unsquared, larger * _EPS) if squared else unsquared
+
+
+def decide_rank(
+    eigenvalues: Tensor,
+    *,
+    tol: float | Literal["auto"] = "auto",
+    resolution: float,
+    name: str = "rank",
+) -> NumericalRank:
+    """Count the eigenvalues above a tolerance, and say how sure the count is.
+
+    Parameters
+    ----------
+    eigenvalues : Tensor of shape (n,)
+        Non-negative, descending.
+    tol : float or "auto", default="auto"
+        Relative to the largest eigenvalue; "auto" is ``resolution``.
+    resolution : float
+        Relative size under which eigenvalues are rounding.
+    name : str, default="rank"
+        What the warning calls the quantity.
+
+    Returns
+    -------
+    NumericalRank
+
+    Warns
+    -----
+    RankAmbiguityWarning
+        Where the gap is under one order of magnitude, or ``tol`` under the resolution.
+
+    Examples
+    --------
+    >>> decide_rank(torch.tensor([4.0, 1.0, 1e-20]).double(), resolution=1e-12).rank
+    2
+    """
+    if tol == "auto":
+        relative = resolution
+    else:
+        relative = float(tol)
+        if not 0.0 <= relative < 1.0:
+            raise SkgeoError(
+                f"tol={tol!r}: expected 'auto' or a number in [0, 1), relative to the largest "
+                "eigenvalue of the metric (not to a singular value, which would be its root)."
+            )
+    values = eigenvalues.detach().cpu().double().numpy()
+    largest = float(values[0]) if len(values) else 0.0
+    threshold = relative * largest
+    rank = int(np.count_nonzero(values > threshold))
+    below = float(values[rank]) if rank < len(values) else 0.0
+    gap = float(values[rank - 1]) / below if rank and below > 0.0 else float("inf")
+    path_tol = np.logspace(np.log10(max(resolution, np.finfo(float).tiny)), 0.0, 65)[:-1]
+    path_rank = np.array([np.count_nonzero(values > step * largest) for step in path_tol])
+    decided = NumericalRank(rank, relative, threshold, gap, path_tol, path_rank)
+    if largest > 0.0 and relative < resolution:
+        warn(
+            f"{name} {rank} was decided at a relative tolerance of {relative:.1e}, below the "
+            f"{resolution:.1e} that the arithmetic resolves: it may count rounding.",
+            RankAmbiguityWarning,
+        )
+    elif decided.is_ambiguous:
+        warn(
+            f"{name} {rank} has no clear gap: the eigenvalues on either side of the relative "
+            f"tolerance {relative:.1e} differ by a factor of {gap:.2g} only. Read the rank "
+            "against the tolerance, not alone.",
+            RankAmbiguityWarning,
+        )
+    return decided

@@ -1,0 +1,308 @@
+"""A digest of what a model computes, for caches that outlive the process."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from skgeo.data._samples import hash_array, hash_tensor
+from skgeo.models._checkpoint import Checkpoint
+from skgeo.models._kinds import check_model, is_estimator, unwrap
+from skgeo.models._resolve import ResolvedModel
+from skgeo.models._skorch_models import is_skorch
+from skgeo.models._wrapped import WrappedModel
+
+# What every module has, besides its train or eval mode: read by name below, or of no effect.
+_BOOKKEEPING = frozenset(vars(nn.Module()))
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+_ATOMS = (
+    bool | int | float | complex | str | bytes | None | types.EllipsisType | torch.dtype
+    | torch.device | torch.layout | torch.memory_format | enum.Enum | range | slice
+)  # fmt: skip
+
+
+def fingerprint(model: Any) -> str:
+    """Hexadecimal digest of the content of a model.
+
+    Two models with one digest compute the same function and have the same trainable
+    parameters. The digest covers classes and their code, the structure, plain attributes and
+    forward hooks of a module, names, dtypes, shapes, bytes and `requires_grad` flags of its
+    parameters and buffers, and which of them are tied; of a forward function its name, code,
+    constants, defaults, closure and the globals it names; of a scikit-learn model its
+    parameters and fitted attributes. It does not depend on train or eval mode, gradients,
+    device, or on which of several copies is given.
+
+    Parameters
+    ----------
+    model : object
+        Any kind of model; a Checkpoint is loaded. Of a resolved one, all that turns inputs into
+        outputs and their likelihood.
+
+    Returns
+    -------
+    str
+        40 hexadecimal digits. Stable between processes under one version of Python, torch and
+        scikit-learn.
+
+    Raises
+    ------
+    NotAModelError
+        `model` is none of the kinds.
+
+    Notes
+    -----
+    The cost is one pass over the weights. Code of installed packages counts by name, and an
+    attribute of an unknown kind by its pickle.
+
+    Examples
+    --------
+    >>> import copy, torch
+    >>> from skgeo.models import fingerprint
+    >>> net = torch.nn.Linear(3, 2)
+    >>> fingerprint(net) == fingerprint(copy.deepcopy(net).eval())
+    True
+    >>> other = torch.nn.Linear(3, 2)
+    >>> fingerprint(net) == fingerprint(other)
+    False
+    """
+    walk = _Walk()
+    if isinstance(model, ResolvedModel):
+        walk.value([model.module, model.forward, model.likelihood, model.keep_integers])
+    else:
+        check_model(model)
+        walk.model(model)
+    return walk.digest.hexdigest()
+
+
+class _Walk:
+    """One traversal, which feeds a digest."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.blake2b(digest_size=20)
+        # With their objects, since an id is only good for as long as its object lives.
+        self.seen: dict[int, tuple[int, Any]] = {}
+        self.open: list[int] = []
+
+    def text(self, *words: object) -> None:
+        for word in words:
+            encoded = str(word).encode("utf-8", "surrogatepass")
+            # With its length in front, a word cannot run into the next one.
+            self.digest.update(f"{len(encoded)}:".encode() + encoded)
+
+    def first_visit(self, obj: Any) -> bool:
+        """Whether an object is new; for those whose identity survives copying and pickling."""
+        if id(obj) in self.seen:
+            self.text("seen", self.seen[id(obj)][0])
+            return False
+        self.seen[id(obj)] = (len(self.seen), obj)
+        return True
+
+    def model(self, model: Any) -> None:
+        if isinstance(model, WrappedModel):
+            self.text("wrapped", model.likelihood)
+            self.value(model.module)
+            self.value(model.forward)
+        elif isinstance(model, Checkpoint):
+            self.text("checkpoint")
+            self.value(model.load())
+            self.value(model.forward)
+        elif isinstance(model, nn.Module):
+            self.module(model)
+        elif isinstance(model, FrozenEstimator):
+            self.text("frozen")
+            self.model(model.estimator)
+        elif isinstance(model, Pipeline):
+            self.text("pipeline", len(model.steps))
+            for name, step in model.steps:
+                self.text(name)
+                self.value(step)
+        elif is_skorch(model):
+            self.text("skorch")
+            self.type(type(model))
+            self.value(dict(sorted(model.get_params(deep=False).items())))
+            self.value({name: getattr(model, name, None) for name in ("module_", "criterion_")})
+        else:
+            self.attributes(model)
+
+    def module(self, module: nn.Module) -> None:
+        module = unwrap(module)
+        if id(module) in self.seen:
+            self.first_visit(module)
+            return
+        tensors: dict[int, str] = {}
+        for name, child in module.named_modules():
+            self.text("module", name)
+            self.first_visit(child)
+            self.type(type(child))
+            self.text(child.extra_repr())
+            for kind in ("_parameters", "_buffers"):
+                for key, tensor in getattr(child, kind).items():
+                    self.text(kind, key)
+                    self.slot(tensor, f"{name}.{key}", tensors)
+        # Attributes come after all parameters, so that a second reference to a parameter (the
+        # flat weights of an LSTM) is known for one.
+        for name, child in module.named_modules():
+            self.text("attributes", name)
+            for key, value in sorted(vars(child).items()):
+                if key in _HOOKS:
+                    self.text(key)
+                    self.value(list(value.values()))
+                elif key not in _BOOKKEEPING and not _refers_to(value, tensors):
+                    self.text(key)
+                    self.value(value)
+
+    def slot(self, tensor: Tensor | None, name: str, known: dict[int, str]) -> None:
+        if tensor is None:
+            self.text("none")
+        elif id(tensor) in known:
+            self.text("tied", known[id(tensor)])
+        else:
+            known[id(tensor)] = name
+            self.text(type(tensor).__qualname__, tensor.requires_grad)
+            if not isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+                hash_tensor(self.digest, tensor)
+
+    def value(self, value: Any) -> None:
+        if isinstance(value, _ATOMS):
+            self.text(type(value).__name__, repr(value))
+        elif isinstance(value, dict | list | tuple | set | frozenset):
+            self.container(value)
+        elif isinstance(value, Tensor):
+            self.text("tensor")
+            hash_tensor(self.digest, value)
+        elif isinstance(value, np.ndarray | np.generic):
+            self.array(np.asarray(value))
+        elif isinstance(value, nn.Module | WrappedModel | Checkpoint) or is_estimator(value):
+            self.model(value)
+        elif isinstance(value, type):
+            self.type(value)
+        elif isinstance(value, types.ModuleType):
+            self.text("import", value.__name__)
+        elif isinstance(value, types.MethodType):
+            self.container((value.__func__, value.__self__))
+        elif isinstance(value, functools.partial):
+            self.container((value.func, value.args, value.keywords))
+        elif isinstance(value, types.FunctionType):
+            self.function(value)
+        elif isinstance(value, types.CodeType):
+            self.code(value)
+        elif isinstance(value, types.BuiltinFunctionType):
+            self.text("builtin", value.__module__, value.__qualname__)
+        else:
+            self.pickled(value)
+
+    def container(self, value: Any) -> None:
+        self.text(type(value).__name__, len(value))
+        if id(value) in self.open:
+            self.text("inside", self.open.index(id(value)))
+            return
+        if isinstance(value, set | frozenset):
+            value = sorted(value, key=repr)
+        self.open.append(id(value))
+        for item in value.items() if isinstance(value, dict) else value:
+            self.value(item)
+        self.open.pop()
+
+    def array(self, array: np.ndarray) -> None:
+        self.text("array")
+        if array.dtype.hasobject:
+            self.value((str(array.dtype), array.tolist()))
+        else:
+            hash_array(self.digest, array)
+
+    def attributes(self, obj: Any) -> None:
+        self.type(type(obj))
+        if self.first_visit(obj):
+            self.container(dict(sorted(vars(obj).items())))
+
+    def type(self, cls: type) -> None:
+        self.text("type", cls.__module__, cls.__qualname__)
+        if not self.first_visit(cls):
+            return
+        for base in cls.__mro__:
+            # A class of the user's own may be defined anew, in a notebook, under its old name.
+            if not _is_users_own(base.__module__):
+                continue
+            for name, member in list(vars(base).items()):
+                function = getattr(member, "__func__", getattr(member, "fget", member))
+                if isinstance(function, types.FunctionType):
+                    self.text(name)
+                    self.function(function)
+                elif isinstance(member, _ATOMS) and not name.startswith("__"):
+                    self.text(name, repr(member))
+
+    def function(self, function: types.FunctionType) -> None:
+        self.text("function", function.__module__, function.__qualname__)
+        if not self.first_visit(function):
+            return
+        self.value(function.__defaults__)
+        self.value(function.__kwdefaults__)
+        for cell in function.__closure__ or ():
+            try:
+                self.value(cell.cell_contents)
+            except ValueError:
+                self.text("empty cell")
+        self.code(function.__code__)
+        if _is_users_own(function.__module__):
+            for name in _global_names(function.__code__):
+                if name in function.__globals__:
+                    self.text("global", name)
+                    self.value(function.__globals__[name])
+
+    def code(self, code: types.CodeType) -> None:
+        self.text("code", code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars)
+        self.value(code.co_consts)
+
+    def pickled(self, value: Any) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                hashed = joblib.hash(value)
+        except Exception:  # a pickler raises whatever the object raises
+            if hasattr(value, "__dict__"):
+                self.attributes(value)
+            else:
+                self.type(type(value))
+        else:
+            self.type(type(value))
+            self.text(hashed)
+
+
+@functools.cache
+def _is_users_own(module_name: str | None) -> bool:
+    """Whether code can change without a change of its package's version."""
+    if not module_name or module_name == "__main__":
+        return True
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        return False
+    path = getattr(sys.modules.get(module_name), "__file__", None) or ""
+    return not {"site-packages", "dist-packages"} & set(Path(path).parts)
+
+
+def _refers_to(value: Any, tensors: dict[int, str]) -> bool:
+    """Whether an attribute only repeats parameters or buffers of the module."""
+    if isinstance(value, list | tuple) and value:
+        return all(_refers_to(item, tensors) for item in value)
+    return id(value) in tensors
+
+
+def _global_names(code: types.CodeType) -> list[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names.update(_global_names(constant))
+    return sorted(names)

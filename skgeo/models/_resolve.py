@@ -1,0 +1,328 @@
+"""From any kind of model to a module, the way to call it, and what comes before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from skgeo.data import Samples, as_samples
+from skgeo.exceptions import SkgeoError
+from skgeo.models._checkpoint import Checkpoint
+from skgeo.models._kinds import (
+    check_model,
+    check_parameters,
+    has_embedding,
+    is_estimator,
+    last_step,
+    unwrap,
+)
+from skgeo.models._sklearn_models import sklearn_module
+from skgeo.models._skorch_models import is_skorch, skorch_module
+from skgeo.models._wrapped import WrappedModel
+
+Forward = Callable[[nn.Module, Any], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedModel:
+    """A module ready to be measured.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Holds the parameters; the user's own module wherever there is one.
+    forward : callable or None
+        ``forward(module, inputs)`` gives the natural outputs; None for ``module(inputs)``.
+    preprocess : callable or None
+        Takes X to what the module is given: the earlier steps of a Pipeline.
+    likelihood : str or None
+        What the model itself says of its outputs.
+    estimator : object or None
+        The fitted scikit-learn or skorch object that the module was taken from.
+    keep_integers : bool
+        Integer inputs are indices, and stay integers.
+    """
+
+    module: nn.Module
+    forward: Forward | None = None
+    preprocess: Callable[[Any], Any] | None = None
+    likelihood: str | None = None
+    estimator: Any = None
+    keep_integers: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype of the first parameter, or buffer; float32 where there is none."""
+        for tensors in (self.module.parameters(), self.module.buffers()):
+            for tensor in tensors:
+                if tensor.is_floating_point():
+                    return tensor.dtype
+        return torch.float32
+
+    def samples(self, X: Any, y: Any = None) -> Samples:
+        """Data as the module takes it: preprocessed, in memory, in its dtype.
+
+        Parameters
+        ----------
+        X, y : any kind of data
+            As in :func:`skgeo.data.as_samples`, before preprocessing.
+
+        Returns
+        -------
+        Samples
+            On the device where the data was.
+        """
+        return self.read(X, y).to(dtype=self.dtype, keep_integers=self.keep_integers)
+
+    def read(self, X: Any, y: Any = None) -> Samples:
+        """Data in memory after preprocessing, in its own dtype.
+
+        Parameters
+        ----------
+        X, y : any kind of data
+            As in :func:`skgeo.data.as_samples`. The targets of a Dataset survive preprocessing.
+
+        Returns
+        -------
+        Samples
+        """
+        if self.preprocess is not None:
+            X, y = _in_memory(X, y)
+            X = self.preprocess(X)
+        return as_samples(X, y)
+
+
+def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> ResolvedModel:
+    """Read any kind of model.
+
+    Parameters
+    ----------
+    model : object
+        A torch module, WrappedModel, Checkpoint, scikit-learn MLP or linear model, skorch net,
+        or a Pipeline or FrozenEstimator around one of the last two.
+    X, y : any kind of data, default=None
+        What a scikit-learn or skorch model is fitted on.
+    refit : bool
+        True: a clone is fitted on X, y, unless the model is a FrozenEstimator. False: a fitted
+        model is used as it is, and only an unfitted one is cloned and fitted.
+
+    Returns
+    -------
+    ResolvedModel
+        `model` itself is never fitted or changed; modules are shared, not copied.
+
+    Raises
+    ------
+    NotAModelError
+        `model` is of no such kind.
+    SkgeoError
+        It must be fitted, and there is no X or no y; or its parameters hold no values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skgeo.models import resolve_model
+    >>> X, y = np.arange(8.0).reshape(4, 2), np.arange(4.0)
+    >>> resolved = resolve_model(make_pipeline(StandardScaler(), Ridge()), X, y, refit=True)
+    >>> resolved.likelihood, resolved.module(resolved.samples(X).inputs).shape
+    ('gaussian', torch.Size([4, 1]))
+    """
+    check_model(model)
+    if isinstance(model, WrappedModel):
+        resolved = ResolvedModel(
+            unwrap(model.module), model.forward, likelihood=model.likelihood, keep_integers=True
+        )
+    elif isinstance(model, Checkpoint):
+        resolved = _plain(model.load(), model.forward)
+    elif isinstance(model, nn.Module):
+        resolved = _plain(unwrap(model), None)
+    else:
+        resolved = _from_fitted(_fitted(model, X, y, refit=refit))
+        _check_width(resolved.estimator, X)
+    check_parameters(resolved.module)
+    return resolved
+
+
+def needs_fit(model: Any) -> bool:
+    """Whether the bound reading fits a clone of `model`.
+
+    Parameters
+    ----------
+    model : object
+        Any kind of model.
+
+    Returns
+    -------
+    bool
+        True for scikit-learn models, skorch nets and Pipelines; False for modules,
+        WrappedModel, Checkpoint, FrozenEstimator and None.
+    """
+    return is_estimator(model) and not isinstance(model, FrozenEstimator)
+
+
+def needs_y(model: Any) -> bool:
+    """Whether fitting a clone of `model` takes targets.
+
+    Parameters
+    ----------
+    model : object
+        Any kind of model.
+
+    Returns
+    -------
+    bool
+        By scikit-learn's tag `target_tags.required`, over all steps of a Pipeline; False where
+        nothing is fitted.
+    """
+    if not needs_fit(model):
+        return False
+    if isinstance(model, Pipeline):
+        return any(needs_y(step) for _, step in model.steps)
+    return bool(get_tags(model).target_tags.required)
+
+
+def share_or_clone(model: Any) -> Any:
+    """What a clone of an estimator holds in place of its `model`.
+
+    Parameters
+    ----------
+    model : object
+        Any kind of model, or None.
+
+    Returns
+    -------
+    object
+        Modules, WrappedModel, Checkpoint and FrozenEstimator themselves; an unfitted clone of
+        other scikit-learn models and of skorch nets.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    return clone(model, safe=False)
+
+
+def _plain(module: nn.Module, forward: Forward | None) -> ResolvedModel:
+    # A function of the user's own decides for itself what integers mean.
+    keep = forward is not None or has_embedding(module)
+    return ResolvedModel(module, forward, keep_integers=keep)
+
+
+def _fitted(model: Any, X: Any, y: Any, *, refit: bool) -> Any:
+    name = type(model).__name__
+    if isinstance(model, FrozenEstimator):
+        if not _is_fitted(model):
+            inner = type(last_step(model)).__name__
+            raise SkgeoError(
+                f"FrozenEstimator holds {inner} that is not fitted: fit it before it is frozen, "
+                f"or pass it without FrozenEstimator to have it fitted on X, y."
+            )
+        return model
+    if not refit and _is_fitted(model):
+        return model
+    if X is None:
+        raise SkgeoError(f"{name} is fitted on the data, and X is None: pass X, or a fitted model.")
+    X, y = _in_memory(X, y)
+    if y is None and needs_y(model):
+        advice = (
+            "pass fit(X, y), or a FrozenEstimator around a fitted model."
+            if refit
+            else "it is not fitted, so give it as (model, X, y), or fit it before."
+        )
+        raise SkgeoError(f"{name} requires y to be passed, but the target y is None: {advice}")
+    if not is_skorch(model):
+        X, y = _as_array(X), _as_array(y)
+    return clone(model).fit(X, y)
+
+
+def _is_fitted(model: Any) -> bool:
+    if isinstance(model, FrozenEstimator):
+        return _is_fitted(model.estimator)
+    if isinstance(model, Pipeline):
+        # scikit-learn asks the last step only, and that one may be frozen.
+        return all(_is_fitted(step) for _, step in model.steps if is_estimator(step))
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        return False
+    return True
+
+
+def _from_fitted(estimator: Any) -> ResolvedModel:
+    steps: list[Pipeline] = []
+    core = estimator
+    while isinstance(core, Pipeline | FrozenEstimator):
+        if isinstance(core, FrozenEstimator):
+            core = core.estimator
+            continue
+        if len(core.steps) > 1:
+            steps.append(core[:-1])
+        core = core.steps[-1][1]
+    preprocess = _Preprocess(tuple(steps)) if steps else None
+    if not is_skorch(core):
+        module, likelihood = sklearn_module(core)
+        return ResolvedModel(module, None, preprocess, likelihood, estimator)
+    inner, forward, family = skorch_module(core)
+    inner = unwrap(inner)
+    return ResolvedModel(inner, forward, preprocess, family, estimator, has_embedding(inner))
+
+
+@dataclass(frozen=True)
+class _Preprocess:
+    """The transformers in front of a model, outermost first."""
+
+    pipelines: tuple[Pipeline, ...]
+
+    def __call__(self, X: Any) -> Any:
+        X = _as_array(_in_memory(X, None)[0])
+        for pipeline in self.pipelines:
+            X = pipeline.transform(X)
+        return X.toarray() if sparse.issparse(X) else X
+
+
+def _in_memory(X: Any, y: Any) -> tuple[Any, Any]:
+    """Datasets and loaders read once; everything else as it came."""
+    if not isinstance(X, Samples | Dataset | DataLoader):
+        return X, y
+    samples = as_samples(X, y)
+    return samples.inputs, samples.targets
+
+
+def _as_array(values: Any) -> Any:
+    """Tensors as numpy arrays, which is what scikit-learn's transformers and models take."""
+    if isinstance(values, dict | tuple) and any(isinstance(v, Tensor) for v in _parts(values)):
+        raise SkgeoError(
+            "A scikit-learn model takes one array, and X is a "
+            f"{type(values).__name__} of tensors. Pass a torch.nn.Module or a skorch net."
+        )
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()
+
+
+def _parts(values: Any) -> Any:
+    return values.values() if isinstance(values, dict) else values
+
+
+def _check_width(estimator: Any, X: Any) -> None:
+    expected = getattr(estimator, "n_features_in_", None)
+    shape: tuple[int, ...] = tuple(getattr(X, "shape", ()))
+    if expected is not None and len(shape) == 2 and shape[1] != expected:
+        raise SkgeoError(
+            f"X has {shape[1]} features, but {type(estimator).__name__} is expecting {expected} "
+            f"features as input."
+        )

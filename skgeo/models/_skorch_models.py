@@ -1,0 +1,107 @@
+"""Skorch nets as modules, read through the criterion that they are trained with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.exceptions import NotAModelError
+
+
+def is_skorch(obj: object) -> bool:
+    """Whether `obj` is a skorch net; skorch itself is not imported to find out."""
+    net = getattr(sys.modules.get("skorch"), "NeuralNet", None)
+    return net is not None and isinstance(obj, net)
+
+
+@dataclass(frozen=True)
+class SkorchForward:
+    """A module called as skorch calls it, up to natural outputs.
+
+    Parameters
+    ----------
+    link : {"identity", "log", "logit"}
+        What takes the module's outputs to natural ones.
+    classes_first : bool
+        The criterion expects classes on axis 1; they are moved to the last axis.
+    """
+
+    link: str = "identity"
+    classes_first: bool = False
+
+    def __call__(self, module: nn.Module, inputs: Any) -> Tensor:
+        """Natural outputs of shape (n_samples, ..., n_outputs)."""
+        outputs = module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
+        if isinstance(outputs, tuple):
+            outputs = outputs[0]
+        if self.link == "log":
+            # A probability that underflowed has no logarithm, and no derivative either.
+            outputs = torch.log(outputs.clamp_min(torch.finfo(outputs.dtype).tiny))
+        elif self.link == "logit":
+            outputs = torch.logit(outputs, eps=torch.finfo(outputs.dtype).eps)
+        if outputs.ndim == 1:
+            return outputs.unsqueeze(-1)
+        return outputs.movedim(1, -1) if self.classes_first else outputs
+
+
+def skorch_module(net: Any) -> tuple[nn.Module, SkorchForward, str | None]:
+    """The module inside a fitted net, the way to call it, and its likelihood.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Initialised or fitted.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        ``net.module_`` itself.
+    forward : SkorchForward
+        Computes natural outputs: with `NLLLoss`, a `NeuralNetClassifier` takes its module's
+        outputs for probabilities and natural outputs are their logarithms.
+    likelihood : str or None
+        By criterion; None for one that belongs to no likelihood. A `NeuralNetRegressor` is
+        gaussian under any other criterion than a Poisson one.
+
+    Raises
+    ------
+    NotAModelError
+        The net has no attribute ``module_``, or a step of its own between module and output.
+    """
+    import skorch
+
+    name = type(net).__name__
+    module = getattr(net, "module_", None)
+    if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
+        raise NotAModelError(
+            f"{name} holds no torch.nn.Module in `module_`; pass the module that computes its "
+            f"outputs, or WrappedModel(module, forward=f)."
+        )
+    known = (skorch.NeuralNet.infer, skorch.NeuralNetBinaryClassifier.infer)
+    if type(net).infer not in known:
+        raise NotAModelError(
+            f"{name} defines its own `infer`, which skgeo cannot follow; pass "
+            f"WrappedModel(net.module_, forward=f) with f(module, inputs) doing the same."
+        )
+    criterion = getattr(net, "criterion_", None)
+    criterion = getattr(criterion, "_orig_mod", criterion)
+    if isinstance(criterion, nn.CrossEntropyLoss):
+        return module, SkorchForward(classes_first=True), "categorical"
+    if isinstance(criterion, nn.NLLLoss):
+        probabilities = isinstance(net, skorch.NeuralNetClassifier)
+        link = "log" if probabilities else "identity"
+        return module, SkorchForward(link, classes_first=True), "categorical"
+    if isinstance(criterion, nn.BCEWithLogitsLoss):
+        return module, SkorchForward(), "bernoulli"
+    if isinstance(criterion, nn.BCELoss):
+        return module, SkorchForward("logit"), "bernoulli"
+    if isinstance(criterion, nn.PoissonNLLLoss):
+        return module, SkorchForward("identity" if criterion.log_input else "log"), "poisson"
+    if isinstance(criterion, nn.MSELoss) or isinstance(net, skorch.NeuralNetRegressor):
+        return module, SkorchForward(), "gaussian"
+    return module, SkorchForward(), None

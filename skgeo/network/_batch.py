@@ -1,0 +1,54 @@
+"""The leading axis of whatever a network is fed: a tensor, a dict or a tuple of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from skgeo.exceptions import SkgeoError
+
+Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
+
+
+def tensors_of(inputs: Inputs) -> list[Tensor]:
+    """The tensors of a batch, in their own order."""
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    values = list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """Apply a function to every tensor of a batch, keeping its form."""
+    if isinstance(inputs, Tensor):
+        return function(inputs)
+    if isinstance(inputs, dict):
+        return {
+            key: function(value) if isinstance(value, Tensor) else value
+            for key, value in inputs.items()
+        }
+    return tuple(function(value) if isinstance(value, Tensor) else value for value in inputs)
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Number of samples of a batch, the length that the leading axes share."""
+    sizes = {tuple(tensor.shape[:1]) for tensor in tensors_of(inputs)}
+    if len(sizes) != 1 or () in sizes:
+        shapes = [tuple(tensor.shape) for tensor in tensors_of(inputs)]
+        raise SkgeoError(
+            f"A batch needs tensors that share one leading axis of samples; got shapes {shapes}. "
+            "Put the samples first in every tensor."
+        )
+    (size,) = sizes.pop()
+    return int(size)
+
+
+def take(inputs: Inputs, where: slice) -> Inputs:
+    """A slice of the samples of a batch."""
+    return map_inputs(lambda tensor: tensor[where], inputs)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A tensor without its graph, copied only if it was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()

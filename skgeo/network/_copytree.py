@@ -1,0 +1,271 @@
+"""Copy a tree of modules object by object while its parameters stay shared.
+
+``copy.deepcopy`` duplicates weights, and refuses locks and tensors that are part of a graph. Here
+only what a forward pass may write to is made again: modules, plain containers, buffers.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import types
+import weakref
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from skgeo.models._kinds import unwrap
+
+Visit = Callable[[Any], Any]
+
+# Backward hooks change gradients, not what the network computes, and torch.func refuses them.
+_EMPTIED = ("_backward_hooks", "_backward_pre_hooks")
+# Left at once, since vocabularies and the like can be long.
+_ATOMS = (str, int, float, complex, bytes, type, type(None), torch.dtype, torch.device)
+
+
+def is_record(value: object) -> bool:
+    """Tell whether an object is a dataclass or namespace, and may be written to by attribute.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    bool
+    """
+    if isinstance(value, type) or not hasattr(value, "__dict__"):
+        return False
+    return isinstance(value, types.SimpleNamespace) or dataclasses.is_dataclass(value)
+
+
+def _rebuild_function(value: types.FunctionType, visit: Visit) -> types.FunctionType:
+    cells = value.__closure__ or ()
+    new_cells = tuple(visit(cell) for cell in cells)
+    defaults = None if value.__defaults__ is None else visit(value.__defaults__)
+    keywords = None if value.__kwdefaults__ is None else visit(value.__kwdefaults__)
+    if (
+        all(new is old for new, old in zip(new_cells, cells, strict=True))
+        and defaults is value.__defaults__
+        and not _differ(keywords, value.__kwdefaults__)
+    ):
+        return value
+    new = types.FunctionType(
+        value.__code__, value.__globals__, value.__name__, defaults, new_cells or None
+    )
+    new.__kwdefaults__ = keywords
+    new.__dict__.update(value.__dict__)
+    return new
+
+
+def _differ(new: dict[str, Any] | None, old: dict[str, Any] | None) -> bool:
+    return any(new[key] is not old[key] for key in old) if new and old else False
+
+
+def _rebuild(value: Any, visit: Visit) -> Any:
+    """Rebuild an immutable value around what `visit` makes of its parts; itself if unchanged."""
+    if isinstance(value, tuple):
+        items = [visit(item) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        if hasattr(value, "_fields"):
+            return type(value)._make(items)  # type: ignore[attr-defined]
+        return type(value)(items)
+    if isinstance(value, (set, frozenset)):
+        pairs = [(visit(item), item) for item in value]
+        # A set is copied even when unchanged, since a forward pass may add to it.
+        changed = type(value) is set or any(new is not old for new, old in pairs)
+        return type(value)(new for new, _ in pairs) if changed else value
+    if isinstance(value, functools.partial):
+        func, args = visit(value.func), visit(value.args)
+        keywords = {key: visit(item) for key, item in value.keywords.items()}
+        if func is value.func and args is value.args and not _differ(keywords, value.keywords):
+            return value
+        return type(value)(func, *args, **keywords)
+    if isinstance(value, types.MethodType):
+        owner = visit(value.__self__)
+        return value if owner is value.__self__ else types.MethodType(value.__func__, owner)
+    if isinstance(value, types.FunctionType):
+        return _rebuild_function(value, visit)
+    if isinstance(value, types.CellType):
+        try:
+            content = value.cell_contents
+        except ValueError:
+            return value
+        new = visit(content)
+        return value if new is content else types.CellType(new)
+    if type(value) is weakref.ref:
+        target = value()
+        new = None if target is None else visit(target)
+        return value if new is target else weakref.ref(new)
+    return value
+
+
+def substitute(value: Any, tensors: dict[int, Tensor]) -> Any:
+    """Replace tensors inside a tuple, partial, closure, weak reference or nest of them.
+
+    Parameters
+    ----------
+    value : object
+    tensors : dict of int to Tensor
+        New tensors by the ``id`` of those they replace.
+
+    Returns
+    -------
+    object
+        `value` itself when it holds none of them. Lists, dicts and modules are not entered.
+    """
+    entered: set[int] = set()
+
+    def visit(item: Any) -> Any:
+        if id(item) in tensors:
+            return tensors[id(item)]
+        # A function may be its own free variable.
+        if isinstance(item, (list, dict, nn.Module, Tensor)) or id(item) in entered:
+            return item
+        entered.add(id(item))
+        try:
+            return _rebuild(item, visit)
+        finally:
+            entered.discard(id(item))
+
+    return visit(value)
+
+
+class TreeCopy:
+    """One copy of a module tree, with everything in it that refers to the tree moved along.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+        Only read. Wrappers around it or inside it are left out of the copy.
+    device : torch.device, optional
+        Where parameters and buffers go; by default they stay where they are.
+
+    Attributes
+    ----------
+    root : torch.nn.Module
+        The copy, every module of it in eval mode.
+    modules : list of torch.nn.Module
+        All copied modules, those held outside the registered tree included.
+    sources : dict of int to torch.nn.Parameter
+        The user's parameter by the ``id`` of its copy.
+    misplaced : list of str
+        Tensors that are neither parameters nor buffers and are not on `device`.
+
+    Notes
+    -----
+    Parameters become new ``nn.Parameter`` objects over the same memory (a copy on another device).
+    Buffers, tensor attributes, lists, dicts, sets and deques are copied, since a forward pass may
+    write to them. Bound methods, partials, closures, weak references and dataclasses are rebuilt
+    where they hold a copied object; all other objects, locks among them, are shared.
+    """
+
+    def __init__(self, root: nn.Module, device: torch.device | None = None) -> None:
+        root = unwrap(root)
+        self.modules: list[nn.Module] = []
+        self.sources: dict[int, nn.Parameter] = {}
+        self.misplaced: list[str] = []
+        self._device = device
+        # Keeps the old objects alive: an id is only unique while its object exists.
+        self._memo: dict[int, tuple[Any, Any]] = {}
+        self._names = {id(m): name for name, m in root.named_modules()}
+        self._buffers = {id(b) for b in root.buffers()}
+        self._where = ""
+        with torch.inference_mode(False), torch.no_grad():
+            self.root: nn.Module = self.visit(root)
+
+    def visit(self, value: Any) -> Any:
+        """Return the copy's counterpart of any object (the object itself if it is shared)."""
+        if isinstance(value, _ATOMS):
+            return value
+        if id(value) in self._memo:
+            return self._memo[id(value)][1]
+        if isinstance(value, nn.Module):
+            return self._copy_module(value)
+        if isinstance(value, Tensor):
+            return self._remember(value, self._copy_tensor(value))
+        if isinstance(value, (list, dict, deque)):
+            return self._copy_container(value)
+        if is_record(value):
+            return self._copy_record(value)
+        if isinstance(value, types.FunctionType):
+            if hasattr(value, "_torchdynamo_orig_callable"):
+                return self.visit(value._torchdynamo_orig_callable)
+            self._remember(value, value)  # a function may be its own free variable
+        new = _rebuild(value, self.visit)
+        return value if new is value else self._remember(value, new)
+
+    def _remember(self, old: Any, new: Any) -> Any:
+        self._memo[id(old)] = (old, new)
+        return new
+
+    def _copy_module(self, wrapped: nn.Module) -> nn.Module:
+        module = unwrap(wrapped)
+        if module is not wrapped:
+            return self._remember(wrapped, self.visit(module))
+        if isinstance(module, torch.jit.ScriptModule):
+            return module
+        new = self._remember(module, object.__new__(type(module)))
+        self.modules.append(new)
+        self._buffers.update(id(b) for b in module._buffers.values() if b is not None)
+        name, before = self._names.get(id(module), type(module).__name__), self._where
+        attributes = vars(new)
+        for key, value in list(vars(module).items()):
+            self._where = f"{name}.{key}" if name else key
+            attributes[key] = OrderedDict() if key in _EMPTIED else self.visit(value)
+        self._where = before
+        # Written past train() and eval(): users override them, some to merge weights in place.
+        attributes["training"] = False
+        attributes["_compiled_call_impl"] = None
+        return new
+
+    def _copy_tensor(self, tensor: Tensor) -> Tensor:
+        if is_lazy(tensor):
+            return tensor
+        if isinstance(tensor, nn.Parameter):
+            data = tensor.detach()
+            if self._device is not None:
+                data = data.to(self._device)
+            if data.is_inference():
+                data = data.clone()
+            new = nn.Parameter(data, requires_grad=False)
+            vars(new).update(vars(tensor))
+            self.sources[id(new)] = tensor
+            return new
+        if self._device is not None and id(tensor) in self._buffers:
+            return tensor.detach().to(self._device, copy=True)
+        if self._device is not None and tensor.device != self._device and tensor.dim() > 0:
+            self.misplaced.append(f"{self._where} on {tensor.device}")
+        return tensor.detach().clone()
+
+    def _copy_container(self, value: Any) -> Any:
+        if type(value) is defaultdict:
+            new: Any = defaultdict(value.default_factory)
+        elif type(value) in (list, dict, OrderedDict):
+            new = type(value)()
+        elif type(value) is deque:
+            new = deque(maxlen=value.maxlen)
+        else:
+            return value  # a subclass may do anything when it is written to
+        self._remember(value, new)
+        if isinstance(value, dict):
+            for key, item in list(value.items()):
+                new[self.visit(key) if isinstance(key, (nn.Module, Tensor)) else key] = self.visit(
+                    item
+                )
+        else:
+            new.extend(self.visit(item) for item in list(value))
+        return new
+
+    def _copy_record(self, value: Any) -> Any:
+        new = self._remember(value, copy.copy(value))
+        # Through the dict, since the record may be frozen.
+        vars(new).update({key: self.visit(item) for key, item in list(vars(value).items())})
+        return new

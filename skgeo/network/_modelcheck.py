@@ -1,0 +1,155 @@
+"""What a module must be before its geometry can be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
+
+from skgeo.exceptions import NotAModelError, SkgeoError, warn
+
+
+def check_kind(module: object) -> nn.Module:
+    """Refuse objects that are not modules, or whose tensors hold no values.
+
+    Parameters
+    ----------
+    module : object
+
+    Returns
+    -------
+    torch.nn.Module
+        `module` itself.
+
+    Raises
+    ------
+    NotAModelError
+        If it is not a ``torch.nn.Module``, or is or holds a ``ScriptModule``.
+    SkgeoError
+        If a lazy layer is not initialised yet, or a tensor lies on the meta device.
+    """
+    if isinstance(module, type) and issubclass(module, nn.Module):
+        raise NotAModelError(
+            f"Got the class {module.__name__}; expected an instance of it. "
+            f"Pass {module.__name__}(...) with its weights."
+        )
+    if not isinstance(module, nn.Module):
+        raise NotAModelError(
+            f"Got an object of type {type(module).__name__}; expected a torch.nn.Module."
+        )
+    for name, child in module.named_modules():
+        if isinstance(child, torch.jit.ScriptModule):
+            where = f"its submodule {name!r} is" if name else "it is"
+            raise NotAModelError(
+                f"A module compiled by torch.jit cannot be measured: {where} a ScriptModule, "
+                "whose layers accept no hooks. Pass the Python module it was compiled from."
+            )
+    for name, tensor in _named_tensors(module):
+        if is_lazy(tensor):
+            raise SkgeoError(
+                f"{name!r} is not initialised: its layer is lazy and has not seen data. "
+                "Run the module once on a batch of data before passing it."
+            )
+        if tensor.is_meta:
+            raise SkgeoError(
+                f"{name!r} is on the meta device, so it has a shape but no values. "
+                "Load the weights first, for example with module.to_empty(device='cpu') and "
+                "module.load_state_dict(...)."
+            )
+    return module
+
+
+def check_finite(module: nn.Module) -> None:
+    """Refuse weights that are not numbers.
+
+    Minus infinity is let through in buffers, where attention masks are kept.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Raises
+    ------
+    SkgeoError
+        Naming the first parameter or floating buffer that has NaN or infinite entries.
+    """
+    for name, tensor in _named_tensors(module):
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        bad = ~torch.isfinite(tensor.detach())
+        if not isinstance(tensor, nn.Parameter) and not tensor.is_complex():
+            bad &= tensor.detach() != -torch.inf
+        if bad.any():
+            raise SkgeoError(
+                f"{name!r} has {int(bad.sum())} entries that are NaN or infinite "
+                f"(of {tensor.numel()}). Finite weights are needed; did its training diverge?"
+            )
+
+
+def check_samples_apart(module: nn.Module) -> None:
+    """Refuse normalisation over the batch, which ties every output to every sample.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Raises
+    ------
+    SkgeoError
+        Naming each BatchNorm layer that keeps no running statistics.
+    """
+    names = [
+        name or type(child).__name__
+        for name, child in module.named_modules()
+        if isinstance(child, _BatchNorm)
+        and child.running_mean is None
+        and child.running_var is None
+    ]
+    if names:
+        raise SkgeoError(
+            f"BatchNorm without running statistics: {', '.join(names)}. Such a layer normalises by "
+            "the batch it is given, also in eval mode, so the outputs of one sample depend on "
+            "the others. Build it with track_running_stats=True and train, or use GroupNorm."
+        )
+
+
+def warn_train_mode(module: nn.Module) -> None:
+    """Warn once if eval mode changes what the module computes.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As its owner left it.
+    """
+    names = [
+        name or type(child).__name__
+        for name, child in module.named_modules()
+        if child.training and _depends_on_mode(child)
+    ]
+    if names:
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        warn(
+            f"The module is in train mode and holds layers that behave differently there ({shown})."
+            " It is measured in eval mode; call module.eval() first to say that this is meant.",
+            stacklevel=4,
+        )
+
+
+def _depends_on_mode(child: nn.Module) -> bool:
+    if isinstance(child, (_BatchNorm, _InstanceNorm)):
+        return child.running_mean is not None
+    if isinstance(child, _DropoutNd):
+        return child.p > 0
+    if isinstance(child, (nn.MultiheadAttention, nn.RNNBase)):
+        return child.dropout > 0
+    return isinstance(child, nn.RReLU)
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()

@@ -1,0 +1,374 @@
+"""A private copy of a module that every measurement runs on.
+
+Hooks, functional calls and mode switches on a shared module corrupt what other threads compute, so
+they never happen on the user's own object.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.exceptions import SkgeoError
+from skgeo.models._kinds import has_embedding, unwrap
+from skgeo.network._batch import Inputs, batch_size
+from skgeo.network._copytree import TreeCopy, is_record, substitute
+from skgeo.network._modelcheck import (
+    check_finite,
+    check_kind,
+    check_samples_apart,
+    warn_train_mode,
+)
+from skgeo.network._selection import select, unknown_names
+from skgeo.network._switches import no_fast_path
+
+Forward = Callable[[Any, Any], Any]
+
+_WRAP = (
+    "Say how the outputs are to be read: "
+    "WrappedModel(module, forward=lambda module, inputs: module(inputs).logits)."
+)
+
+
+class _Slot(NamedTuple):
+    """A place that holds a parameter, alone or inside an immutable value."""
+
+    container: Any
+    key: Any
+    value: Any
+
+
+class Replica:
+    """A private copy of a module, in eval mode, that shares its weights.
+
+    Made by :func:`replica`. One replica belongs to one thread; any number of replicas of one
+    module may be used at the same time.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        The copy. Hooks may be put on it freely.
+    names : tuple of str
+        All parameter names in ``named_parameters()`` order, tied parameters once.
+    parameters : dict of str to torch.nn.Parameter
+        All parameters by name: new objects over the memory of the user's.
+    selected : tuple of str
+        Names of the parameters that derivatives are taken by, in the order of `names`; only these
+        have ``requires_grad``.
+    n_parameters : int
+        Number of entries of the selected parameters.
+    dtype : torch.dtype
+        The type that the selected parameters promote to.
+    device : torch.device
+        Where the selected parameters are.
+    takes_integers : bool
+        Whether an embedding layer is in the tree, so that integer inputs are indices.
+    """
+
+    def __init__(
+        self, tree: TreeCopy, forward: Forward | None, parameters: str | Sequence[str] | None
+    ) -> None:
+        self.module = tree.root
+        self.parameters = dict(tree.root.named_parameters())
+        self.names = tuple(self.parameters)
+        sources = {name: tree.sources[id(p)] for name, p in self.parameters.items()}
+        trainable = {name for name, source in sources.items() if source.requires_grad}
+        self.selected = () if parameters is None else select(tree.root, trainable, parameters)
+        for name in self.selected:
+            self.parameters[name].requires_grad_(True)
+        chosen = [self.parameters[name] for name in self.selected]
+        self.n_parameters = sum(p.numel() for p in chosen)
+        known = chosen or _floating(tree.root)
+        self.device = known[0].device if known else torch.device("cpu")
+        self.dtype = known[0].dtype if known else torch.get_default_dtype()
+        for parameter in chosen:
+            self.dtype = torch.promote_types(self.dtype, parameter.dtype)
+        self.takes_integers = has_embedding(tree.root)
+        # A forward that closes over the user's module must reach the copy instead.
+        self._forward: list[Forward | None] = [tree.visit(forward)]
+        holders = [self._forward, *(vars(m) for m in tree.modules)]
+        self._slots = _find_slots(holders, self.parameters)
+        self._writable = [d for m in tree.modules for d in (vars(m), m._buffers)]
+        self._containers = [
+            held
+            for module in tree.modules
+            for held in vars(module).values()
+            if type(held) in (list, dict, OrderedDict, set, deque)
+        ]
+        self._originals = {id(source): (name, source) for name, source in sources.items()}
+
+    def __repr__(self) -> str:
+        return (
+            f"Replica({type(self.module).__name__}, n_parameters={self.n_parameters}, "
+            f"dtype={self.dtype}, device={self.device})"
+        )
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """Run the forward pass and check what comes out.
+
+        Parameters
+        ----------
+        inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+            A batch, samples first, handed to the module as one argument.
+
+        Returns
+        -------
+        Tensor of shape (b, ...)
+
+        Raises
+        ------
+        SkgeoError
+            If the result is not one real floating tensor whose first axis is that of the batch.
+        """
+        with no_fast_path():
+            forward = self.forward
+            outputs = self.module(inputs) if forward is None else forward(self.module, inputs)
+        return _checked(outputs, batch_size(inputs))
+
+    @property
+    def forward(self) -> Forward | None:
+        """How the copy is called; None for ``module(inputs)``."""
+        return self._forward[0]
+
+    @contextmanager
+    def restored(self, *, containers: bool = True) -> Iterator[None]:
+        """Put back, on leaving, every attribute that was set on a module of the copy."""
+        before = [(attributes, dict(attributes)) for attributes in self._writable]
+        held = [(each, copy.copy(each)) for each in self._containers] if containers else []
+        try:
+            yield
+        finally:
+            for attributes, saved in before:
+                attributes.clear()
+                attributes.update(saved)
+            for each, as_it_was in held:
+                each.clear()
+                (each.extend if isinstance(each, (list, deque)) else each.update)(as_it_was)
+
+    def call(self, parameters: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
+        """Run the forward pass as a function of some of the parameters.
+
+        Parameters
+        ----------
+        parameters : mapping of str to Tensor
+            Tensors to use in place of the parameters of these names; the others stay.
+        inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+            A batch, samples first.
+
+        Returns
+        -------
+        Tensor of shape (b, ...)
+
+        Raises
+        ------
+        SkgeoError
+            For an unknown name, or as for a plain call.
+
+        Notes
+        -----
+        ``torch.func.functional_call`` reaches only what is registered as a parameter. This also
+        reaches the same tensor in lists and closures (the flat weights of recurrent layers), and
+        afterwards puts back every attribute that the forward pass has set, so that nothing of a
+        ``torch.func`` transform outlives it. Not for two threads at once on one replica.
+        """
+        unknown = [name for name in parameters if name not in self.parameters]
+        if unknown:
+            raise SkgeoError(unknown_names(unknown, self.names))
+        tensors = {id(self.parameters[name]): tensor for name, tensor in parameters.items()}
+        try:
+            with self.restored(containers=False):
+                for slot in self._slots:
+                    slot.container[slot.key] = substitute(slot.value, tensors)
+                return self(inputs)
+        finally:
+            for slot in self._slots:
+                slot.container[slot.key] = slot.value
+
+    def reached(self, outputs: Tensor) -> tuple[str, ...]:
+        """List the selected parameters that a result was computed from.
+
+        Parameters
+        ----------
+        outputs : Tensor
+            A result of this replica with its graph.
+
+        Returns
+        -------
+        tuple of str
+            In the order of `selected`.
+
+        Raises
+        ------
+        SkgeoError
+            If the graph ends in the user's own parameters: the module keeps them in an object that
+            the copy shares, and derivatives would silently be zero.
+        """
+        leaves = _graph_leaves(outputs)
+        for leaf in leaves:
+            if id(leaf) in self._originals:
+                name = self._originals[id(leaf)][0]
+                raise SkgeoError(
+                    f"The forward pass reaches parameter {name!r} through an object that is "
+                    "neither a module nor a plain container, so its derivative cannot be taken on "
+                    "a copy of the module. Keep modules and parameters as attributes of modules, "
+                    "or in lists, tuples and dicts."
+                )
+        ids = {id(leaf) for leaf in leaves}
+        return tuple(name for name in self.selected if id(self.parameters[name]) in ids)
+
+
+def replica(
+    module: nn.Module,
+    *,
+    forward: Forward | None = None,
+    parameters: str | Sequence[str] | None = "trainable",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Replica:
+    """Make a private copy of a module to measure on.
+
+    The module is only read: its weights, gradients, flags, hooks, device and mode stay as they
+    are, and other threads may use it meanwhile. The copy is in eval mode.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Wrappers of ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel`` are taken
+        off.
+    forward : callable, optional
+        ``forward(module, inputs) -> Tensor`` of shape (b, ...); by default ``module(inputs)``.
+    parameters : {"trainable", "all"}, list of str or None, default="trainable"
+        Which parameters derivatives are taken with respect to: those with ``requires_grad``, all
+        floating ones, those named, or none.
+    device : str or torch.device, optional
+        Where to copy parameters and buffers; by default they stay and are shared.
+    dtype : torch.dtype, optional
+        What floating parameters and buffers are converted to; by default they stay as they are.
+
+    Returns
+    -------
+    Replica
+
+    Raises
+    ------
+    NotAModelError
+        If `module` is not a ``torch.nn.Module``, or is a ``ScriptModule``.
+    SkgeoError
+        If weights are lazy, on the meta device, NaN or infinite; if BatchNorm keeps no running
+        statistics; if no parameter is selected or a name is unknown; if a tensor held outside
+        parameters and buffers is not on `device`.
+
+    Warns
+    -----
+    GeometryWarning
+        If the module is in train mode and holds dropout or running statistics.
+
+    Notes
+    -----
+    Costs one pass over the objects of the tree, one over the weights (to see that they are
+    finite) and the memory of the buffers.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skgeo.network import replica
+    >>> net = nn.Linear(3, 2)
+    >>> copy = replica(net)
+    >>> copy.selected, copy.n_parameters
+    (('weight', 'bias'), 8)
+    >>> copy.parameters["weight"].data_ptr() == net.weight.data_ptr()
+    True
+    """
+    source = unwrap(check_kind(module))
+    check_finite(source)
+    check_samples_apart(source)
+    warn_train_mode(source)
+    tree = TreeCopy(source, None if device is None else _indexed(torch.device(device)))
+    if tree.misplaced:
+        raise SkgeoError(
+            f"Asked for device {device}, but tensors held outside parameters and buffers are "
+            f"elsewhere: {', '.join(tree.misplaced)}. Register them with register_buffer(...), or "
+            "move the module yourself."
+        )
+    if dtype is not None and any(p.dtype != dtype for p in _floating(tree.root)):
+        tree.root.to(dtype)
+    return Replica(tree, forward, parameters)
+
+
+def _floating(module: nn.Module) -> list[Tensor]:
+    """Floating parameters, or floating buffers of a module without any."""
+    found: list[Tensor] = [p for p in module.parameters() if p.is_floating_point()]
+    return found or [b for b in module.buffers() if b.is_floating_point()]
+
+
+def _indexed(device: torch.device) -> torch.device:
+    """Name the current index of a device given without one, so that devices compare equal."""
+    if device.type == "cpu" or device.index is not None:
+        return device
+    return torch.empty(0, device=device).device
+
+
+def _find_slots(holders: list[Any], parameters: Mapping[str, Tensor]) -> list[_Slot]:
+    """Find every place in lists and dicts, nested ones included, that leads to a parameter."""
+    stand_ins = {id(p): torch.empty(0) for p in parameters.values()}
+    slots: list[_Slot] = []
+    entered: set[int] = set()
+
+    def search(container: Any, key: Any, value: Any) -> None:
+        if isinstance(value, (dict, list)):
+            enter(value)
+        elif is_record(value):
+            enter(vars(value))
+        elif substitute(value, stand_ins) is not value:
+            slots.append(_Slot(container, key, value))
+
+    def enter(container: Any) -> None:
+        if id(container) not in entered:
+            entered.add(id(container))
+            pairs = container.items() if isinstance(container, dict) else enumerate(container)
+            for key, item in list(pairs):
+                search(container, key, item)
+
+    for holder in holders:
+        enter(holder)
+    return slots
+
+
+def _graph_leaves(outputs: Tensor) -> list[Tensor]:
+    leaves, seen = [], set()
+    stack = [outputs.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        stack.extend(parent for parent, _ in node.next_functions)
+    return leaves
+
+
+def _checked(outputs: object, size: int) -> Tensor:
+    if not isinstance(outputs, Tensor):
+        raise SkgeoError(
+            f"The forward pass returned an object of type {type(outputs).__name__}; expected one "
+            f"tensor of outputs, samples first. {_WRAP}"
+        )
+    if not outputs.is_floating_point():
+        raise SkgeoError(
+            f"The forward pass returned a tensor of dtype {outputs.dtype}; expected real floating "
+            f"outputs such as logits or means. {_WRAP}"
+        )
+    if outputs.dim() == 0 or outputs.shape[0] != size:
+        raise SkgeoError(
+            f"The forward pass returned shape {tuple(outputs.shape)} for a batch of {size}; "
+            f"expected ({size}, ...), samples first. If it squeezes or reduces the batch axis, or "
+            f"puts another axis first, undo that in a WrappedModel. {_WRAP}"
+        )
+    return outputs

@@ -1,0 +1,71 @@
+"""Batches of samples, and what a failing first run is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from skgeo._arguments import check_integer
+from skgeo.exceptions import SkgeoError
+from skgeo.network._batch import Inputs
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Refuse what is not a number of samples or None."""
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, also="None")
+
+
+def batch_ranges(n_samples: int, size: int) -> list[range]:
+    """Split samples into batches of one size; the last may be shorter.
+
+    Parameters
+    ----------
+    n_samples, size : int
+
+    Returns
+    -------
+    list of range
+
+    Examples
+    --------
+    >>> batch_ranges(5, 2)
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    starts = range(0, n_samples, size)
+    return [range(start, min(start + size, n_samples)) for start in starts]
+
+
+@contextmanager
+def running(inputs: Inputs) -> Iterator[None]:
+    """Say of a failing forward pass what the model was given.
+
+    Parameters
+    ----------
+    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
+        One sample.
+
+    Raises
+    ------
+    SkgeoError
+        In place of whatever a forward pass inside the block raises.
+    """
+    try:
+        yield
+    except SkgeoError:
+        raise
+    except Exception as error:
+        raise SkgeoError(
+            f"the model cannot be run on this data. One sample is {_described(inputs)}; the "
+            f"forward pass says: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _described(inputs: Inputs) -> str:
+    if isinstance(inputs, Tensor):
+        return f"{tuple(inputs.shape)} of {inputs.dtype}"
+    items = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    return ", ".join(f"{name}: {tuple(t.shape)} of {t.dtype}" for name, t in items)

@@ -1,0 +1,83 @@
+"""Which parameters of a module derivatives are taken by."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from torch import nn
+
+from skgeo.exceptions import SkgeoError
+
+
+def select(
+    root: nn.Module, trainable: set[str], parameters: str | Sequence[str]
+) -> tuple[str, ...]:
+    """Choose the parameters that derivatives are taken by.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+    trainable : set of str
+        First names of the parameters that the user's module trains.
+    parameters : {"trainable", "all"} or list of str
+
+    Returns
+    -------
+    tuple of str
+        First names, in ``named_parameters()`` order.
+
+    Raises
+    ------
+    SkgeoError
+        If nothing is selected, a name is unknown or a parameter is not real and floating.
+    """
+    own = dict(root.named_parameters())
+    first_name = {id(p): name for name, p in own.items()}
+    # The second name of a tied parameter is as good as its first.
+    aliases = {name: first_name[id(p)] for name, p in root.named_parameters(remove_duplicate=False)}
+    asked: set[str]
+    if parameters == "trainable":
+        asked = trainable
+    elif parameters == "all":
+        asked = {name for name, p in own.items() if p.is_floating_point() or p.is_complex()}
+    elif isinstance(parameters, str):
+        raise SkgeoError(
+            f"parameters={parameters!r} is not understood; expected 'trainable', 'all' or a list "
+            f"of names such as [{parameters!r}]."
+        )
+    else:
+        unknown = [name for name in parameters if name not in aliases]
+        if unknown:
+            raise SkgeoError(unknown_names(unknown, tuple(own)))
+        asked = {aliases[name] for name in parameters}
+    if not asked:
+        have = f"It has {len(own)} parameters, none trainable" if own else "It has none at all"
+        raise SkgeoError(
+            f"No parameter of {type(root).__name__} is selected by parameters={parameters!r}. "
+            f"{have}. Set requires_grad, or pass parameters='all' or a list of names."
+        )
+    for name in own:
+        if name in asked and not own[name].is_floating_point():
+            raise SkgeoError(
+                f"Parameter {name!r} has dtype {own[name].dtype}; derivatives are taken by real "
+                "floating parameters only. Leave it out with a list of names."
+            )
+    return tuple(name for name in own if name in asked)
+
+
+def unknown_names(unknown: Sequence[str], known: Sequence[str]) -> str:
+    """Word the message about parameter names that do not exist.
+
+    Parameters
+    ----------
+    unknown, known : sequence of str
+
+    Returns
+    -------
+    str
+    """
+    close = difflib.get_close_matches(str(unknown[0]), known, n=3)
+    hint = f"Did you mean {', '.join(map(repr, close))}? " if close else ""
+    shown = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    return f"No parameter named {', '.join(map(repr, unknown))}. {hint}The module has: {shown}."

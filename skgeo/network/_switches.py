@@ -1,0 +1,104 @@
+"""Switches of torch that a measurement needs, safe to hold from several threads at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+class _SharedSwitch:
+    """A process-wide setting that the first holder changes and the last one restores.
+
+    torch keeps these settings in globals. Two threads that each save and restore them on their
+    own can interleave, and leave the setting changed for good; counting the holders cannot.
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._active: AbstractContextManager[object] | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            if self._holders == 0:
+                self._active = self._make()
+                self._active.__enter__()
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0 and self._active is not None:
+                    self._active.__exit__(None, None, None)
+                    self._active = None
+
+
+@contextmanager
+def _fast_path_off() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _fallback_warnings_off() -> Iterator[None]:
+    # Private in torch, and without a way to read it: left alone if it is ever renamed.
+    switch = getattr(torch._C._functorch, "_set_vmap_fallback_warning_enabled", lambda _: None)
+    switch(False)
+    try:
+        yield
+    finally:
+        switch(True)
+
+
+_fast_path = _SharedSwitch(_fast_path_off)
+_fallback_warnings = _SharedSwitch(_fallback_warnings_off)
+_math = _SharedSwitch(lambda: sdpa_kernel(SDPBackend.MATH))
+
+
+def no_fast_path() -> AbstractContextManager[None]:
+    """Context in which attention layers never take their fused inference path.
+
+    In eval mode ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer`` may compute a whole
+    block in one kernel, which has no derivative and skips the hooks of the layers inside.
+
+    Returns
+    -------
+    context manager
+    """
+    return _fast_path.held()
+
+
+def math_attention() -> AbstractContextManager[None]:
+    """Context in which attention is computed from plain matrix products.
+
+    The fused CPU kernels have no rule for ``torch.func`` transforms, forward-mode derivatives or
+    second derivatives; the plain formula has all of them, at a cost of one (T, T) matrix a head.
+
+    Returns
+    -------
+    context manager
+    """
+    return _math.held()
+
+
+def silent_vmap() -> AbstractContextManager[None]:
+    """Context in which ``torch.func.vmap`` runs operations it has no rule for without a warning.
+
+    Such operations (weight normalisation is one) are looped over inside torch: slower, and right.
+
+    Returns
+    -------
+    context manager
+    """
+    return _fallback_warnings.held()

@@ -1,0 +1,346 @@
+r"""Fisher metrics on representations: spectra and ranks at every layer.
+
+.. math:: G_l(h) = B_l^T F(z) B_l = S_l S_l^T , \qquad S_l = B_l^T R(z) .
+
+The spectrum comes from the smaller of :math:`S_l^T S_l` (rows x rows) and :math:`S_l S_l^T`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
+from skgeo.jacobian._layer import Layer
+from skgeo.likelihood import Likelihood
+from skgeo.linalg._memory import USABLE_SHARE, available_memory, require_memory
+from skgeo.linalg._rank import AMBIGUOUS_GAP, NumericalRank, decide_rank, resolution
+from skgeo.linalg._spectra import effective_rank
+from skgeo.linalg._threads import single_blas_thread
+from skgeo.network._bound import bind
+from skgeo.quotient._metric import MeanMetric
+from skgeo.quotient._rows import LayerRows
+
+_COLUMNS = 2048
+
+Tolerance = float | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class LayerSpectrum:
+    """The Fisher metric at one layer, at each sample and on average.
+
+    Attributes
+    ----------
+    layer : Layer
+        Name, dimension, and whether it is a cut.
+    eigenvalues : Tensor of shape (N, min(n_rows, dim))
+        Of the metric at each sample, descending, float64.
+    ranks : Tensor of shape (N,)
+        Pointwise ranks, each relative to the sample's own largest eigenvalue.
+    mean_eigenvalues : Tensor of shape (min(N n_rows, dim),)
+        Of the mean metric, descending, float64.
+    common : NumericalRank
+        Rank of the mean metric, with tolerance, gap and path. Its null space is the intersection
+        of the null spaces of all samples.
+    directions : Tensor of shape (k, dim) or None
+        Leading eigenvectors of the mean metric as orthonormal rows, where they were asked for.
+    """
+
+    layer: Layer
+    eigenvalues: Tensor
+    ranks: Tensor
+    mean_eigenvalues: Tensor
+    common: NumericalRank
+    directions: Tensor | None = None
+
+    @property
+    def rank_median(self) -> float:
+        """Median of the pointwise ranks."""
+        return float(self.ranks.double().quantile(0.5))
+
+    @property
+    def nullity(self) -> float:
+        """Dimension minus the median pointwise rank."""
+        return self.layer.dim - self.rank_median
+
+    @property
+    def effective_rank(self) -> float:
+        """Exponential entropy of the mean metric's eigenvalues; NaN where all are zero."""
+        return effective_rank(self.mean_eigenvalues)
+
+
+def layer_spectra(
+    module: nn.Module,
+    X: Any,
+    *,
+    likelihood: str | Likelihood = "gaussian",
+    forward: Callable[..., Any] | None = None,
+    layers: Sequence[str] | None = None,
+    tol: Tolerance = "auto",
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+) -> tuple[LayerSpectrum, ...]:
+    r"""Fisher metrics on the representations of a network, layer by layer.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Left as it is: the work is done on a replica, in eval mode.
+    X : array, Tensor, dict, Dataset or DataLoader
+        N samples.
+    likelihood : str or Likelihood, default="gaussian"
+        What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale",
+        "poisson".
+    forward : callable, optional
+        ``forward(module, inputs) -> outputs``.
+    layers : list of str, optional
+        Names of layers or of single calls (``"relu#1"``). By default the children of a
+        ``Sequential``, or the members of the longest ``ModuleList`` or the children that are cuts.
+    tol : float or "auto", default="auto"
+        Relative to the largest eigenvalue. "auto" is what the arithmetic resolves,
+        ``d * max(eps(float64), eps(dtype)^2)`` with d the larger side. A smaller value is decided
+        from singular values of rows that were not multiplied by themselves.
+    batch_size : int, optional
+        Samples per forward pass. The answer does not depend on it.
+    device : str or torch.device, optional
+        Where to compute; results come back to the CPU.
+
+    Returns
+    -------
+    tuple of LayerSpectrum
+        In the order in which the layers run.
+
+    Raises
+    ------
+    SkgeoError
+        For NaN or infinity anywhere, an unknown layer, samples that are coupled, outputs that do
+        not fit the likelihood, matrices that do not fit in memory.
+
+    Notes
+    -----
+    With r = rank(F) rows per sample: r backward passes, which serve all layers at once; per sample
+    and layer ``r^2 n`` operations for the product and ``4/3 r^3`` for its spectrum; for the mean
+    metric of a layer ``min(n, N r)`` squared times the other side, and 4/3 of its cube.
+
+    Examples
+    --------
+    Behind a linear layer of three units, no more than three directions can matter.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.quotient import layer_spectra
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3), nn.Linear(3, 5)).double()
+    >>> found = layer_spectra(net, torch.randn(20, 6), layers=["0", "1", "2"])
+    >>> [(s.layer.name, s.layer.dim, s.rank_median, s.common.rank) for s in found]
+    [('0', 8, 3.0, 8), ('1', 8, 3.0, 3), ('2', 3, 3.0, 3)]
+    """
+    with single_blas_thread():
+        network = bind(
+            module,
+            X,
+            forward=forward,
+            likelihood=likelihood,
+            parameters=None,
+            batch_size=batch_size,
+            device=device,
+        )
+        return measure_layers(LayerRows(network, layers), tol=tol)
+
+
+def measure_layers(
+    rows: LayerRows,
+    *,
+    tol: Tolerance = "auto",
+    layer: str | None = None,
+    n_directions: int | None = 0,
+) -> tuple[LayerSpectrum, ...]:
+    """Spectra and ranks at every layer.
+
+    Parameters
+    ----------
+    rows : LayerRows
+    tol : float or "auto", default="auto"
+    layer : str, optional
+        The layer whose leading eigenvectors are wanted.
+    n_directions : int or None, default=0
+        How many of them; None for as many as the common rank.
+    """
+    if tol != "auto" and not 0.0 <= _number(tol) < 1.0:
+        raise SkgeoError(
+            f"tol={tol!r}: expected 'auto' or a number in [0, 1), relative to the largest "
+            "eigenvalue of the metric."
+        )
+    network = rows.network
+    metrics: dict[str, MeanMetric] = {}
+    pointwise: dict[str, list[Tensor]] = {name: [] for name in rows.names}
+    measured: dict[str, LayerSpectrum] = {}
+    with collect_warnings() as notes:
+        passes = [(group, batch) for group in _groups(rows) for batch in rows.batches(group)]
+        for group, batch in network.progress(passes):
+            found = rows.rows(network.inputs(batch), group, start=batch.start)
+            for name in group:
+                if name not in metrics:
+                    metrics[name] = _metric(rows, name, tol)
+                block = found.pop(name)
+                metrics[name].update(block)
+                squared = metrics[name].squared
+                pointwise[name].append(pointwise_eigenvalues(block, squared=squared).cpu())
+            if batch.stop == network.n_samples:
+                for name in group:
+                    wanted = n_directions if name == layer else 0
+                    measured[name] = _measured(
+                        rows, name, torch.cat(pointwise[name]), metrics.pop(name), tol, wanted
+                    )
+    spectra = tuple(measured[name] for name in rows.names)
+    _warn_partial([place for place in rows.layers.layers if not place.is_cut])
+    _warn_ambiguous(spectra, [message for _, message in notes])
+    return spectra
+
+
+def _number(tol: object) -> float:
+    return float(tol) if isinstance(tol, Real) else float("nan")
+
+
+def _metric(rows: LayerRows, name: str, tol: Tolerance) -> MeanMetric:
+    network, dim = rows.network, rows.layers[name].dim
+    return MeanMetric(
+        network.n_samples,
+        rows.n_rows,
+        dim,
+        network.dtype,
+        network.device,
+        squared=tol == "auto" or tol >= resolution(network.n_samples * rows.n_rows, dim),
+    )
+
+
+def _measured(
+    rows: LayerRows,
+    name: str,
+    values: Tensor,
+    metric: MeanMetric,
+    tol: Tolerance,
+    n_directions: int | None,
+) -> LayerSpectrum:
+    found = rows.layers[name]
+    resolved = resolution(metric.n_total, found.dim, rows.network.dtype, squared=metric.squared)
+    mean_values = metric.eigenvalues()
+    common = decide_rank(
+        mean_values, tol=tol, resolution=resolved, name=f"common rank at layer {name!r}:"
+    )
+    count = common.rank if n_directions is None else min(n_directions, common.rank)
+    return LayerSpectrum(
+        layer=found,
+        eigenvalues=values,
+        ranks=pointwise_ranks(values, tol, rows, name),
+        mean_eigenvalues=mean_values.cpu(),
+        common=common,
+        directions=metric.directions(count).cpu() if n_directions != 0 else None,
+    )
+
+
+def pointwise_eigenvalues(rows: Tensor, *, squared: bool = True) -> Tensor:
+    """Eigenvalues of the metric at each sample: rows (b, r, n) to (b, min(r, n)), descending.
+
+    In float64. Without `squared` from the singular values of the rows, which are then not
+    multiplied by themselves.
+    """
+    if not squared:
+        return torch.linalg.svdvals(rows.double()).square()
+    if rows.shape[1] > rows.shape[2]:
+        rows = rows.mT
+    # Column blocks: rows in single precision are never held a second time in double.
+    product = rows.new_zeros((len(rows), rows.shape[1], rows.shape[1]), dtype=torch.float64)
+    for block in rows.split(_COLUMNS, dim=2):
+        block = block.double()
+        product += block @ block.mT
+    return torch.linalg.eigvalsh(product).flip(-1).clamp_min(0.0)
+
+
+def pointwise_ranks(eigenvalues: Tensor, tol: Tolerance, rows: LayerRows, name: str) -> Tensor:
+    """Rank at each sample relative to its own largest eigenvalue: (b, k), descending, to (b,)."""
+    relative = pointwise_tolerance(tol, rows, name)
+    return (eigenvalues > relative * eigenvalues[:, :1]).sum(1)
+
+
+def pointwise_tolerance(tol: Tolerance, rows: LayerRows, name: str) -> float:
+    """The relative tolerance of pointwise ranks at a layer."""
+    if tol != "auto":
+        return float(tol)
+    return resolution(rows.n_rows, rows.layers[name].dim, rows.network.dtype)
+
+
+def _groups(rows: LayerRows) -> list[list[str]]:
+    """Layers in groups whose mean metrics fit in memory together; each group is one pass."""
+    network = rows.network
+    usable = USABLE_SHARE * available_memory(network.device)
+    groups: list[list[str]] = []
+    held = 0.0
+    for name in rows.names:
+        size = (network.n_samples, rows.n_rows, rows.layers[name].dim)
+        own = MeanMetric.held_bytes(*size, network.dtype)
+        solver = MeanMetric.solver_bytes(*size)
+        require_memory(
+            own + solver,
+            f"the mean metric at layer {name!r} (sides {size[2]} and {size[0] * size[1]}) and "
+            "its eigenproblem",
+            "measure fewer samples, or name smaller layers with layers=[...].",
+            network.device,
+        )
+        if groups and held + own + solver <= usable:
+            groups[-1].append(name)
+            held += own
+        else:
+            groups.append([name])
+            held = own
+    return groups
+
+
+def _warn_partial(layers: list[Layer]) -> None:
+    if layers:
+        warn(
+            f"Not all of the computation passes through {_listed([x.name for x in layers])}: the "
+            "quotient there is a partial one, of what this branch contributes while the others "
+            "are held fixed."
+        )
+
+
+def _warn_ambiguous(spectra: tuple[LayerSpectrum, ...], notes: list[str]) -> None:
+    """One warning for all layers and samples, not one for each."""
+    zero = [s.layer.name for s in spectra if not bool((s.mean_eigenvalues > 0.0).any())]
+    if zero:
+        warn(
+            f"The Fisher metric at {_listed(zero)} is identically zero: no direction there changes "
+            "the output distribution. The rank is 0; the effective rank is undefined (NaN)."
+        )
+    if notes:
+        more = f" So it is at {len(notes)} of {len(spectra)} layers." if len(notes) > 1 else ""
+        warn(notes[0] + more, RankAmbiguityWarning)
+        return
+    unclear = [s.layer.name for s in spectra if _unclear(s)]
+    if unclear:
+        warn(
+            f"Pointwise ranks at {_listed(unclear)} have no clear gap for some samples: the "
+            "eigenvalues on either side of the tolerance differ by less than a factor of "
+            f"{AMBIGUOUS_GAP:.0f}. Read them against eigenvalues, not alone.",
+            RankAmbiguityWarning,
+        )
+
+
+def _unclear(spectrum: LayerSpectrum) -> bool:
+    values, ranks = spectrum.eigenvalues, spectrum.ranks
+    inside = (ranks > 0) & (ranks < values.shape[1])
+    last = values.gather(1, (ranks - 1).clamp_min(0).unsqueeze(1)).squeeze(1)
+    next_ = values.gather(1, ranks.clamp_max(values.shape[1] - 1).unsqueeze(1)).squeeze(1)
+    return bool((inside & (last < AMBIGUOUS_GAP * next_)).any())
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:6])
+    return f"layer{'s' * (len(names) > 1)} {shown}" + (", ..." if len(names) > 6 else "")

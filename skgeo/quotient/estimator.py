@@ -1,0 +1,414 @@
+"""The Fisher metric on each layer's representation as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from skgeo._depth import DEPTH_STATISTICS, depth_statistics
+from skgeo.base import GeometryEstimator
+from skgeo.exceptions import SkgeoError, warn
+from skgeo.likelihood import Likelihood
+from skgeo.linalg._threads import single_blas_thread
+from skgeo.network._bound import BoundNetwork
+from skgeo.quotient._coordinates import null_projection, quotient_fidelity
+from skgeo.quotient._jumps import segment_jumps
+from skgeo.quotient._rows import LayerRows
+from skgeo.quotient._spectra import LayerSpectrum, measure_layers
+
+__all__ = ["LayerQuotientEstimator"]
+
+_PROFILES = ("rank", "common_rank", "nullity_share", "effective_rank")
+
+
+class LayerQuotientEstimator(GeometryEstimator):
+    r"""Which directions of each layer's representation the task sees.
+
+    .. math::
+        G_l(h) = B_l^T F(z) B_l , \qquad B_l = \frac{\partial z}{\partial h_l} ,
+
+    with F the Fisher metric of the output distribution in the natural outputs z, and :math:`h_l`
+    one sample's representation after layer l. Directions in the null space of :math:`G_l(h)` change
+    no output distribution to first order: the rest of the network cannot see them. The *pointwise*
+    rank is that of :math:`G_l` at a sample; the *common* rank that of its mean over samples, whose
+    null space is the intersection of all pointwise ones.
+
+    Bound to a model, ``fit(X)`` measures it on X and ``transform(X)`` gives the quotient
+    coordinates at one layer: projections on the leading eigenvectors of the mean metric, a
+    principal component analysis that counts what matters to the outputs instead of variance.
+    Without a model, ``transform(pairs)`` gives one row of features per (model, data) pair: the
+    :meth:`summary` of the bound reading.
+
+    Parameters
+    ----------
+    model : object, default=None
+        What to measure: an ``nn.Module``, a scikit-learn or skorch model or a Pipeline that ends
+        in one (fitted in ``fit`` unless frozen), a ``Checkpoint`` or a ``WrappedModel``. None for
+        the unbound reading.
+    likelihood : str or Likelihood, default="auto"
+        What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale" or
+        "poisson". "auto" asks the model, then the dtype of y; without either it assumes
+        "gaussian" of unit variance and warns.
+    layers : list of str, default=None
+        Layers to measure, or single calls of a layer that is called several times (``"relu#1"``).
+        None takes the children of a ``Sequential``; of any other module the members of its
+        longest ``ModuleList``, or else its direct children, that are cuts.
+    layer : str, default=None
+        The one of them that ``transform`` gives coordinates of. None for the last cut before the
+        output. Does not enter a pair's features.
+    tol : float or "auto", default="auto"
+        Relative to the largest eigenvalue: of a sample's metric for pointwise ranks, of the mean
+        metric for the common one. "auto" is what the arithmetic resolves.
+    n_components : int, default=None
+        Coordinates to keep; None for as many as the common rank, 0 for none, which spares the
+        eigenvectors. Does not enter a pair's features.
+    batch_size : int, default=None
+        Samples per forward pass; by default what 256 MiB of rows hold. The answer does not depend
+        on it.
+    device : str, default=None
+        "cpu", "cuda" or "cuda:i"; by default where the module is.
+    memory : str or joblib.Memory, default=None
+        Caches the features of pairs under a fingerprint of weights and data.
+    on_error : {"raise", "nan"}, default="raise"
+        What a failing pair does to the table.
+    n_jobs : int, default=None
+        Pairs measured at the same time.
+    verbose : int, default=0
+        Above 0, shows progress through a table of pairs.
+
+    Attributes
+    ----------
+    layers_ : DataFrame
+        One row per layer, in the order in which they run: ``layer``, ``dim``, ``is_cut`` (whether
+        all of the computation passes through it), ``rank_min``, ``rank_median`` and ``rank_max``
+        of the pointwise ranks, ``common_rank``, ``nullity`` (``dim - rank_median``),
+        ``common_nullity`` (``dim - common_rank``), ``effective_rank`` (exponential entropy of the
+        mean metric's eigenvalues; NaN where the metric is zero), and of the common rank the
+        relative tolerance ``tol`` and the spectral gap ``gap``.
+    eigenvalues_ : dict of str to ndarray of shape (n_samples, k)
+        Of the pointwise metric of each layer, descending, k the smaller of ``dim`` and rank(F),
+        times the number of positions where a sample has several.
+    mean_eigenvalues_ : dict of str to ndarray of shape (k,)
+        Of the mean metric of each layer, descending, k the smaller of ``dim`` and ``n_samples``
+        times rank(F).
+    rank_path_ : DataFrame with columns ``layer``, ``tol`` and ``rank``
+        Common rank against relative tolerance.
+    layer_ : str
+        The layer of ``transform``.
+    components_ : ndarray of shape (n_components, dim)
+        Leading eigenvectors of the mean metric at ``layer_``, orthonormal rows, the entry of
+        largest modulus positive. Representations are flattened sample by sample.
+    mean_ : ndarray of shape (dim,)
+        Mean representation at ``layer_``.
+    quotient_fidelity_ : float
+        Mean Kullback-Leibler divergence, in nats, from the network's outputs to those with every
+        other direction of ``layer_`` put at its mean; 0 is perfect. NaN with ``n_components=0``,
+        where nothing is kept that could be compared.
+    likelihood_ : str
+        The output family that was used.
+    model_ : ResolvedModel
+        The module measured, and the fitted estimator around it where there is one.
+
+    See Also
+    --------
+    skgeo.RankProfileDisplay : Picture of ranks and nullities down the layers.
+    skgeo.FisherRankEstimator : The same metric pulled back to the parameters.
+
+    Notes
+    -----
+    Cost: rank(F) backward passes per sample, which serve all layers at once, an eigenproblem of
+    that size for each sample and layer, and for each layer's mean metric ``min(dim, N rank(F))``
+    squared times the other side.
+
+    For a softmax over K classes a pointwise rank is at most K - 1, and at most the width of any
+    later layer. It does not fall from one cut to the next. The common rank of N samples is at most
+    N rank(F) and grows with N until the samples are enough. Where a layer is not a cut, such as
+    one inside a residual branch, its quotient is a partial one: what the branch contributes while
+    everything around it is held fixed. This is warned about.
+
+    The metric knows small moves only. Null directions at one sample need not stay null a finite
+    move away, unless the rest of the network is linear; ``quotient_fidelity_`` measures such a
+    move.
+
+    References
+    ----------
+    .. [1] S. Amari and H. Nagaoka, "Methods of Information Geometry", AMS 2000, section 2.2: the
+       Fisher metric as a Riemannian metric on a family of distributions, here pulled back.
+    .. [2] O. Roy and M. Vetterli, "The effective rank: a measure of effective dimensionality",
+       EUSIPCO 2007, Definition 1.
+
+    Examples
+    --------
+    Three classes see two directions of any layer at a time, and before a linear head those are
+    the same two for all samples:
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.quotient import LayerQuotientEstimator
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    >>> X = torch.randn(30, 4)
+    >>> quotient = LayerQuotientEstimator(net, likelihood="categorical").fit(X)
+    >>> quotient.layers_[["layer", "dim", "rank_median", "common_rank"]]
+      layer  dim  rank_median  common_rank
+    0     0    6          2.0            6
+    1     1    6          2.0            2
+    2     2    3          2.0            2
+    >>> quotient.layer_, quotient.transform(X).shape, quotient.quotient_fidelity_ < 1e-12
+    ('1', (30, 2), True)
+    """
+
+    _parameters: ClassVar[str | None] = None
+    _pair_parameters: ClassVar[Mapping[str, Any]] = {"n_components": 0, "layer": None}
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        likelihood: str | Likelihood = "auto",
+        layers: Sequence[str] | None = None,
+        layer: str | None = None,
+        tol: float | Literal["auto"] = "auto",
+        n_components: int | None = None,
+        batch_size: int | None = None,
+        device: str | None = None,
+        memory: Any = None,
+        on_error: Literal["raise", "nan"] = "raise",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.likelihood = likelihood
+        self.layers = layers
+        self.layer = layer
+        self.tol = tol
+        self.n_components = n_components
+        self.batch_size = batch_size
+        self.device = device
+        self.memory = memory
+        self.on_error = on_error
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _measure(self, network: BoundNetwork) -> None:
+        wanted = self._n_components()
+        rows = LayerRows(network, self.layers)
+        self.layer_ = rows.default_layer() if self.layer is None else self.layer
+        dim = rows.layers[self.layer_].dim
+        spectra = measure_layers(rows, tol=self.tol, layer=self.layer_, n_directions=wanted)
+        self._names = rows.names
+        self._likelihood = network.likelihood
+        self.likelihood_ = network.likelihood.name
+        self.layers_ = pd.DataFrame([_row(spectrum) for spectrum in spectra])
+        self.eigenvalues_ = {s.layer.name: s.eigenvalues.numpy() for s in spectra}
+        self.mean_eigenvalues_ = {s.layer.name: s.mean_eigenvalues.numpy() for s in spectra}
+        self.rank_path_ = pd.concat([_path(spectrum) for spectrum in spectra], ignore_index=True)
+        (chosen,) = (s for s in spectra if s.layer.name == self.layer_)
+        if wanted is not None and wanted > chosen.common.rank:
+            warn(
+                f"n_components={wanted} exceeds the common rank {chosen.common.rank} at layer "
+                f"{self.layer_!r}: {chosen.common.rank} directions are kept."
+            )
+        self.components_ = np.empty((0, dim))
+        self.mean_ = np.full(dim, np.nan)
+        self.quotient_fidelity_ = float("nan")
+        if chosen.directions is not None:
+            center = rows.representations(self.layer_).mean(0).cpu()
+            self.components_ = chosen.directions.numpy()
+            self.mean_ = center.numpy()
+            self.quotient_fidelity_ = quotient_fidelity(
+                rows, self.layer_, center, chosen.directions
+            )
+
+    def _n_components(self) -> int | None:
+        asked = self.n_components
+        if asked is None:
+            return None
+        if isinstance(asked, (bool, np.bool_)) or not isinstance(asked, (int, np.integer)):
+            raise SkgeoError(f"n_components={asked!r}: expected a non-negative integer or None.")
+        if asked < 0:
+            raise SkgeoError(f"n_components={asked!r}: expected a non-negative integer or None.")
+        return int(asked)
+
+    def _kept(self, request: str) -> np.ndarray:
+        self._check_measured()
+        if not len(self.components_):
+            raise SkgeoError(
+                f"{request} works in the quotient coordinates, and none was kept: the common rank "
+                f"at layer {self.layer_!r} is 0, or the estimator was fitted with n_components=0."
+            )
+        return self.components_
+
+    def _features(self, network: BoundNetwork) -> np.ndarray:
+        components = self._kept("transform")
+        rows = LayerRows(network, [self.layer_])
+        representations = rows.representations(self.layer_).cpu().numpy()
+        return (representations - self.mean_) @ components.T
+
+    def _feature_names(self) -> list[str]:
+        return [f"quotient_{index}" for index in range(len(self.components_))]
+
+    def _summary_names(self) -> list[str]:
+        return [
+            f"quotient_{profile}_{statistic}"
+            for profile in _PROFILES
+            for statistic in DEPTH_STATISTICS
+        ]
+
+    def _facts(self) -> dict[str, str]:
+        return {"likelihood": self.likelihood_}
+
+    def summary(self) -> dict[str, float]:
+        """Profiles down the layers in sixteen numbers, the features of the unbound reading.
+
+        Returns
+        -------
+        dict of str to float
+            ``quotient_{profile}_{statistic}`` with the profiles ``rank`` (median pointwise),
+            ``common_rank``, ``nullity_share`` (``nullity / dim``) and ``effective_rank``, and the
+            statistics ``first``, ``last`` and ``mean`` over the layers and ``slope``, that of a
+            least squares line against relative depth, 0 at the first layer and 1 at the last. A
+            slope is NaN over one layer; effective ranks are NaN where the metric is zero.
+
+        Warns
+        -----
+        GeometryWarning
+            Where there is one layer only, so slopes are undefined.
+        """
+        self._check_measured()
+        table = self.layers_
+        profiles = {
+            "rank": table["rank_median"],
+            "common_rank": table["common_rank"],
+            "nullity_share": table["nullity"] / table["dim"],
+            "effective_rank": table["effective_rank"],
+        }
+        if len(table) == 1:
+            warn(
+                "One layer was measured, so slopes over depth are undefined (NaN). Name more "
+                "with layers=[...]."
+            )
+        values: list[float] = []
+        for name in _PROFILES:
+            profile = profiles[name].to_numpy(dtype=np.float64)
+            values += depth_statistics(profile)
+        return {
+            name: float(value) for name, value in zip(self._summary_names(), values, strict=True)
+        }
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Representations with these quotient coordinates, null directions at their mean.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            What :meth:`transform` gives.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, dim)
+            At ``layer_``, flattened sample by sample.
+        """
+        components = self._kept("inverse_transform")
+        Z = np.asarray(X, dtype=np.float64)
+        if Z.ndim != 2 or Z.shape[1] != len(components):
+            raise SkgeoError(
+                f"X has shape {Z.shape}; expected (n_samples, {len(components)}), what transform "
+                "gives."
+            )
+        return self.mean_ + Z @ components
+
+    def null_projector(self, layer: str, X: Any, v: Any = None) -> np.ndarray:
+        """Orthogonal projection onto what the rest of the network cannot see at each sample.
+
+        Parameters
+        ----------
+        layer : str
+            Any of the measured layers.
+        X : array, Tensor, DataFrame, dict, Dataset or DataLoader
+            Samples.
+        v : array-like of shape (dim,) or (n_samples, dim), optional
+            Directions to project. Without them the projectors themselves are formed.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, dim), or (n_samples, dim, dim) without v
+
+        Raises
+        ------
+        SkgeoError
+            For an unknown layer; when projectors would not fit in memory, with their size.
+        """
+        self._check_measured()
+        if layer not in self._names:
+            raise SkgeoError(
+                f"No layer {layer!r} was measured; there are: {', '.join(self._names)}. Name it in "
+                "layers=[...] and fit again."
+            )
+        with single_blas_thread():
+            rows = LayerRows(self._fitted_network(X), [layer])
+            vectors = None if v is None else torch.as_tensor(np.asarray(v, dtype=np.float64))
+            return null_projection(rows, layer, vectors, tol=self.tol).numpy()
+
+    def rank_jumps(self, x0: Any, x1: Any) -> pd.DataFrame:
+        """Places on the segment between two inputs where a pattern or a rank changes.
+
+        Parameters
+        ----------
+        x0, x1 : array-like, Tensor or dict
+            One sample each, without an axis of samples, as ``X[0]`` is. Behind the preprocessing
+            of a Pipeline, which is where the segment is straight.
+
+        Returns
+        -------
+        DataFrame
+            One row per change, by position: ``t`` in [0, 1], ``layer``, ``what`` ("pattern" or
+            "rank"), ``before`` and ``after``: ranks, or numbers of active units.
+
+        See Also
+        --------
+        skgeo.quotient.rank_jumps : The same for a module; says what can be missed.
+        """
+        self._check_measured()
+        with single_blas_thread():
+            rows = LayerRows(self._fitted_network(_stacked(x0, x1)), self._names)
+            jumps = segment_jumps(rows, tol=self.tol)
+        columns = ["t", "layer", "what", "before", "after"]
+        return pd.DataFrame([vars(jump) for jump in jumps], columns=columns)
+
+
+def _row(spectrum: LayerSpectrum) -> dict[str, Any]:
+    layer, common = spectrum.layer, spectrum.common
+    return {
+        "layer": layer.name,
+        "dim": layer.dim,
+        "is_cut": layer.is_cut,
+        "rank_min": int(spectrum.ranks.min()),
+        "rank_median": spectrum.rank_median,
+        "rank_max": int(spectrum.ranks.max()),
+        "common_rank": common.rank,
+        "nullity": spectrum.nullity,
+        "common_nullity": layer.dim - common.rank,
+        "effective_rank": spectrum.effective_rank,
+        "tol": common.tol,
+        "gap": common.gap,
+    }
+
+
+def _path(spectrum: LayerSpectrum) -> pd.DataFrame:
+    common = spectrum.common
+    return pd.DataFrame(
+        {"layer": spectrum.layer.name, "tol": common.path_tol, "rank": common.path_rank}
+    )
+
+
+def _stacked(x0: Any, x1: Any) -> Any:
+    if isinstance(x0, dict):
+        return {key: _stacked(value, x1[key]) for key, value in x0.items()}
+    if isinstance(x0, torch.Tensor):
+        return torch.stack([x0, torch.as_tensor(x1)])
+    return np.stack([np.asarray(x0), np.asarray(x1)])

@@ -1,0 +1,183 @@
+"""One hidden layer with its superfluous units taken out, as a function of the layer before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from skgeo.network._activation import RELU
+from skgeo.symmetry._compression.minimal_width import minimal_width
+from skgeo.symmetry._hidden_layer import HiddenLayer
+from skgeo.symmetry._units import Interval, reading_shares, unit_boundaries
+
+
+def merge_units(layer: HiddenLayer, *, interval: Interval | None, tol: float) -> HiddenLayer:
+    """Drop units without effect, put constant ones into the bias, and merge equal ones.
+
+    Rows that stay are left as they are, number by number.
+
+    Parameters
+    ----------
+    layer : HiddenLayer
+    interval : tuple of two Tensors of shape (d,), optional
+        Bounds of the pre-activations on the domain; units that are constant there go.
+    tol : float
+        Relative.
+
+    Returns
+    -------
+    HiddenLayer
+    """
+    w, b, q = layer.weights, layer.biases, layer.outputs
+    if layer.n_units == 0:
+        return layer
+    homogeneous = layer.activation.scales == "positive"
+    size = torch.hypot(torch.linalg.vector_norm(w, dim=1), b)
+    read = reading_shares(size, q, layer.activation) > tol
+    # A value that jumps may do so within any distance of a constant argument.
+    near = 0.0 if layer.activation.steps else tol
+    constant = torch.linalg.vector_norm(w, dim=1) <= near * size
+    values = layer.activation(b)
+    if interval is not None:
+        low, high = layer.activation.image(*interval)
+        still = (low == high) & ~constant
+        constant, values = constant | still, torch.where(still, low, values)
+    shift = layer.shift + q[:, constant] @ values[constant]
+    layer = replace(layer, shift=shift).keep(read & ~constant)
+    if layer.n_units == 0:
+        return layer
+    w, q = layer.weights, layer.outputs
+    label, side, _ = unit_boundaries(w, layer.biases, layer.activation, tol)
+    if layer.activation.scales == "sign":
+        place, sign = label, side.double()
+    else:
+        place, sign = 2 * label + (side > 0).long(), torch.ones(len(side), dtype=torch.float64)
+    _, place = place.unique(return_inverse=True)
+    number = torch.arange(layer.n_units)
+    first = torch.full((int(place.max()) + 1,), layer.n_units, dtype=torch.int64)
+    first = first.scatter_reduce(0, place, number, "amin")
+    head = first[place]
+    factor = sign * sign[head]
+    if homogeneous:
+        norms = torch.linalg.vector_norm(w, dim=1)
+        factor = factor * norms / norms[head]
+    scaled = q * factor
+    summed = torch.zeros_like(q).index_add_(1, head, scaled)
+    gross = torch.zeros_like(q).index_add_(1, head, scaled.abs())
+    left = (summed.abs() > tol * gross).any(0) & (head == number)
+    merged = replace(layer, outputs=summed, units=layer.followed(head))
+    return merged.keep(left)
+
+
+def fold_affine(
+    layer: HiddenLayer, *, interval: Interval | None
+) -> tuple[HiddenLayer, Tensor, Tensor]:
+    """Take out the units of a rectifier that are affine on the domain.
+
+    Parameters
+    ----------
+    layer : HiddenLayer
+    interval : tuple of two Tensors of shape (d,) or None
+
+    Returns
+    -------
+    layer : HiddenLayer
+        The other units, with the constants in the shift.
+    linear : Tensor of shape (k, n)
+        The linear part of those taken out.
+    units : Tensor
+        Their indices.
+    """
+    zero = layer.weights.new_zeros((len(layer.outputs), layer.weights.shape[1]))
+    if interval is None or not layer.activation.is_rectifier:
+        return layer, zero, torch.zeros(0, dtype=torch.int64)
+    positive, negative = interval[0] >= 0, interval[1] <= 0
+    affine = positive | negative
+    # Not torch.where on two numbers: that rounds the slope to float32.
+    factor = torch.full_like(layer.biases, layer.activation.slope).masked_fill(positive, 1.0)[
+        affine
+    ]
+    outputs = layer.outputs[:, affine] * factor
+    shift = layer.shift + outputs @ layer.biases[affine]
+    linear = outputs @ layer.weights[affine]
+    return replace(layer, shift=shift).keep(~affine), linear, affine.nonzero()[:, 0]
+
+
+def _masses(layer: HiddenLayer) -> Tensor:
+    """Sum of |q_i| |(w_i, b_i)| for each output, 1 where it is zero: (k,)."""
+    size = torch.hypot(torch.linalg.vector_norm(layer.weights, dim=1), layer.biases)
+    masses = layer.outputs.abs() @ size
+    return torch.where(masses > 0, masses, 1.0)
+
+
+def narrow_units(
+    layer: HiddenLayer,
+    *,
+    interval: Interval | None,
+    ball: tuple[Tensor, float] | None,
+    tol: float,
+) -> tuple[HiddenLayer, bool]:
+    """Rewrite a layer of rectifiers with fewer units where there is a way to.
+
+    Parameters
+    ----------
+    layer : HiddenLayer
+        As :func:`merge_units` gives it.
+    interval : tuple of two Tensors of shape (d,) or None
+    ball : tuple of a Tensor of shape (n,) and a float, or None
+        Holds the domain.
+    tol : float
+
+    Returns
+    -------
+    layer : HiddenLayer
+        The layer that was given unless fewer units do.
+    optimal : bool
+        Whether no fewer units can compute the same function.
+    """
+    if not layer.activation.is_rectifier or layer.n_units == 0:
+        return layer, layer.n_units == 0
+    rest, linear, affine = fold_affine(layer, interval=interval if ball is not None else None)
+    if layer.activation == RELU:
+        # Each output has a scale of its own, and the tolerance is relative to all together.
+        scale = _masses(layer)
+        network = HiddenLayer(
+            rest.weights,
+            rest.biases,
+            rest.outputs / scale[:, None],
+            rest.shift / scale,
+            linear / scale[:, None] if len(affine) else None,
+            precision=layer.precision,
+        )
+        found = minimal_width(network, tol=tol, ball=ball)
+        if found.width >= layer.n_units:
+            return layer, found.optimal and found.width == layer.n_units
+        narrow = replace(
+            found.network,
+            outputs=found.network.outputs * scale[:, None],
+            shift=found.network.shift * scale,
+            units=rest.followed(found.units),
+        )
+        return narrow, found.optimal
+    if ball is None or not len(affine):
+        return layer, False
+    left, values, right = torch.linalg.svd(linear, full_matrices=False)
+    gross = torch.linalg.vector_norm(layer.outputs[:, affine], dim=0)
+    gross = gross @ torch.linalg.vector_norm(layer.weights[affine], dim=1)
+    some = values > tol * gross
+    if int(some.sum()) >= len(affine):
+        return layer, False
+    rows, columns = right[some], left[:, some] * values[some]
+    offsets = 1.1 * ball[1] - rows @ ball[0]
+    return (
+        replace(
+            rest,
+            weights=torch.cat([rest.weights, rows]),
+            biases=torch.cat([rest.biases, offsets]),
+            outputs=torch.cat([rest.outputs, columns], dim=1),
+            shift=rest.shift - columns @ offsets,
+        ),
+        False,
+    )

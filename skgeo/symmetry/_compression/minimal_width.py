@@ -1,0 +1,308 @@
+r"""How few ReLU units compute the function of a one-hidden-layer network, and a network of them.
+
+Every live boundary H needs a unit. A unit on each, on the negative side for the boundaries in a
+set E, leaves over the linear part
+
+.. math:: R_E = A + \sum_{H \in E} J_H u_H^T .
+
+If it vanishes for some E the width is M, the number of live boundaries. Otherwise :math:`R_E x`
+takes more units: one on a boundary H that has one already gives :math:`v u_H^T`, and two on a
+boundary of their own give any matrix of rank one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skgeo.symmetry._compression.binary import binary_blocks
+from skgeo.symmetry._equivalence.hinges import HingeForm, hinge_form
+from skgeo.symmetry._hidden_layer import HiddenLayer
+
+# Passes over the boundaries of the greedy search, and multiplications in it.
+_PASSES = 8
+_WORK = 2**30
+# Boundaries that are tried as the one with two units, and entries of a subset-sum problem.
+_SHARED = 128
+_ENTRIES = 2**27
+
+
+@dataclass(frozen=True, eq=False)
+class MinimalWidth:
+    """A network with as few units as were found, and whether fewer are impossible.
+
+    Attributes
+    ----------
+    width : int
+        Its number of units.
+    n_boundaries : int
+        M, the number of live boundaries: a lower bound.
+    optimal : bool
+        Whether `width` was proved to be the minimum, up to the tolerance.
+    network : HiddenLayer
+    units : Tensor of shape (d,)
+        int64; for each unit of the given network the first unit of this one on its boundary, -1
+        where there is none.
+    """
+
+    width: int
+    n_boundaries: int
+    optimal: bool
+    network: HiddenLayer
+    units: Tensor
+
+
+def minimal_width(
+    network: HiddenLayer, *, tol: Any = "auto", ball: tuple[Tensor, float] | None = None
+) -> MinimalWidth:
+    r"""Find the least width of a one-hidden-layer ReLU network of this function.
+
+    Parameters
+    ----------
+    network : HiddenLayer
+        Of ReLU. A linear part beside the hidden layer is taken over by units.
+    tol : "auto" or float, default="auto"
+        As in :func:`~skgeo.symmetry.hinge_form`.
+    ball : tuple of a Tensor of shape (n,) and a float, optional
+        Centre and radius of a ball that holds all inputs that matter. On it a unit that is always
+        on is linear, so that one does what takes two on :math:`\mathbb{R}^n`. Boundaries are not
+        dropped for missing the ball.
+
+    Returns
+    -------
+    MinimalWidth
+
+    Notes
+    -----
+    With one output the answer is M, M+1 or M+2 (M or M+1 on a ball), with k outputs at most M + 2
+    rank(R). Whether some E has :math:`R_E = 0` is a vector subset sum: the network's own
+    orientations are tried, then a greedy pass, then the search of
+    :mod:`skgeo.symmetry._compression.binary`, which is exact for up to some 30 boundaries in any
+    position and for hundreds in general position. M+1 units are looked for in the same way after
+    projecting out one :math:`u_H` at a time, for up to 128 boundaries.
+
+    Examples
+    --------
+    Four units compute the absolute value, which takes two:
+
+    >>> from skgeo.symmetry._hidden_layer import one_hidden
+    >>> net = one_hidden([[1.0], [2.0], [-1.0], [-1.0]], None, [[0.5, 0.25, 0.5, 0.5]])
+    >>> found = minimal_width(net)
+    >>> found.width, found.n_boundaries, found.optimal
+    (2, 1, True)
+    """
+    form = hinge_form(network, tol=tol)
+    live = form.live.nonzero()[:, 0]
+    u, t, jumps = form.directions[live], form.offsets[live], form.jumps[live]
+    linear = form.linear if form.linear_size > form.tol else torch.zeros_like(form.linear)
+    search = _Search(linear, u, jumps, form.tol, _span(network, form))
+    choice, optimal = _choose(search, _own_orientation(form, live), ball is not None)
+    built, carriers = _build(network, form, u, t, jumps, choice, ball)
+    position = torch.full((len(form.live) + 1,), -1, dtype=torch.int64)
+    position[live] = carriers
+    return MinimalWidth(built.n_units, len(live), optimal, built, position[form.boundary])
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """Boundaries with the negative side, those with both, and what is left of the linear part."""
+
+    negative: Tensor
+    shared: tuple[int, ...]
+    rest: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    linear: Tensor
+    u: Tensor
+    jumps: Tensor
+    tol: float
+    span: float
+
+    def rest(self, negative: Tensor) -> Tensor:
+        """R_E."""
+        return self.linear + self.jumps[negative].T @ self.u[negative]
+
+    def vanishes(self, rest: Tensor) -> bool:
+        return float(torch.linalg.matrix_norm(rest)) <= self.tol * self.span
+
+    def rank(self, rest: Tensor) -> int:
+        return int((torch.linalg.svdvals(rest) > self.tol * self.span).sum())
+
+    def shared(self, rest: Tensor, most: int) -> tuple[int, ...] | None:
+        """At most so many boundaries whose normals span the rows of the rest, chosen greedily."""
+        if len(self.u) * rest.numel() * most > 4 * _WORK:
+            return None
+        chosen: list[int] = []
+        basis = self.u.new_zeros((0, self.u.shape[1]))
+        while len(chosen) < min(most, len(self.u)):
+            left = rest - rest @ basis.T @ basis
+            normals = self.u - self.u @ basis.T @ basis
+            sizes = torch.linalg.vector_norm(normals, dim=1)
+            fit = torch.linalg.vector_norm(left @ normals.T, dim=0) / sizes.clamp(min=1e-8)
+            fit[chosen] = -1.0
+            chosen.append(int(fit.argmax()))
+            basis = torch.linalg.qr(self.u[chosen].T).Q.T
+            if self.vanishes(rest - rest @ basis.T @ basis):
+                return tuple(chosen)
+        return None
+
+    def solve(self, among: Tensor, without: Tensor | None) -> tuple[Tensor | None, bool]:
+        """A set E among some boundaries with R_E = 0, or 0 but for multiples of one normal.
+
+        Returns the set, and whether the search was exhaustive.
+        """
+        u, linear = self.u[among], self.linear
+        if without is not None:
+            u = u - torch.outer(u @ without, without)
+            linear = linear - torch.outer(linear @ without, without)
+        if self.vanishes(linear):
+            return among[:0], True
+        if linear.numel() * len(among) > _ENTRIES:
+            return None, False
+        vectors = (self.jumps[among].T[:, None] * u.T[None]).reshape(linear.numel(), len(among))
+        sizes = torch.linalg.vector_norm(vectors, dim=0)
+        some = sizes > self.tol * self.span
+        blocks = binary_blocks(vectors[:, some], -linear.flatten(), self.tol)
+        if blocks is None:
+            return None, False
+        if not blocks:
+            return None, True
+        block = blocks[0]
+        for row in block.solutions:
+            found = among[some][block.columns[row]]
+            rest = linear + self.jumps[found].T @ (u[some][block.columns[row]])
+            if self.vanishes(rest):
+                return found, True
+        return None, block.complete
+
+
+def _choose(search: _Search, own: Tensor, bounded: bool) -> tuple[_Choice, bool]:
+    """The cheapest arrangement found, and whether it is proved to be the cheapest."""
+    everything = torch.arange(len(search.u))
+    none = torch.zeros_like(search.linear)
+    starts: list[Tensor] = []
+    for start in (own, everything[:0]):
+        for negative in (start, _greedy(search, start)):
+            if search.vanishes(search.rest(negative)):
+                return _Choice(negative, (), none), True
+            if not any(torch.equal(negative, other) for other in starts):
+                starts.append(negative)
+    found, exhausted = search.solve(everything, None)
+    if found is not None:
+        return _Choice(found, (), none), True
+    best, extra = None, 0
+    for negative in starts:
+        rest = search.rest(negative)
+        rank = search.rank(rest)
+        cost = rank if bounded else 2 * rank
+        shared = search.shared(rest, cost - 1) or ()
+        cost = len(shared) or cost
+        if best is None or cost < extra:
+            best, extra = _Choice(negative, shared, rest), cost
+    assert best is not None
+    if extra == 1:
+        return best, exhausted
+    all_searched = exhausted and len(everything) <= _SHARED
+    for h in everything[:_SHARED].tolist():
+        found, complete = search.solve(everything[everything != h], search.u[h])
+        if found is not None:
+            return _Choice(found, (h,), search.rest(found)), exhausted
+        all_searched = all_searched and complete
+        if not complete:
+            break
+    # On a ball any rest of rank one costs one unit, and not those with a shared boundary alone.
+    return best, all_searched and extra == 2 and not bounded
+
+
+def _greedy(search: _Search, negative: Tensor) -> Tensor:
+    """Turn one boundary at a time as long as that makes the linear rest smaller."""
+    m = len(search.u)
+    turned = torch.zeros(m, dtype=torch.bool)
+    turned[negative] = True
+    rest = search.rest(negative)
+    squares = search.jumps.square().sum(1)  # |J u^T|^2, since |u| = 1
+    work = m * rest.numel()
+    for _ in range(min(_PASSES * m, _WORK // max(work, 1))):
+        sign = torch.where(turned, -1.0, 1.0).double()
+        inner = ((search.jumps @ rest) * search.u).sum(1)
+        gain = -2 * sign * inner - squares
+        best = int(gain.argmax())
+        if float(gain[best]) <= 1e-12 * float(squares.sum()):
+            break
+        rest = rest + sign[best] * torch.outer(search.jumps[best], search.u[best])
+        turned[best] = ~turned[best]
+    return turned.nonzero()[:, 0]
+
+
+def _own_orientation(form: HingeForm, live: Tensor) -> Tensor:
+    """Live boundaries, by position among them, whose first unit stands on the negative side."""
+    side = torch.ones(len(form.live), dtype=torch.int64)
+    for_units = form.boundary >= 0
+    side[form.boundary[for_units].flip(0)] = form.side[for_units].flip(0)
+    return (side[live] < 0).nonzero()[:, 0]
+
+
+def _span(network: HiddenLayer, form: HingeForm) -> float:
+    """Size of the sum that A is, over boundaries in quadrature."""
+    masses = torch.linalg.vector_norm(network.outputs, dim=0) * form.norms
+    total = masses.square().sum()
+    if network.skip is not None:
+        total = total + network.skip.square().sum()
+    return float(total.sqrt())
+
+
+def _build(
+    network: HiddenLayer,
+    form: HingeForm,
+    u: Tensor,
+    t: Tensor,
+    jumps: Tensor,
+    choice: _Choice,
+    ball: tuple[Tensor, float] | None,
+) -> tuple[HiddenLayer, Tensor]:
+    """The network of a choice, and for each boundary the first unit on it."""
+    sign = torch.ones(len(u), dtype=torch.float64)
+    sign[choice.negative] = -1
+    outputs = jumps.clone()
+    shift = form.constant + jumps[choice.negative].T @ t[choice.negative]
+    rows, offsets, extra = [], [], []
+
+    def add(row: Tensor, offset: Tensor, output: Tensor) -> None:
+        rows.append(row)
+        offsets.append(offset)
+        extra.append(output)
+
+    if choice.shared:
+        # v u.x = v relu(s) - v relu(-s) - v t with s = u.x + t: one part joins the unit that is
+        # there, the other is a unit on the other side.
+        normals = u[list(choice.shared)]
+        values = choice.rest @ torch.linalg.pinv(normals)
+        for h, v in zip(choice.shared, values.T, strict=True):
+            shift = shift - v * t[h]
+            outputs[h] = outputs[h] + sign[h] * v
+            add(-sign[h] * u[h], -sign[h] * t[h], -sign[h] * v)
+    elif bool((choice.rest != 0).any()):
+        left, values, right = torch.linalg.svd(choice.rest, full_matrices=False)
+        span = max(float(values[0]), _span(network, form))
+        for column, value, row in zip(left.T, values, right, strict=True):
+            if float(value) <= form.tol * span:
+                continue
+            if ball is None:
+                add(row, row.new_zeros(()), value * column)
+                add(-row, row.new_zeros(()), -value * column)
+            else:
+                offset = 1.1 * ball[1] - row @ ball[0]
+                add(row, offset, value * column)
+                shift = shift - value * column * offset
+    w = torch.cat([sign[:, None] * u, *(row[None] for row in rows)])
+    b = torch.cat([sign * t, *(offset[None] for offset in offsets)])
+    q = torch.cat([outputs, *(output[None] for output in extra)]).T
+    # Incoming and outgoing weights of equal norms.
+    scale = torch.linalg.vector_norm(q, dim=0).clamp(min=1e-300).sqrt()
+    built = HiddenLayer(w * scale[:, None], b * scale, q / scale, shift)
+    return built, torch.arange(len(u))

@@ -1,0 +1,1 @@
+"""Whether two networks compute one function, and the forms and moves that decide it."""

@@ -1,0 +1,368 @@
+"""One set of parameters for all networks that compute a function, as far as that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.exceptions import SkgeoError
+from skgeo.network._activation import TANH
+from skgeo.network._stack import Stack, read_stack
+from skgeo.symmetry._equivalence.correspondence import match_forms
+from skgeo.symmetry._equivalence.hinge_equivalence import compare_hinges
+from skgeo.symmetry._equivalence.hinges import HingeForm, hinge_form
+from skgeo.symmetry._equivalence.layerwise import LayerForm, canonical_layers, random_keys
+from skgeo.symmetry._hidden_layer import HiddenLayer
+from skgeo.symmetry._tolerance import resolve_tolerance
+
+
+@dataclass(frozen=True, eq=False)
+class CanonicalForm:
+    """A network up to the symmetries of its architecture. Made by :func:`canonical_form`.
+
+    Attributes
+    ----------
+    kind : {"linear", "hinges", "tanh", "layers"}
+        "hinges": one hidden layer of ReLU or leaky ReLU; "tanh": one hidden layer of tanh;
+        "linear": no activation; "layers": everything else.
+    complete : bool
+        Whether networks of this kind compute one function exactly if their forms agree. Not so for
+        "layers", where agreement suffices and is necessary for general networks only.
+    tol : float
+        Up to which units were taken for one, relative.
+    hinges : HingeForm or None
+        Of kind "hinges" and "linear": one term a boundary.
+    layers : LayerForm or None
+        Of the other kinds: weights, biases, and where the units came from.
+    """
+
+    kind: str
+    complete: bool
+    tol: float
+    hinges: HingeForm | None
+    layers: LayerForm | None
+    network: HiddenLayer | None = field(repr=False)
+    stack: Stack = field(repr=False)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Hidden units that are left; of kind "hinges" the number of boundaries."""
+        if self.hinges is not None:
+            return (self.hinges.n_live,) if self.kind == "hinges" else ()
+        assert self.layers is not None
+        return self.layers.widths
+
+    def distance(self, other: CanonicalForm) -> float:
+        """Largest relative difference of two forms.
+
+        Parameters
+        ----------
+        other : CanonicalForm
+            Of a network with the same inputs and outputs.
+
+        Returns
+        -------
+        float
+            inf if units, layers or kinds have no partner. Of kind "hinges" boundaries that are
+            not one up to the larger `tol` are compared with nothing, so that their jumps count in
+            full.
+
+        Raises
+        ------
+        SkgeoError
+            If the networks differ in their inputs or outputs.
+        """
+        check_interface(self.stack, other.stack)
+        if self.network is not None and other.network is not None:
+            tol = max(self.tol, other.tol)
+            return compare_hinges(self.network, other.network, tol=tol).residual
+        if self.layers is None or other.layers is None:
+            return float("inf")
+        if self.stack.settings != other.stack.settings:
+            return float("inf")
+        return match_forms(self.layers, other.layers, tol=float("inf")).residual
+
+    def matches(self, other: CanonicalForm) -> bool:
+        """Whether two forms agree up to the larger of their tolerances.
+
+        Parameters
+        ----------
+        other : CanonicalForm
+
+        Returns
+        -------
+        bool
+        """
+        return self.distance(other) <= max(self.tol, other.tol)
+
+    def module(self) -> nn.Module:
+        """The canonical network, which computes the same function.
+
+        Returns
+        -------
+        torch.nn.Module
+            Of the classes of the network it was made from, with other widths. Of kind "hinges"
+            there is one unit a boundary, on the side that a random projection names, and two for
+            every dimension of the linear part that is left: as a rule it is wider than the
+            network that it was made from (the narrowest one is that of ``compress``). Where no
+            activation stands between two layers, all but the last of them have orthonormal rows.
+            A hidden layer of which nothing is left keeps one unit of zeros.
+        """
+        if self.hinges is not None:
+            weights, biases = _hinge_layers(self.hinges, self.stack)
+            kept = [i for i, each in enumerate(self.stack.activations) if not each.is_identity]
+        else:
+            assert self.layers is not None
+            weights, biases = list(self.layers.weights), list(self.layers.biases)
+            kept = list(self.layers.layers)
+        _fill_empty(weights, biases)
+        return self.stack.rebuild(*_spread_out(self.stack, weights, biases, kept))
+
+
+def canonical_form(net: nn.Module, *, tol: Any = "auto") -> CanonicalForm:
+    r"""The form that all networks related by known symmetries share.
+
+    - One hidden layer of ReLU or leaky ReLU, complete: :math:`f(x) = A x + c_0 +
+      \sum_H J_H\,\mathrm{relu}(\langle u_H, x\rangle + t_H)` with one term for each activation
+      boundary.
+    - One hidden layer of tanh, complete: signs fixed, units without effect dropped, constant ones
+      put into the bias, equal ones merged. What is left is unique up to order [1]_.
+    - No activation, complete: the product of the matrices.
+    - Deeper, generic: rows (w, b) of norm 1 (ReLU, leaky ReLU) or with a fixed sign (tanh), sorted
+      by a random key, from the first layer to the last. Convolutions by channel. Networks with
+      equal forms are equal; the converse holds for general networks of non-increasing widths [2]_
+      and fails for others.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        A chain of linear layers and convolutions with activations between them; only read.
+    tol : "auto" or float, default="auto"
+        Relative, for units to be taken for one; by default from the dtype of the weights.
+
+    Returns
+    -------
+    CanonicalForm
+
+    Raises
+    ------
+    SkgeoError
+        If the network is not such a chain (the module in the way is named), an activation is
+        unknown, or weights are not finite.
+
+    Warns
+    -----
+    GeometryWarning
+        If `tol` is below the precision of the weights.
+
+    Notes
+    -----
+    Units are sorted by keys: two keys that agree up to rounding may come out in either order, which
+    :meth:`CanonicalForm.matches` allows for. Costs a few passes over the weights and
+    :math:`O(d \log d)` a layer of d units.
+
+    References
+    ----------
+    .. [1] H. J. Sussmann, "Uniqueness of the weights for minimal feedforward nets with a given
+       input-output map", Neural Networks 5(4), 1992.
+    .. [2] M. Phuong and C. H. Lampert, "Functional vs. parametric equivalence of ReLU networks",
+       ICLR 2020.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.symmetry import apply_symmetry
+    >>> from skgeo.symmetry import canonical_form
+    >>> net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    >>> copy = apply_symmetry(net, permutation=[3, 1, 0, 2], flips=[1, -1, -1, 1])
+    >>> form = canonical_form(net)
+    >>> form.kind, form.complete, form.matches(canonical_form(copy))
+    ('tanh', True, True)
+    """
+    stack = read_stack(net, convolutions=True)
+    tol = resolve_tolerance(tol, torch.finfo(stack.dtype).eps)
+    network = one_hidden_of(stack)
+    if network is not None:
+        kind = "hinges" if network.n_units else "linear"
+        return CanonicalForm(kind, True, tol, hinge_form(network, tol=tol), None, network, stack)
+    form = stack_form(stack, tol)
+    dense = all(kind == "linear" for kind in stack.kinds)
+    kind = "tanh" if dense and form.activations == (TANH,) else "layers"
+    return CanonicalForm(kind, kind == "tanh", tol, None, form, None, stack)
+
+
+def check_interface(a: Stack, b: Stack) -> None:
+    """Refuse networks of different inputs or outputs.
+
+    Parameters
+    ----------
+    a, b : Stack
+
+    Raises
+    ------
+    SkgeoError
+    """
+    facts = [(net.kinds[0], net.widths[0], net.kinds[-1], net.widths[-1]) for net in (a, b)]
+    if facts[0] != facts[1]:
+        shown = [
+            f"{n} inputs to a {first} layer and {k} outputs of a {last} layer"
+            for first, n, last, k in facts
+        ]
+        raise SkgeoError(
+            f"The networks have different interfaces: {shown[0]}, and {shown[1]}. Only functions "
+            "of the same inputs and outputs can be compared."
+        )
+
+
+def stack_form(stack: Stack, tol: float, *, drop_off: bool = True) -> LayerForm:
+    """Normal form of a chain, layer by layer.
+
+    Parameters
+    ----------
+    stack : Stack
+    tol : float
+    drop_off : bool, default=True
+        Whether to drop units that can never turn on.
+
+    Returns
+    -------
+    LayerForm
+
+    Raises
+    ------
+    SkgeoError
+        If the symmetries of an activation are not known.
+    """
+    return canonical_layers(
+        stack.weights,
+        stack.biases,
+        stack.activations,
+        tol=tol,
+        foldable=[kind == "linear" for kind in stack.kinds[1:]],
+        drop_off=drop_off,
+    )
+
+
+def one_hidden_of(stack: Stack) -> HiddenLayer | None:
+    """A chain of linear layers with one hidden layer of rectifiers at most, as ReLU and a rest.
+
+    Parameters
+    ----------
+    stack : Stack
+
+    Returns
+    -------
+    HiddenLayer or None
+        None for other chains. Leaky ReLU of slope s is (1 - s) relu(z) + s z; layers without an
+        activation between them are multiplied together.
+    """
+    bent = [i for i, each in enumerate(stack.activations) if not each.is_identity]
+    if any(kind != "linear" for kind in stack.kinds) or len(bent) > 1:
+        return None
+    if bent and not stack.activations[bent[0]].is_rectifier:
+        return None
+    precision = torch.finfo(stack.dtype).eps
+    outer, shift = _product(stack, bent[0] + 1 if bent else 0, len(stack.weights))
+    if not bent:
+        n, k = stack.widths[0], stack.widths[-1]
+        inner, bias = outer.new_zeros((0, n)), outer.new_zeros(0)
+        return HiddenLayer(inner, bias, outer.new_zeros((k, 0)), shift, outer, precision=precision)
+    inner, bias = _product(stack, 0, bent[0] + 1)
+    slope = stack.activations[bent[0]].slope
+    if slope == -1:
+        return None  # nothing but the kink
+    if slope == 0:
+        return HiddenLayer(inner, bias, outer, shift, precision=precision)
+    return HiddenLayer(
+        inner,
+        bias,
+        (1 - slope) * outer,
+        shift + slope * (outer @ bias),
+        slope * (outer @ inner),
+        precision=precision,
+    )
+
+
+def _product(stack: Stack, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Matrix and bias of some layers in a row."""
+    matrix = stack.weights[start]
+    first = stack.biases[start]
+    bias = matrix.new_zeros(len(matrix)) if first is None else first
+    for weight, added in zip(
+        stack.weights[start + 1 : stop], stack.biases[start + 1 : stop], strict=True
+    ):
+        matrix, bias = weight @ matrix, weight @ bias
+        bias = bias if added is None else bias + added
+    return matrix, bias
+
+
+def _hinge_layers(form: HingeForm, stack: Stack) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and biases of a network with one unit a boundary, and two a linear dimension."""
+    live = form.live
+    rows, offsets, outputs = form.directions[live], form.offsets[live], form.jumps[live].T
+    linear, constant = form.linear, form.constant
+    slopes = [each.slope for each in stack.activations if not each.is_identity]
+    if not slopes:
+        return [linear], [constant]
+    slope = slopes[0]
+    # relu(z) = (leaky(z) - s z) / (1 - s)
+    outputs = outputs / (1 - slope)
+    linear = linear - slope * outputs @ rows
+    constant = constant - slope * outputs @ offsets
+    gross = (form.jumps.abs().sum(), torch.linalg.matrix_norm(linear))
+    left, sizes, right = torch.linalg.svd(linear, full_matrices=False)
+    kept = sizes > form.tol * max(gross)
+    left, right = left[:, kept] * sizes[kept], right[kept]
+    sign = torch.where(random_keys(right, 0) < 0, -1.0, 1.0).double()
+    left, right = left * sign / (1 + slope), right * sign[:, None]
+    # leaky(z) - leaky(-z) = (1 + s) z
+    return (
+        [torch.cat([rows, right, -right]), torch.cat([outputs, left, -left], dim=1)],
+        [torch.cat([offsets, offsets.new_zeros(2 * len(right))]), constant],
+    )
+
+
+def _fill_empty(weights: list[Tensor], biases: list[Tensor]) -> None:
+    """Give one unit of zeros to layers without any: torch has no layers of width 0."""
+    for index, bias in enumerate(biases[:-1]):
+        if len(bias) == 0:
+            after, before = weights[index + 1], weights[index]
+            weights[index] = before.new_zeros((1, *before.shape[1:]))
+            biases[index] = bias.new_zeros(1)
+            weights[index + 1] = after.new_zeros((after.shape[0], 1, *after.shape[2:]))
+
+
+def _spread_out(
+    stack: Stack, weights: Sequence[Tensor], biases: Sequence[Tensor], kept: Sequence[int]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Put layers that were multiplied together back to as many as there were."""
+    spread: list[Tensor] = []
+    shifts: list[Tensor] = []
+    starts = [0, *(layer + 1 for layer in kept)]
+    stops = [*(layer + 1 for layer in kept), len(stack.weights)]
+    for weight, bias, start, stop in zip(weights, biases, starts, stops, strict=True):
+        if stop - start > 1:
+            factors = _factors(weight.flatten(1), stack.widths[start + 1 : stop])
+            spread += factors
+            shifts += [bias.new_zeros(len(factor)) for factor in factors[:-1]]
+        elif stack.kinds[start] == "conv":
+            spread.append(weight.reshape(*weight.shape[:2], *stack.weights[start].shape[2:]))
+        else:
+            spread.append(weight.flatten(1))
+        shifts.append(bias)
+    return spread, shifts
+
+
+def _factors(matrix: Tensor, widths: Sequence[int]) -> list[Tensor]:
+    """Matrices of these widths with this product; all but the last have orthonormal rows."""
+    left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
+    rank = min(len(sizes), *widths)
+    left, right = left[:, :rank] * sizes[:rank], right[:rank]
+    sign = torch.where(random_keys(right, 0) < 0, -1.0, 1.0).double()
+    between = [torch.eye(rank, dtype=torch.float64) for _ in widths[1:]]
+    return [right * sign[:, None], *between, left * sign]

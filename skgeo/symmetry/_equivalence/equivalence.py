@@ -1,0 +1,298 @@
+"""Whether two networks compute one function, and which of many do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skgeo.exceptions import SkgeoError, warn
+from skgeo.network._modelcheck import check_finite, check_kind
+from skgeo.network._stack import Stack, read_stack
+from skgeo.symmetry._equivalence.canonical import check_interface
+from skgeo.symmetry._equivalence.comparison import compare_stacks
+from skgeo.symmetry._equivalence.parts import compare_parts
+from skgeo.symmetry._equivalence.report import EquivalenceReport
+from skgeo.symmetry._equivalence.witness import (
+    ROUNDING_FACTOR,
+    Outputs,
+    find_witness,
+    probe_inputs,
+    probe_outputs,
+    sample_of,
+)
+from skgeo.symmetry._tolerance import resolve_tolerance
+
+
+def equivalent(
+    a: nn.Module, b: nn.Module, X: Any = None, *, tol: Any = "auto"
+) -> EquivalenceReport:
+    r"""Whether two networks compute one function, with a certificate or a witness.
+
+    "equivalent" comes with what turns a into b, and is confirmed on inputs; "different" with an
+    input at which the outputs differ by more than the rounding of the weights explains. Where
+    neither is found the answer is "undecided".
+
+    Parameters
+    ----------
+    a, b : torch.nn.Module
+        Networks of the same inputs and outputs; only read.
+    X : array, Tensor, Dataset, ..., default=None
+        Inputs at which to look for a witness, besides random ones and points beside activation
+        boundaries. Needed for architectures outside those below, where nothing else is known of
+        what they take.
+    tol : "auto" or float, default="auto"
+        Largest relative difference of weights in a certificate; by default 1e-10 for float64 and
+        some roundings for other dtypes.
+
+    Returns
+    -------
+    EquivalenceReport
+
+    Raises
+    ------
+    NotAModelError
+        If a or b is no ``torch.nn.Module``.
+    SkgeoError
+        If the networks have different inputs or outputs, or weights are not finite.
+
+    Warns
+    -----
+    GeometryWarning
+        If `tol` is below the precision of the weights.
+
+    See Also
+    --------
+    skgeo.symmetry._equivalence.canonical.canonical_form : What is compared.
+    skgeo.symmetry._equivalence.matching.match_networks : How close two networks that are not
+        equivalent can be brought.
+
+    Notes
+    -----
+    Equality on all of :math:`\mathbb{R}^n` is asked for: networks that agree on a bounded set
+    only, as by units that are never active there, are different.
+
+    Every pair of equal networks is recognised with one hidden layer of ReLU, leaky ReLU (of slope
+    other than -1) or tanh, and without activations. For deeper chains and convolutions units are
+    matched layer by layer, which recognises permutations, scales, signs, duplicates and units
+    without effect, and neither orientation reversals nor symmetries between layers: such pairs are
+    undecided. Two networks of any other architecture that run the same code are compared part by
+    part: chains inside them (also with BatchNorm in eval mode and pooling), attention heads by
+    their products, and all else as it stands. What is left is undecided unless a witness is found,
+    and the parts in the way are named.
+
+    References
+    ----------
+    M. Phuong and C. H. Lampert, "Functional vs. parametric equivalence of ReLU networks",
+    ICLR 2020. H. J. Sussmann, "Uniqueness of the weights for minimal feedforward nets with a given
+    input-output map", Neural Networks 5(4), 1992.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.symmetry import apply_symmetry
+    >>> from skgeo.symmetry import equivalent
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> copy = apply_symmetry(net, permutation=[[2, 0, 1], None], scales=[None, [9.0, 1.0, 0.2]])
+    >>> report = equivalent(net, copy)
+    >>> report.verdict, report.permutation[0].tolist()
+    ('equivalent', [2, 0, 1])
+    """
+    tol = resolve_tolerance(tol, max(_precision(a), _precision(b)))
+    stacks, outside = _read(a, b)
+    if outside:
+        found = compare_parts(a, b, tol)
+        if found.verdict == "undecided":
+            found = replace(found, reason=f"{found.reason}. {outside}")
+    else:
+        check_interface(stacks[0], stacks[1])
+        found = compare_stacks(stacks[0], stacks[1], tol)
+        if found.verdict == "different" or (found.verdict == "equivalent" and _is_exact(stacks)):
+            return found
+    # What is only equal up to tol may differ by that much.
+    level = tol if found.verdict == "equivalent" else 0.0
+    groups = probe_inputs(a, stacks, X)
+    try:
+        ours, theirs = (probe_outputs(net, groups, level=level) for net in (a, b))
+    except SkgeoError:
+        if X is not None:
+            raise
+        return found  # inputs that fit one network need not fit the other
+    if len(stacks) == 2:
+        found_shapes = _other_shapes(groups, ours, theirs, tol)
+        if found_shapes is not None:
+            return found_shapes
+    witness = find_witness(groups, ours, theirs)
+    if witness is None:
+        return found
+    reason = f"outputs differ by {witness.excess:.1e} times what rounding explains"
+    if found.verdict == "undecided":
+        reason = f"{reason}; {found.reason}"
+    return EquivalenceReport(
+        "different",
+        reason,
+        found.residual,
+        tol,
+        witness=witness.input,
+        outputs=witness.outputs,
+    )
+
+
+def _other_shapes(
+    groups: Sequence[Any], ours: Outputs, theirs: Outputs, tol: float
+) -> EquivalenceReport | None:
+    """Convolutions of other strides and paddings give maps of other sizes."""
+    for group, mine, other in zip(groups, ours.values, theirs.values, strict=True):
+        if mine.shape != other.shape:
+            reason = f"outputs have {mine.shape[1]} and {other.shape[1]} entries per sample"
+            return EquivalenceReport(
+                "different",
+                reason,
+                float("inf"),
+                tol,
+                witness=sample_of(group, 0),
+                outputs=(mine[0], other[0]),
+            )
+    return None
+
+
+def equivalence_classes(
+    nets: Sequence[nn.Module], X: Any = None, *, tol: Any = "auto"
+) -> np.ndarray:
+    """Label networks by the function that they compute.
+
+    Parameters
+    ----------
+    nets : sequence of torch.nn.Module
+        Of any architectures; those with different inputs or outputs are never in one class.
+    X : array, Tensor, Dataset, ..., default=None
+        As in :func:`equivalent`.
+    tol : "auto" or float, default="auto"
+        As in :func:`equivalent`.
+
+    Returns
+    -------
+    ndarray of shape (n_nets,)
+        int64, counted from 0 in the order of first appearance.
+
+    Raises
+    ------
+    NotAModelError, SkgeoError
+        As :func:`equivalent` does, with a note that says which network it was.
+
+    Warns
+    -----
+    GeometryWarning
+        If a pair is undecided: its networks are put in different classes.
+
+    Notes
+    -----
+    Outputs on a few inputs sort the networks first. A network is compared with one of each class
+    that agrees with it there, so that n networks of n functions cost n forward passes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.symmetry import apply_symmetry
+    >>> from skgeo.symmetry import equivalence_classes
+    >>> a, b = nn.Linear(2, 1), nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> equivalence_classes([b, a, apply_symmetry(b, permutation=[1, 2, 0])])
+    array([0, 1, 0])
+    """
+    labels = np.zeros(len(nets), dtype=np.int64)
+    seen: list[_Seen] = []
+    undecided: list[tuple[int, int]] = []
+    for index, net in enumerate(nets):
+        try:
+            here = _Seen(index, net, X, tol)
+            for label, other in enumerate(seen):
+                if not here.may_equal(other):
+                    continue
+                verdict = equivalent(other.net, net, X, tol=tol).verdict
+                if verdict == "equivalent":
+                    labels[index] = label
+                    break
+                if verdict == "undecided":
+                    undecided.append((other.index, index))
+            else:
+                labels[index] = len(seen)
+                seen.append(here)
+        except SkgeoError as error:
+            error.add_note(f"in network {index}")
+            raise
+    if undecided:
+        shown = ", ".join(f"{pair}" for pair in undecided[:5])
+        more = f" and {len(undecided) - 5} more" if len(undecided) > 5 else ""
+        warn(
+            f"Whether the networks {shown}{more} compute one function is undecided; their labels "
+            "are different. equivalent(a, b, X) says why."
+        )
+    return labels
+
+
+class _Seen:
+    """A network with what tells it quickly from others."""
+
+    def __init__(self, index: int, net: nn.Module, X: Any, tol: Any) -> None:
+        tol = resolve_tolerance(tol, _precision(net))
+        self.index, self.net = index, net
+        stacks, _ = _read(net)
+        # Points that do not depend on the network, so that outputs can be compared.
+        groups = probe_inputs(net, stacks, X)[: 1 if X is not None else 3]
+        self.interface = tuple((*s.widths[:1], *s.widths[-1:], s.kinds[0]) for s in stacks)
+        self.shapes = [g.shape for g in groups if isinstance(g, Tensor)]
+        self.outputs = probe_outputs(net, groups, level=tol)
+
+    def may_equal(self, other: _Seen) -> bool:
+        if self.interface and other.interface and self.interface != other.interface:
+            return False
+        if self.shapes != other.shapes:
+            return True  # not seen on the same inputs
+        pairs = list(zip(self.outputs.values, other.outputs.values, strict=False))
+        if any(ours.shape != theirs.shape for ours, theirs in pairs):
+            return False
+        return not any(
+            float((ours - theirs).abs().max()) > ROUNDING_FACTOR * (noise + more)
+            for (ours, theirs), noise, more in zip(
+                pairs, self.outputs.noise, other.outputs.noise, strict=False
+            )
+        )
+
+
+def _precision(net: nn.Module) -> float:
+    check_kind(net)
+    check_finite(net)
+    kinds = {p.dtype for p in net.parameters() if p.is_floating_point()}
+    return max((torch.finfo(kind).eps for kind in kinds), default=torch.finfo(torch.float64).eps)
+
+
+def _read(*nets: nn.Module) -> tuple[list[Stack], str]:
+    """Chains that the networks are; and for those that are none, what is in the way."""
+    stacks: list[Stack] = []
+    outside: list[str] = []
+    for net in nets:
+        try:
+            stack = read_stack(net, convolutions=True)
+        except SkgeoError as error:
+            outside.append(str(error))
+            continue
+        unknown = [str(each) for each in stack.activations if each.scales == "unknown"]
+        if unknown:
+            outside.append(
+                f"The activation {unknown[0]} of {type(net).__name__} has a slope per unit, and "
+                "such units have no known symmetries."
+            )
+        else:
+            stacks.append(stack)
+    return stacks, " ".join(dict.fromkeys(outside))
+
+
+def _is_exact(stacks: Sequence[Stack]) -> bool:
+    """Whether units have scales or signs to be matched up to: others are probed too."""
+    return all(each.scales != "none" for stack in stacks for each in stack.activations)

@@ -1,0 +1,373 @@
+r"""Normal form of a deep stack of layers, unit by unit and layer by layer.
+
+Under a rectifier a unit may be scaled by any a > 0, under an odd activation by -1: incoming weights
+and bias times a, outgoing weights divided by it. Every layer's units may be permuted. What these
+moves leave free is fixed here from the first layer to the last: rows (w, b) get norm 1 or a sign,
+the scale goes into the next layer's columns, rows are sorted by a random key and the next columns
+with them. Before that, units that do not matter are taken away: no outgoing weights, no incoming
+weights (a constant, which goes into the next bias), or the same rows as another unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skgeo.exceptions import SkgeoError
+from skgeo.network._activation import Activation, as_activation
+from skgeo.symmetry._grouping import group_rows
+
+_TINY = torch.finfo(torch.float64).tiny
+
+
+@dataclass(frozen=True, eq=False)
+class LayerForm:
+    """A stack in normal form, and where its units were before.
+
+    Attributes
+    ----------
+    weights : tuple of Tensor of shape (n_out, n_in, m)
+        float64. m > 1 for kernels of convolutions, and for a linear layer that reads m positions
+        of each channel.
+    biases : tuple of Tensor of shape (n_out,)
+    activations : tuple of Activation
+        One per hidden layer that is left: layers without an activation are multiplied together.
+    layers : tuple of int
+        Which hidden layer of the stack each of them was.
+    units : tuple of Tensor
+        int64, one tensor a hidden layer that is left: the unit of the stack that each unit
+        stands for.
+    scales : tuple of Tensor
+        What that unit's incoming weights and bias were divided by; negative where a tanh unit's
+        sign was turned.
+    groups : tuple of Tensor
+        int64, one entry a unit of the stack: the unit it became part of, -1 if it is gone.
+    """
+
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    activations: tuple[Activation, ...]
+    layers: tuple[int, ...]
+    units: tuple[Tensor, ...]
+    scales: tuple[Tensor, ...]
+    groups: tuple[Tensor, ...]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers of units of the hidden layers that are left."""
+        return tuple(len(bias) for bias in self.biases[:-1])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every unit of the stack is still there by itself."""
+        return all(
+            len(units) == len(groups) for units, groups in zip(self.units, self.groups, strict=True)
+        )
+
+
+def layer_blocks(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Weights as (out, in, m), where `in` counts the units of the layer before.
+
+    Parameters
+    ----------
+    weights : sequence of Tensor
+        (out, in) for linear layers, (out, in, ...) for kernels. A linear layer after a flattened
+        convolution has in = channels times positions, the positions of one channel together.
+
+    Returns
+    -------
+    list of Tensor
+        float64 views where possible.
+
+    Raises
+    ------
+    SkgeoError
+        If the sizes of two layers in a row do not fit.
+    """
+    blocks: list[Tensor] = []
+    for index, weight in enumerate(weights):
+        before = blocks[-1].shape[0] if blocks else weight.shape[1]
+        if before == weight.shape[1] == 0:  # after a layer without units
+            blocks.append(weight.double().reshape(weight.shape[0], 0, 1))
+            continue
+        if before == 0 or (weight.shape[1:].numel() % before):
+            raise SkgeoError(
+                f"Layer {index} has weights of shape {tuple(weight.shape)} and follows a layer of "
+                f"{before} units, which does not divide its inputs."
+            )
+        spread = weight.shape[1:].numel() // before
+        blocks.append(weight.double().reshape(weight.shape[0], before, spread))
+    return blocks
+
+
+def canonical_layers(
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    activations: Sequence[Activation | str],
+    *,
+    tol: float = 1e-13,
+    foldable: Sequence[bool] | None = None,
+    drop_off: bool = True,
+) -> LayerForm:
+    r"""Normal form of a stack under permutations, scales and signs of its hidden units.
+
+    Parameters
+    ----------
+    weights : sequence of Tensor
+        W_1, ..., W_L, as in :func:`layer_blocks`.
+    biases : sequence of Tensor of shape (out,), or None
+    activations : sequence of Activation or str
+        Of the L - 1 hidden layers. Units are scaled under rectifiers, signed under odd activations,
+        and only permuted under others.
+    tol : float, default=1e-13
+        Relative to the norm of a row (w, b): rows as close as this are one unit's. Outgoing weights
+        that cancel to this share of what was summed are zero.
+    foldable : sequence of bool, default=None
+        For each hidden layer whether a unit that is constant adds a constant to the next layer:
+        not so before a convolution that pads with zeros. By default true where the next layer's
+        weights have two axes.
+    drop_off : bool, default=True
+        Whether to drop ReLU units that can never turn on, because they read values that are never
+        negative with no positive weight or bias.
+
+    Returns
+    -------
+    LayerForm
+
+    Raises
+    ------
+    SkgeoError
+        If the numbers of layers do not fit together, or units have an activation each.
+
+    Notes
+    -----
+    Two stacks of which one is the other under these moves have one form, up to rounding. The
+    converse is false in general: deep ReLU networks have further symmetries, and almost none where
+    widths do not increase [1]_. Costs a few passes over the weights and a sort a layer.
+
+    References
+    ----------
+    .. [1] M. Phuong and C. H. Lampert, "Functional vs. parametric equivalence of ReLU networks",
+       ICLR 2020, Theorem 1.
+
+    Examples
+    --------
+    ``relu(2 x) + relu(3 x)`` is one unit.
+
+    >>> import torch
+    >>> form = canonical_layers(
+    ...     [torch.tensor([[2.0], [3.0]]), torch.tensor([[1.0, 1.0]])],
+    ...     [torch.zeros(2), torch.zeros(1)],
+    ...     ["relu"],
+    ... )
+    >>> form.widths, form.weights[1].item()
+    ((1,), 5.0)
+    """
+    known = [as_activation(each) for each in activations]
+    _check(weights, biases, known)
+    work = _Work(weights, biases, known, tol, foldable, drop_off)
+    work.multiply_linear()
+    # What cancels in one layer may leave units of the layers before without a reader.
+    while work.drop_unread() | work.normalise():
+        pass
+    return LayerForm(
+        weights=tuple(work.weights),
+        biases=tuple(work.biases),
+        activations=tuple(work.activations),
+        layers=tuple(work.layers),
+        units=tuple(work.units),
+        scales=tuple(work.scales),
+        groups=tuple(work.groups),
+    )
+
+
+def _check(
+    weights: Sequence[Tensor], biases: Sequence[Tensor | None], activations: Sequence[Activation]
+) -> None:
+    if not weights or not len(weights) == len(biases) == len(activations) + 1:
+        raise SkgeoError(
+            f"Got {len(weights)} weights, {len(biases)} biases and {len(activations)} activations; "
+            "expected as many biases as weights, and one activation between two layers."
+        )
+    unknown = [str(each) for each in activations if each.scales == "unknown"]
+    if unknown:
+        raise SkgeoError(
+            f"The units of a layer with the activation {unknown[0]} have a slope each, so they are "
+            "not one another's copies. Expected one activation for all units of a layer."
+        )
+
+
+class _Work:
+    """The stack while it is being changed: lists of the fields of a LayerForm."""
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+        activations: Sequence[Activation],
+        tol: float,
+        foldable: Sequence[bool] | None,
+        drop_off: bool,
+    ) -> None:
+        # Layers are replaced by new tensors, never written to.
+        self.weights = layer_blocks(weights)
+        self.biases = [
+            weight.new_zeros(len(weight)) if bias is None else bias.double()
+            for weight, bias in zip(self.weights, biases, strict=True)
+        ]
+        self.activations = list(activations)
+        self.tol, self.drop_off = tol, drop_off
+        depth = len(activations)
+        self.foldable = (
+            list(foldable) if foldable is not None else [w.dim() == 2 for w in weights[1:]]
+        )
+        self.dense = [weight.dim() == 2 for weight in weights]
+        self.layers = list(range(depth))
+        self.units = [torch.arange(len(bias)) for bias in self.biases[:-1]]
+        self.groups = [units.clone() for units in self.units]
+        self.scales = [torch.ones_like(bias) for bias in self.biases[:-1]]
+
+    def multiply_linear(self) -> None:
+        """Multiply together the linear layers with no activation between them."""
+        for index in reversed(range(len(self.activations))):
+            after, before = self.weights[index + 1], self.weights[index]
+            dense = self.dense[index] and self.dense[index + 1] and after.shape[2] == 1
+            if not self.activations[index].is_identity or not dense:
+                continue
+            matrix = after[:, :, 0]
+            shape = (matrix.shape[0], *before.shape[1:])
+            self.biases[index + 1] = self.biases[index + 1] + matrix @ self.biases[index]
+            self.weights[index + 1] = (matrix @ before.flatten(1)).reshape(shape)
+            for field in (
+                *(self.weights, self.biases, self.activations, self.foldable),
+                *(self.layers, self.units, self.groups, self.scales, self.dense),
+            ):
+                del field[index]
+
+    def drop_unread(self) -> bool:
+        """Take away the units whose outgoing weights are all zero, from the last layer back."""
+        changed = False
+        for index in reversed(range(len(self.activations))):
+            read = (self.weights[index + 1] != 0).any(dim=2).any(dim=0)
+            if not read.all():
+                self._keep(index, torch.nonzero(read)[:, 0])
+                changed = True
+        return changed
+
+    def normalise(self) -> bool:
+        """Fold, scale, merge and sort, from the first layer on; tell whether units went."""
+        changed = False
+        for index, activation in enumerate(self.activations):
+            count = len(self.biases[index])
+            self._fold_constant(index)
+            if activation.scales in ("positive", "sign"):
+                self._scale(index, activation.scales)
+            if activation.scales != "linear":
+                self._merge(index)
+            self._sort(index)
+            changed |= len(self.biases[index]) < count
+        return changed
+
+    def _rows(self, index: int) -> Tensor:
+        weight = self.weights[index]
+        return torch.cat([weight.flatten(1), self.biases[index][:, None]], dim=1)
+
+    def _keep(self, index: int, kept: Tensor) -> None:
+        """Keep some units of a hidden layer, in this order; the others have no effect."""
+        place = torch.full((len(self.biases[index]) + 1,), -1)
+        place[kept] = torch.arange(len(kept))
+        self.groups[index] = place[self.groups[index]]  # -1 finds the last place, which is -1
+        self.weights[index] = self.weights[index][kept]
+        self.biases[index] = self.biases[index][kept]
+        self.weights[index + 1] = self.weights[index + 1][:, kept]
+        self.units[index] = self.units[index][kept]
+        self.scales[index] = self.scales[index][kept]
+
+    def _fold_constant(self, index: int) -> None:
+        """Put units that are constant into the next bias."""
+        weight, bias = self.weights[index], self.biases[index]
+        size = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+        constant = size <= self.tol * bias.abs()
+        if self.drop_off and index and self._is_off_below_zero(index):
+            # No argument of this unit is positive, so it never turns on.
+            constant |= (weight.flatten(1) <= 0).all(dim=1) & (bias <= 0)
+        if not constant.any():
+            return
+        value = self.activations[index](bias)
+        # relu of a negative constant is zero, and nothing has to be folded.
+        gone = constant & ((value == 0) | self.foldable[index])
+        following = self.weights[index + 1].sum(dim=2)
+        self.biases[index + 1] = self.biases[index + 1] + following[:, gone] @ value[gone]
+        self._keep(index, torch.nonzero(~gone)[:, 0])
+
+    def _is_off_below_zero(self, index: int) -> bool:
+        """Whether units are zero for negative arguments, and read values that are not negative."""
+        activation, before = self.activations[index], self.activations[index - 1]
+        return activation.is_rectifier and activation.slope == 0.0 and before.range[0] >= 0.0
+
+    def _scale(self, index: int, group: str) -> None:
+        rows = self._rows(index)
+        if group == "positive":
+            scale = torch.linalg.vector_norm(rows, dim=1)
+        else:
+            # A random projection has no sign that many units share by being zero.
+            scale = torch.where(random_keys(rows, 2) < 0, -1.0, 1.0).double()
+        self.weights[index] = self.weights[index] / scale[:, None, None]
+        self.biases[index] = self.biases[index] / scale
+        self.weights[index + 1] = self.weights[index + 1] * scale[None, :, None]
+        self.scales[index] = self.scales[index] * scale
+
+    def _merge(self, index: int) -> None:
+        """Make one unit of those with the same rows, and drop it if nothing reads their sum."""
+        rows = self._rows(index)
+        if not len(rows):
+            return
+        size = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        # Direction and logarithm of the norm: distances are relative to the norm.
+        points = torch.cat([rows / size.clamp(min=_TINY), size.clamp(min=_TINY).log()], dim=1)
+        label, first = group_rows(points, self.tol)
+        count = len(first)
+        if count == len(rows):
+            return
+        following = self.weights[index + 1]
+        shape = (following.shape[0], count, following.shape[2])
+        total = following.new_zeros(shape).index_add_(1, label, following)
+        gross = following.new_zeros(shape).index_add_(1, label, following.abs())
+        total[total.abs() <= self.tol * gross] = 0.0
+        self._relabel(index, label, first)
+        self.weights[index + 1] = total
+        read = (total != 0).any(dim=2).any(dim=0)
+        self._keep(index, torch.nonzero(read)[:, 0])
+
+    def _relabel(self, index: int, label: Tensor, first: Tensor) -> None:
+        place = torch.cat([label, torch.tensor([-1])])
+        self.groups[index] = place[self.groups[index]]
+        self.weights[index] = self.weights[index][first]
+        self.biases[index] = self.biases[index][first]
+        self.units[index] = self.units[index][first]
+        self.scales[index] = self.scales[index][first]
+
+    def _sort(self, index: int) -> None:
+        order = torch.argsort(random_keys(self._rows(index), 0), stable=True)
+        if not torch.equal(order, torch.arange(len(order))):
+            self._keep(index, order)
+
+
+def random_keys(rows: Tensor, seed: int) -> Tensor:
+    """One random projection of each row, the same for all networks of this width.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, m)
+    seed : int
+
+    Returns
+    -------
+    Tensor of shape (n,)
+    """
+    generator = np.random.default_rng((seed, rows.shape[1]))
+    return rows @ torch.from_numpy(generator.normal(size=rows.shape[1])).to(rows)

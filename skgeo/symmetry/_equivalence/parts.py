@@ -1,0 +1,271 @@
+"""Two networks of one architecture, compared part by part.
+
+Networks that are no plain chains still have chains inside: the hidden channels of a residual block,
+the hidden units of a transformer's feed-forward part. Units of these may be permuted, scaled and
+signed as those of any chain, attention heads by the linear groups that their products leave free;
+everything else has to agree as it stands.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+from weakref import ReferenceType
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.network._flow import Flow, read_flow
+from skgeo.network._hidden import HiddenUnits, hidden_units_of
+from skgeo.symmetry._equivalence.correspondence import match_forms, relative_distance
+from skgeo.symmetry._equivalence.layerwise import canonical_layers
+from skgeo.symmetry._equivalence.report import EquivalenceReport
+from skgeo.symmetry._generators.attention import projections
+
+# Counters that do nothing in eval mode.
+_IDLE = "num_batches_tracked"
+
+
+def compare_parts(a: nn.Module, b: nn.Module, tol: float) -> EquivalenceReport:
+    """Compare two networks that run the same code.
+
+    Parameters
+    ----------
+    a, b : torch.nn.Module
+        Of any architecture.
+    tol : float
+
+    Returns
+    -------
+    EquivalenceReport
+        "equivalent" if all parts agree up to symmetries of chains and of attention heads inside;
+        otherwise "undecided", with the first part that does not agree.
+
+    Notes
+    -----
+    In eval mode. Heads of one attention layer may come in another order, which changes the
+    function of a network that returns the attention weights of single heads, and a BatchNorm after
+    a linear layer is taken to normalise its units, as it does for inputs of two axes. Outputs on
+    data tell where this is otherwise.
+    """
+    if not _same_code(a, b):
+        reason = "the modules differ in their classes, shapes or settings"
+        return EquivalenceReport("undecided", reason, float("nan"), tol)
+    flow = read_flow(a)
+    ours, others = inner_chains(flow), inner_chains(replace(flow, root=b))
+    if [_names(chain) for chain in ours] != [_names(chain) for chain in others]:
+        reason = "the modules differ in which of their weights are shared"
+        return EquivalenceReport("undecided", reason, float("nan"), tol)
+    residual = 0.0
+    compared: set[str] = set()
+    for chain, other in zip(ours, others, strict=True):
+        match = match_forms(_chain_form(chain, tol), _chain_form(other, tol), tol=tol)
+        residual = max(residual, match.residual)
+        names = _names(chain)
+        if match.layer is not None:
+            reason = f"in the chain of {', '.join(names)} {match.reason}"
+            return EquivalenceReport("undecided", reason, residual, tol)
+        compared.update(names, (hidden.name for hidden in chain))
+    for name in _attentions(flow):
+        residual = max(residual, _attention_distance(a, b, name))
+        compared.update((name, f"{name}.out_proj" if name else "out_proj"))
+        if residual > tol:
+            reason = f"products of the attention at {name!r} differ by {residual:.1e}"
+            return EquivalenceReport("undecided", reason, residual, tol)
+    theirs = dict(b.named_modules())
+    for name, module in a.named_modules():
+        if name in compared:
+            continue
+        for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            other = getattr(theirs[name], key)
+            if tensor is None or key == _IDLE:
+                continue
+            residual = max(residual, _distance(tensor, other))
+            if residual > tol:
+                where = f"{name}.{key}" if name else key
+                reason = f"{where!r} differs by {residual:.1e}, beyond what is known to be free"
+                return EquivalenceReport("undecided", reason, residual, tol)
+    reason = "the same modules, equal up to symmetries of the chains and attention heads inside"
+    return EquivalenceReport("equivalent", reason, residual, tol, "layers")
+
+
+def _same_code(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two networks differ in the values of their weights and buffers at most."""
+    ours, theirs = dict(a.named_modules()), dict(b.named_modules())
+    if any(m._forward_hooks or m._forward_pre_hooks for m in (*a.modules(), *b.modules())):
+        return False
+    return ours.keys() == theirs.keys() and all(
+        _settings(ours[name]) == _settings(theirs[name]) for name in ours
+    )
+
+
+def _settings(module: nn.Module) -> list[Any]:
+    """Class, attributes and shapes of one module."""
+    found: list[Any] = [type(module)]
+    for key, value in sorted(vars(module).items()):
+        if key in ("_parameters", "_buffers"):
+            shapes = {k: None if t is None else (t.shape, t.dtype) for k, t in value.items()}
+            found.append((key, shapes))
+        elif key == "_modules" or key == "training" or (key.startswith("_") and not value):
+            continue  # children are looked at by themselves
+        else:
+            found.append((key, _plain(value)))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A value to compare: what is no plain data counts by identity."""
+    if isinstance(value, (bool, int, float, str, type(None), torch.dtype)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return value
+    # Parameters are compared where they are registered; recurrent layers keep lists of them.
+    return type(value) if isinstance(value, (nn.Parameter, ReferenceType)) else id(value)
+
+
+def inner_chains(flow: Flow) -> list[list[HiddenUnits]]:
+    """Chains of hidden layers in a row whose units one layer makes and one reads."""
+    owners = Counter(
+        id(parameter)
+        for module in flow.root.modules()
+        for parameter in module._parameters.values()
+        if parameter is not None
+    )
+    links = {h.source: h for h in hidden_units_of(flow) if _is_link(h, owners)}
+    starts = set(links) - {_after(hidden) for hidden in links.values()}
+    chains = []
+    for start in links:
+        if start in starts:
+            chain = [links[start]]
+            while _after(chain[-1]) in links:
+                chain.append(links[_after(chain[-1])])
+            chains.append(chain)
+    return chains
+
+
+def _after(hidden: HiddenUnits) -> str:
+    return str(hidden.consumers[0].node.module)
+
+
+def _names(chain: list[HiddenUnits]) -> list[str]:
+    """The affine layers of a chain in a row."""
+    return [chain[0].source, *map(_after, chain)]
+
+
+def _is_link(hidden: HiddenUnits, owners: Counter[int]) -> bool:
+    """Whether units can be permuted and scaled as those of a plain chain."""
+    (consumer, *others), activation = hidden.consumers, hidden.activation
+    made, read = hidden.makers[-1], consumer.node.kind
+    maker = (hidden.normalised or hidden.node).kind
+    if others or activation.is_identity or activation.scales == "unknown":
+        return False
+    if not {maker, read} <= {"linear", "conv"} or not hidden.node.known or not consumer.node.known:
+        return False
+    kinds = {step.kind for step in hidden.passed}
+    # Of linear layers pooling would mix the units; and the largest of some values is not that of
+    # their negatives.
+    pools = "pool" in kinds and maker == "conv" and activation.scales == "positive"
+    if not kinds <= {"identity", "flatten", *(["pool"] if pools else [])}:
+        return False
+    layers = [*hidden.makers, consumer.layer]
+    if any(owners[id(p)] > 1 for m in layers for p in m._parameters.values() if p is not None):
+        return False
+    # Each unit is a run of input columns.
+    alike = maker == read and len(made.weight) == consumer.layer.weight.shape[1]
+    return alike or (maker == "conv" and read == "linear" and "flatten" in kinds)
+
+
+def _chain_form(chain: list[HiddenUnits], tol: float) -> Any:
+    weights, biases = [], []
+    for hidden in chain:
+        rows, shifts = hidden.incoming
+        weights.append(rows.reshape(hidden.makers[-1].weight.shape))
+        biases.append(shifts)
+    last = chain[-1].consumers[0].layer
+    weights.append(last.weight.detach().to("cpu", torch.float64))
+    shift = weights[-1].new_zeros(len(last.weight)) if last.bias is None else last.bias
+    biases.append(shift.detach().to("cpu", torch.float64))
+    return canonical_layers(
+        weights,
+        biases,
+        [hidden.activation for hidden in chain],
+        # A constant unit adds a constant to what the next layer computes.
+        foldable=[
+            hidden.consumers[0].node.kind == "linear"
+            and all(step.kind != "pool" for step in hidden.passed)
+            for hidden in chain
+        ],
+        tol=tol,
+    )
+
+
+def _attentions(flow: Flow) -> list[str]:
+    """Attention layers whose heads are known by their products."""
+    found = []
+    for node in flow:
+        if node.kind == "attention" and node.module is not None:
+            layer = flow.layer(node)
+            # Keys that are added to the data meet the bias of the others.
+            if getattr(layer, "bias_k", None) is None and not getattr(layer, "add_zero_attn", 0):
+                found.append(node.module)
+    return list(dict.fromkeys(found))
+
+
+def _attention_distance(a: nn.Module, b: nn.Module, name: str) -> float:
+    """Largest relative difference of two attention layers, heads in any order."""
+    ours, theirs = (_products(net.get_submodule(name)) for net in (a, b))
+    heads = ours[0].shape[0]
+    left, right = (torch.cat([p[0].flatten(1), p[1].flatten(1)], dim=1) for p in (ours, theirs))
+    order = torch.cdist(right, left).argmin(dim=1)
+    if len(torch.unique(order)) < heads:
+        return float("inf")
+    return max(
+        *(
+            relative_distance(x[order].flatten(1), y.flatten(1))
+            for x, y in zip(ours[:2], theirs[:2], strict=True)
+        ),
+        relative_distance(ours[2][None], theirs[2][None]),
+    )
+
+
+def _products(layer: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Per head [W_Q b_Q]^T W_K and W_O W_V, and the constant part of the outputs.
+
+    A bias of the keys adds one number to all scores of a query, which softmax ignores; one of the
+    values comes out as it is, since attention weights sum to 1.
+    """
+    found = projections(layer)
+    width, heads = layer.embed_dim, layer.num_heads
+
+    def cut(start: tuple[Tensor | None, int]) -> Tensor | None:
+        tensor, first = start
+        if tensor is None:
+            return None
+        return tensor.detach().cpu().double()[first : first + width]
+
+    query, key, value = (cut(entry) for entry in found.weights)
+    query_bias, _, value_bias = (cut(entry) for entry in found.biases)
+    assert query is not None and key is not None and value is not None  # noqa: PT018
+    out = layer.out_proj.weight.detach().cpu().double()
+    if query_bias is not None:
+        query = torch.cat([query, query_bias[:, None]], dim=1)
+    constant = out.new_zeros(len(out)) if value_bias is None else out @ value_bias
+    if layer.out_proj.bias is not None:
+        constant = constant + layer.out_proj.bias.detach().cpu().double()
+    per_head = [t.reshape(heads, -1, t.shape[1]) for t in (query, key, value)]
+    scores = per_head[0].mT @ per_head[1]
+    results = out.reshape(len(out), heads, -1).movedim(1, 0) @ per_head[2]
+    return scores, results, constant
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    if not a.is_floating_point():
+        return 0.0 if torch.equal(a, b) else float("inf")
+    ours, theirs = (t.detach().cpu().double() for t in (a, b))
+    if torch.equal(ours, theirs):
+        return 0.0  # infinite entries of masks among them
+    rows = (1, -1) if ours.dim() < 2 else (ours.shape[0], -1)
+    return relative_distance(ours.reshape(rows), theirs.reshape(rows))

@@ -1,0 +1,276 @@
+"""An input at which two networks differ by more than the rounding of their weights explains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skgeo.data import Inputs, as_samples, cast_inputs
+from skgeo.exceptions import SkgeoError
+from skgeo.network._replica import Replica, replica
+from skgeo.network._stack import Stack
+
+_SAMPLES = 64
+_SCALES = (1.0, 0.1, 10.0)
+_DRAWS = 4
+# How far beyond what was seen of rounding a difference must be.
+ROUNDING_FACTOR = 8.0
+_MOST_ROWS = 1024
+_POOL, _POOL_COST = 2048, 10**9
+_POOL_SCALES = (1.0, 10.0, 100.0)
+_MOST_PIXELS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """An input, and what two networks make of it.
+
+    Attributes
+    ----------
+    input : Tensor, or dict or tuple of Tensor
+        One sample, without a batch axis.
+    outputs : tuple of two Tensors
+        float64.
+    excess : float
+        Largest difference of the outputs in units of what rounding explains; above 1.
+    """
+
+    input: Any
+    outputs: tuple[Tensor, Tensor]
+    excess: float
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Outputs of a network on several groups of inputs, with their noise.
+
+    Attributes
+    ----------
+    values : list of Tensor of shape (n, k)
+        float64, one a group.
+    noise : list of float
+        Largest change of an output in each group when all weights are rounded at random.
+    """
+
+    values: list[Tensor]
+    noise: list[float]
+
+
+def probe_inputs(a: nn.Module, stacks: Sequence[Stack], X: Any = None) -> list[Inputs]:
+    """Inputs at which to compare networks, in groups of one size.
+
+    Parameters
+    ----------
+    a : torch.nn.Module
+        One of the networks, to see what shape of inputs it takes.
+    stacks : sequence of Stack
+        What is known of the networks; may be empty.
+    X : array, Tensor, ..., default=None
+        The user's own inputs, of which the first 1024 are used.
+
+    Returns
+    -------
+    list of inputs
+        Random ones of several sizes, points on and beside activation boundaries of the first
+        layers, points where each hidden unit is as active as was seen anywhere, and X. Empty if
+        nothing is known of the inputs.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape: tuple[int, ...] | None = None
+    groups: list[Inputs] = []
+    if X is not None:
+        inputs = as_samples(X).take(0, _MOST_ROWS)
+        groups.append(inputs)
+        if isinstance(inputs, Tensor) and inputs.is_floating_point():
+            shape = tuple(inputs.shape[1:])
+    elif stacks:
+        shape = _input_shape(a, stacks[0])
+    if shape is None or not stacks:
+        return groups
+    for scale in _SCALES:
+        drawn = scale * torch.randn(_SAMPLES, *shape, generator=generator, dtype=torch.float64)
+        groups.append(drawn)
+    if len(shape) == 1 and all(stack.kinds[0] == "linear" for stack in stacks):
+        beside = [_beside(stack, generator) for stack in stacks]
+        groups += [points for points in beside if len(points)]
+        groups += _activating(stacks[0], generator)
+    return groups
+
+
+def _beside(stack: Stack, generator: torch.Generator) -> Tensor:
+    """Points on boundaries of the first layer, and a step to either side."""
+    weight, bias = stack.weights[0], stack.biases[0]
+    chosen = torch.randperm(len(weight), generator=generator)[:_SAMPLES]
+    rows = weight[chosen]
+    shift = rows.new_zeros(len(rows)) if bias is None else bias[chosen]
+    square = rows.square().sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    cloud = torch.randn(rows.shape, generator=generator, dtype=torch.float64)
+    foot = cloud - (((cloud * rows).sum(dim=1) + shift) / square)[:, None] * rows
+    step = rows / square.sqrt()[:, None]
+    points = torch.cat([foot - 0.1 * step, foot, foot + 0.1 * step])
+    # A row of tiny weights has its boundary where nothing can be computed.
+    near = torch.isfinite(points).all(dim=1) & (points.abs().amax(dim=1) < 1e6)
+    return torch.cat([cloud, points[near]])
+
+
+def _activating(stack: Stack, generator: torch.Generator) -> list[Tensor]:
+    """For each hidden unit the most active of many points: some units are hardly ever active."""
+    if any(kind != "linear" for kind in stack.kinds) or not stack.activations:
+        return []
+    size = sum(weight.numel() for weight in stack.weights)
+    count = max(_SAMPLES, min(_POOL, _POOL_COST // max(size, 1)))
+    groups = []
+    for scale in _POOL_SCALES:
+        x = torch.randn(count, stack.widths[0], generator=generator, dtype=torch.float64)
+        x = scale * x / x.norm(dim=1, keepdim=True).clamp(min=1e-300)
+        *hidden, _ = stack.arguments(x)
+        chosen = [z.argmax(dim=0) for z in hidden]
+        best = torch.unique(torch.cat(chosen))
+        kept = torch.randperm(len(best), generator=generator)[:_MOST_ROWS]
+        if len(best):  # not of layers without units
+            groups.append(x[best[kept]])
+    return groups
+
+
+def _input_shape(module: nn.Module, stack: Stack) -> tuple[int, ...] | None:
+    if stack.kinds[0] == "linear":
+        return (stack.widths[0],)
+    axes = stack.weights[0].dim() - 2
+    copy = replica(module, parameters="all")
+    for size in range(1, _MOST_PIXELS + 1):
+        # Of the sizes that fit the first is the cheapest; a few pixels more reach all of a kernel.
+        shape = (stack.widths[0], *(size,) * axes)
+        try:
+            with torch.no_grad():
+                copy(torch.zeros(2, *shape, dtype=copy.dtype, device=copy.device))
+        except (RuntimeError, ValueError):
+            continue
+        if stack.kinds[-1] == "linear" or size >= 8:
+            return shape
+    return None
+
+
+def probe_outputs(
+    module: nn.Module, groups: Sequence[Inputs], *, level: float | None = None
+) -> Outputs:
+    """Outputs of a network on some groups of inputs, and how much of them is rounding.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Only read; run in eval mode and in its own dtype.
+    groups : sequence of inputs
+    level : float, default=None
+        Relative size of the rounding of weights; by default of the dtype of the parameters.
+
+    Returns
+    -------
+    Outputs
+
+    Raises
+    ------
+    SkgeoError
+        If the network cannot be run on the inputs.
+    """
+    copy = replica(module, parameters="all")
+    eps = torch.finfo(copy.dtype).eps
+    level = max(eps, level or 0.0)
+    generator = torch.Generator().manual_seed(1)
+    values = _run_all(copy, {}, groups)
+    noise = [eps * float(value.abs().nan_to_num(0, 0, 0).max()) for value in values]
+    for _ in range(_DRAWS if groups else 0):
+        rounded = {
+            name: tensor.detach() * (1 + level * _uniform(tensor, generator))
+            for name, tensor in copy.parameters.items()
+            if tensor.is_floating_point()
+        }
+        for index, moved in enumerate(_run_all(copy, rounded, groups)):
+            apart = (moved - values[index]).abs().nan_to_num(0, 0, 0)
+            noise[index] = max(noise[index], float(apart.max()))
+    return Outputs(values, noise)
+
+
+def _uniform(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float32)
+    return (2 * drawn - 1).to(tensor)
+
+
+def _run_all(
+    copy: Replica, parameters: Mapping[str, Tensor], groups: Sequence[Inputs]
+) -> list[Tensor]:
+    """Outputs on each group; groups of one shape are run together."""
+    tensors = [group for group in groups if isinstance(group, Tensor)]
+    alike = {(group.shape[1:], group.is_floating_point()) for group in tensors}
+    if len(tensors) < len(groups) or len(alike) != 1:
+        return [_run(copy, parameters, group) for group in groups]
+    joined = torch.cat([group.double() for group in tensors]) if len(groups) > 1 else tensors[0]
+    return list(_run(copy, parameters, joined).split([len(group) for group in tensors]))
+
+
+def _run(copy: Replica, parameters: Mapping[str, Tensor], group: Inputs) -> Tensor:
+    inputs = cast_inputs(
+        group, dtype=copy.dtype, device=copy.device, keep_integers=copy.takes_integers
+    )
+    try:
+        with torch.no_grad():
+            outputs = copy.call(parameters, inputs)
+    except SkgeoError:
+        raise
+    except Exception as error:  # whatever a forward pass makes of inputs that are not its own
+        raise SkgeoError(
+            f"{type(copy.module).__name__} cannot be run on the inputs: {error}"
+        ) from error
+    return outputs.detach().cpu().double().flatten(1)
+
+
+def find_witness(groups: Sequence[Inputs], a: Outputs, b: Outputs) -> Witness | None:
+    """The input at which two networks differ most beyond rounding.
+
+    Parameters
+    ----------
+    groups : sequence of inputs
+    a, b : Outputs
+        On these groups.
+
+    Returns
+    -------
+    Witness or None
+        None if nowhere they differ by more than eight times what rounding their weights at random
+        changed in inputs of the same group.
+
+    Raises
+    ------
+    SkgeoError
+        If the outputs have different shapes.
+    """
+    best: Witness | None = None
+    for index, group in enumerate(groups):
+        ours, theirs = a.values[index], b.values[index]
+        if ours.shape != theirs.shape:
+            raise SkgeoError(
+                f"The networks have different interfaces: {ours.shape[1]} and {theirs.shape[1]} "
+                "outputs for one sample. Only functions of the same inputs and outputs can be "
+                "compared."
+            )
+        floor = ROUNDING_FACTOR * (a.noise[index] + b.noise[index])
+        apart = (ours - theirs).abs()
+        # Overflow says nothing.
+        apart = torch.where(torch.isfinite(apart), apart, 0.0).amax(dim=1)
+        row = int(apart.argmax())
+        excess = float(apart[row]) / floor if floor > 0 else float("inf") * bool(apart[row] > 0)
+        if apart[row] > floor and (best is None or excess > best.excess):
+            best = Witness(sample_of(group, row), (ours[row], theirs[row]), excess)
+    return best
+
+
+def sample_of(inputs: Inputs, row: int) -> Any:
+    """One sample, without a batch axis."""
+    if isinstance(inputs, Tensor):
+        return inputs[row]
+    if isinstance(inputs, dict):
+        return {key: value[row] for key, value in inputs.items()}
+    return tuple(value[row] for value in inputs)

@@ -1,0 +1,83 @@
+"""Candidates held against the Jacobian on the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from skgeo.symmetry._network import SymmetryNetwork
+
+_POWER_STEPS = 10
+
+
+def relative_changes(
+    network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
+) -> np.ndarray:
+    r""":math:`\|J v\| / (\|J\| \|v\|)` for each column v: (m,). For `weighted` ones :math:`R^T J`.
+
+    For :math:`\|J\|` a lower bound by power iteration stands in, so no column passes that should
+    not. Either the rows of J are formed batch by batch, at a cost of K backward passes, or its
+    products with the columns, at a cost of m: whichever is less.
+    """
+    if matrix.shape[1] == 0:
+        return np.zeros(0)
+    few = 2 * network.bound.n_positions * network.bound.n_outputs < matrix.shape[1]
+    squares = _by_rows(network, matrix, weighted) if few else _by_columns(network, matrix, weighted)
+    sizes = np.sqrt(np.asarray((matrix**2).sum(axis=0)).ravel())
+    norm = _spectral_norm(network)
+    changes = np.sqrt(squares)
+    if norm == 0.0:
+        return np.zeros(matrix.shape[1])
+    return changes / (norm * sizes)
+
+
+def _by_rows(
+    network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
+) -> np.ndarray:
+    fisher = network.fisher
+    squares = np.zeros(matrix.shape[1])
+    transposed = sparse.csr_array(matrix.T)
+    for samples in fisher.batches(fisher.row_bytes):
+        found = fisher.gradients(samples)
+        outputs = network.bound.sized(found.outputs).double()
+        rows = found.rows().double().reshape(*outputs.shape, -1)
+        plain = transposed[~weighted] @ rows.reshape(-1, rows.shape[-1]).cpu().numpy().T
+        squares[~weighted] += (plain**2).sum(1)
+        if weighted.any():
+            rows = fisher.weigh(outputs, rows)
+            shifted = transposed[weighted] @ rows.reshape(-1, rows.shape[-1]).cpu().numpy().T
+            squares[weighted] += (shifted**2).sum(1)
+    return squares
+
+
+def _by_columns(
+    network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
+) -> np.ndarray:
+    squares = np.zeros(matrix.shape[1])
+    for operator, outputs in network.fisher.operators():
+        for place in range(matrix.shape[1]):
+            vector = torch.from_numpy(matrix[:, [place]].toarray().ravel())
+            change = operator.push(vector.to(outputs.device)).reshape(*outputs.shape, 1)
+            if weighted[place]:
+                change = network.fisher.weigh(outputs, change)
+            squares[place] += float(change.square().sum())
+    return squares
+
+
+def _spectral_norm(network: SymmetryNetwork) -> float:
+    """Lower bound of the largest singular value of J, on the first batch."""
+    operator, _ = next(network.fisher.operators())
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(network.n_parameters, generator=generator, dtype=torch.float64)
+    vector = vector.to(operator.outputs.device) / torch.linalg.vector_norm(vector)
+    norm = 0.0
+    for _ in range(_POWER_STEPS):
+        image = operator.push(vector)
+        norm = max(norm, float(torch.linalg.vector_norm(image)))
+        back = operator.pull(image)
+        length = float(torch.linalg.vector_norm(back))
+        if length == 0.0:
+            break
+        vector = back / length
+    return norm

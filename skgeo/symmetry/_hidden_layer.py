@@ -1,0 +1,184 @@
+r"""One hidden layer as arrays: :math:`f(x) = c + A x + \sum_i q_i\,\phi(w_i^T x + b_i)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skgeo.exceptions import SkgeoError
+from skgeo.network._activation import RELU, Activation, as_activation
+
+# Entries of the hidden layer evaluated at a time.
+_BLOCK = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenLayer:
+    """One hidden layer, as a function of the layer before it.
+
+    :func:`one_hidden` makes and checks one that is a network of its own.
+
+    Attributes
+    ----------
+    weights : Tensor of shape (d, n)
+    biases : Tensor of shape (d,)
+    outputs : Tensor of shape (k, d)
+    shift : Tensor of shape (k,)
+    skip : Tensor of shape (k, n) or None
+        Linear part beside the hidden layer.
+    activation : Activation
+    precision : float
+        Machine epsilon of the type that the weights came in; they are held in float64.
+    units : Tensor of shape (d_before,) or None
+        int64; for each unit there once was, the one it has become part of, -1 where it is gone or
+        in the biases. None where all are as they were.
+    """
+
+    weights: Tensor
+    biases: Tensor
+    outputs: Tensor
+    shift: Tensor
+    skip: Tensor | None = None
+    activation: Activation = RELU
+    precision: float = torch.finfo(torch.float64).eps
+    units: Tensor | None = None
+
+    @property
+    def n_units(self) -> int:
+        """Width d of the hidden layer."""
+        return len(self.weights)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number n of inputs."""
+        return self.weights.shape[1]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number k of outputs."""
+        return len(self.outputs)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Outputs of shape (N, k) for inputs of shape (N, n)."""
+        size = max(1, _BLOCK // max(self.n_units, 1))
+        parts = [
+            self.activation(x @ self.weights.T + self.biases) @ self.outputs.T + self.shift
+            for x in inputs.split(size)
+        ]
+        result = torch.cat(parts) if parts else inputs.new_empty((0, self.n_outputs))
+        return result if self.skip is None else result + inputs @ self.skip.T
+
+    def rounding(self, inputs: Tensor) -> Tensor:
+        """Size of what rounding the weights, and computing in float64, does to each output.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, n)
+
+        Returns
+        -------
+        Tensor of shape (N, k)
+        """
+        size = max(1, _BLOCK // max(self.n_units, 1))
+        w, b, q = self.weights.abs(), self.biases.abs(), self.outputs.abs()
+        parts = [(x.abs() @ w.T + b) @ q.T for x in inputs.split(size)]
+        gross = torch.cat(parts) + self.shift.abs()
+        if self.skip is not None:
+            gross = gross + inputs.abs() @ self.skip.abs().T
+        return 4 * self.precision * gross
+
+    def keep(self, which: Tensor) -> HiddenLayer:
+        """Only some units, given by a mask; `units` follows."""
+        number = torch.full((self.n_units,), -1, dtype=torch.int64)
+        number[which] = torch.arange(int(which.sum()))
+        return replace(self.take(which), units=self.followed(number))
+
+    def followed(self, then: Tensor) -> Tensor:
+        """For each unit there once was the number of its unit by the map `then`."""
+        if self.units is None:
+            return then
+        return torch.cat([then, then.new_tensor([-1])])[self.units]  # -1 stays what it is
+
+    def take(self, units: Tensor) -> HiddenLayer:
+        """The same network with some of its units only, in that order."""
+        return replace(
+            self,
+            weights=self.weights[units],
+            biases=self.biases[units],
+            outputs=self.outputs[:, units],
+        )
+
+
+def one_hidden(
+    weights: Any,
+    biases: Any,
+    outputs: Any,
+    shift: Any = None,
+    skip: Any = None,
+    *,
+    activation: Activation | str = "relu",
+) -> HiddenLayer:
+    """Arrays of a network of one hidden layer, checked and in float64.
+
+    Parameters
+    ----------
+    weights : array or Tensor of shape (d, n)
+        One row per unit.
+    biases : array or Tensor of shape (d,) or None
+    outputs : array or Tensor of shape (k, d)
+    shift : array or Tensor of shape (k,), optional
+        Output bias.
+    skip : array or Tensor of shape (k, n), optional
+        Linear part beside the hidden layer.
+    activation : Activation or str, default="relu"
+
+    Returns
+    -------
+    HiddenLayer
+
+    Raises
+    ------
+    SkgeoError
+        For shapes that do not fit, NaN or infinite weights, or an unknown activation.
+
+    Examples
+    --------
+    >>> net = one_hidden([[1.0], [-1.0]], [0.0, 0.0], [[1.0, 1.0]])  # |x|
+    >>> net(torch.tensor([[-3.0]], dtype=torch.float64))
+    tensor([[3.]], dtype=torch.float64)
+    """
+    w, q = _tensor(weights), _tensor(outputs)
+    if w.dim() != 2 or q.dim() != 2 or q.shape[1] != len(w):
+        raise SkgeoError(
+            f"weights of shape {tuple(w.shape)} and outputs of shape {tuple(q.shape)}: expected "
+            "(d, n) and (k, d) for d hidden units."
+        )
+    (d, n), k = w.shape, len(q)
+    b = torch.zeros(d, dtype=w.dtype) if biases is None else _tensor(biases)
+    c = torch.zeros(k, dtype=q.dtype) if shift is None else _tensor(shift)
+    a = None if skip is None else _tensor(skip)
+    for name, tensor, shape in (("biases", b, (d,)), ("shift", c, (k,)), ("skip", a, (k, n))):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise SkgeoError(f"{name} of shape {tuple(tensor.shape)}: expected {shape}.")
+    given = [t for t in (w, b, q, c, a) if t is not None]
+    for tensor in given:
+        if not bool(torch.isfinite(tensor).all()):
+            raise SkgeoError("the weights hold NaN or infinity: there is no function to classify.")
+    coarse = max(
+        (torch.finfo(t.dtype).eps for t in given if t.is_floating_point()),
+        default=torch.finfo(torch.float64).eps,
+    )
+    w, b, q, c = (t.to("cpu", torch.float64) for t in (w, b, q, c))
+    a = None if a is None else a.to("cpu", torch.float64)
+    return HiddenLayer(w, b, q, c, a, as_activation(activation), coarse)
+
+
+def _tensor(values: Any) -> Tensor:
+    """Lists become float64, where torch would make float32 of them."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    return torch.from_numpy(np.asarray(values))

@@ -1,0 +1,57 @@
+"""How far apart weights may be to be taken for equal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skgeo._arguments import check_number
+from skgeo.exceptions import warn
+
+# A tolerance that joins units which are apart by design.
+_COARSE = 1e-3
+
+
+def resolve_tolerance(tol: Any, precision: float) -> float:
+    """Relative tolerance for weights of a given machine epsilon.
+
+    Parameters
+    ----------
+    tol : "auto" or float
+    precision : float
+        Machine epsilon of the type in which the weights were stored.
+
+    Returns
+    -------
+    float
+        ``"auto"`` is 1e-10 for float64 and 16 machine epsilons, 2e-6, for float32.
+
+    Raises
+    ------
+    SkgeoError
+        If `tol` is not a positive number below 1.
+
+    Warns
+    -----
+    GeometryWarning
+        If `tol` is below the weights' own precision, or "auto" for weights of half precision.
+
+    Examples
+    --------
+    >>> resolve_tolerance("auto", 2.220446049250313e-16)
+    1e-10
+    """
+    if isinstance(tol, str) and tol == "auto":
+        found = max(1e-10, 16 * precision)
+        if found > _COARSE:
+            warn(
+                f"Weights of half precision: units closer than {found:.1g} are taken for one. Set "
+                "tol for another answer."
+            )
+        return found
+    tol = check_number("tol", tol, above=0, below=1, also="'auto'")
+    if tol < precision:
+        warn(
+            f"tol={tol:.1e} is below the precision of the weights, {precision:.1e}: copies that "
+            "differ by rounding alone will not be recognised."
+        )
+    return tol

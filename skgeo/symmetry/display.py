@@ -1,0 +1,425 @@
+"""Pictures of activation boundaries in the plane, and of what explains a Fisher null space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skgeo._axes import new_axes
+from skgeo.exceptions import SkgeoError
+from skgeo.network._stack import Stack, read_stack
+from skgeo.symmetry._generators.table import SYMMETRIES
+from skgeo.symmetry._units import UNIT_CLASSES
+
+__all__ = ["BoundaryDisplay", "NullityDisplay"]
+
+# Generic units are many and say least.
+_CLASS_COLORS = dict(
+    zip(UNIT_CLASSES, ("0.35", "C4", "C5", "C7", "C8", "C0", "C3", "C1"), strict=False)
+)
+_LINE_STYLES = ("-", "--", ":", "-.")
+_UNEXPLAINED = "0.75"
+
+
+class BoundaryDisplay:
+    """Activation boundaries of a network of two inputs in the plane, coloured by class of unit.
+
+    A boundary is where a hidden unit's pre-activation is at a kink of its activation, or zero for
+    activations without one: a line for the first layer, a bent curve for later ones. Kinks cut the
+    plane into regions, which are tinted; where activations are piecewise linear, the network is
+    affine on each. Make it with :meth:`from_estimator`, or from any network.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A chain of linear layers and activations with two inputs.
+    labels : sequence of str, default=None
+        A class for each hidden unit with an activation, in the order of the layers; by default all
+        are "generic".
+    forward : callable, default=None
+        ``forward(model, inputs)``; by default ``model(inputs)``.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    lines_ : dict of int to matplotlib contour set
+        By number of the unit, counted over all layers; units without a boundary in view are left
+        out.
+    n_regions_ : int or None
+        Activation patterns in view, each of more than a pixel. None where some units have no kink.
+
+    See Also
+    --------
+    skgeo.symmetry.classify_units : Where classes come from.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgeo.symmetry import BoundaryDisplay
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> _ = net[0].weight.data.copy_(torch.eye(2))
+    >>> display = BoundaryDisplay(model=net).plot()
+    >>> display.n_regions_
+    4
+    """
+
+    def __init__(
+        self, *, model: nn.Module, labels: Sequence[str] | None = None, forward: Any = None
+    ) -> None:
+        stack = read_stack(model, forward=forward)
+        hidden = [
+            width
+            for width, activation in zip(stack.widths[1:-1], stack.activations, strict=True)
+            if not activation.is_identity
+        ]
+        if stack.widths[0] != 2:
+            raise SkgeoError(
+                f"The network has {stack.widths[0]} inputs; boundaries are drawn in the plane of "
+                "two."
+            )
+        if labels is None:
+            labels = ["generic"] * sum(hidden)
+        if len(labels) != sum(hidden):
+            raise SkgeoError(
+                f"Got {len(labels)} labels for hidden layers of {hidden} units; expected one each."
+            )
+        self.model = model
+        self.forward = forward
+        self.labels = [str(label) for label in labels]
+        self._stack = stack
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any = None,
+        *,
+        ax: Any = None,
+        extent: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> BoundaryDisplay:
+        """Draw a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : SymmetryClassifier
+            Fitted, bound to a model of two inputs.
+        X : array of shape (n, 2), default=None
+            Points to show.
+        ax : matplotlib Axes, default=None
+            Where to draw; a new figure otherwise.
+        extent : (x_min, x_max, y_min, y_max), default=None
+            What is in view; by default what holds X, or most boundaries of the first layer.
+        **kwargs
+            Passed on to the boundaries, such as ``linewidths``.
+
+        Returns
+        -------
+        BoundaryDisplay
+        """
+        estimator._check_measured()
+        model = estimator.model_
+        display = cls(model=model.module, labels=estimator.labels_, forward=model.forward)
+        return display.plot(X, ax=ax, extent=extent, **kwargs)
+
+    def plot(
+        self,
+        X: Any = None,
+        *,
+        ax: Any = None,
+        extent: Sequence[float] | None = None,
+        resolution: int = 400,
+        **kwargs: Any,
+    ) -> BoundaryDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        X : array of shape (n, 2), default=None
+        ax : matplotlib Axes, default=None
+        extent : (x_min, x_max, y_min, y_max), default=None
+        resolution : int, default=400
+            Points of the grid along each axis, between which boundaries are interpolated.
+        **kwargs
+            Passed on to the boundaries.
+
+        Returns
+        -------
+        self
+        """
+        if ax is None:
+            ax = new_axes("BoundaryDisplay", (5.4, 4.6))
+        points = None if X is None else np.asarray(X, dtype=np.float64)
+        view = _view(self._stack, points) if extent is None else tuple(map(float, extent))
+        across = np.linspace(view[0], view[1], resolution)
+        up = np.linspace(view[2], view[3], resolution)
+        grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
+        *layers, _ = self._stack.arguments(torch.from_numpy(grid))
+        bent = all(act.kinks or act.is_identity for act in self._stack.activations)
+        self.n_regions_ = self._regions(ax, layers, view, resolution) if bent else None
+        self.lines_: dict[int, Any] = {}
+        unit = 0
+        for depth, values in enumerate(layers):
+            if self._stack.activations[depth].is_identity:
+                continue
+            for z in values.T:
+                self._boundary(ax, unit, depth, (across, up), z.numpy(), kwargs)
+                unit += 1
+        if points is not None:
+            ax.scatter(points[:, 0], points[:, 1], s=6, color="0.2", alpha=0.5, lw=0, zorder=3)
+        regions = "" if self.n_regions_ is None else f", {self.n_regions_} activation regions"
+        ax.set(
+            xlim=view[:2],
+            ylim=view[2:],
+            xlabel="$x_1$",
+            ylabel="$x_2$",
+            title=f"{len(self.lines_)} activation boundaries{regions}",
+        )
+        self._legend(ax)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _boundary(
+        self,
+        ax: Any,
+        unit: int,
+        depth: int,
+        axes: tuple[np.ndarray, np.ndarray],
+        z: np.ndarray,
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        places = self._stack.activations[depth].kinks or (0.0,)
+        levels = [place for place in places if z.min() < place < z.max()]
+        if not levels:
+            return  # no boundary in view
+        label = self.labels[unit]
+        style = {
+            "colors": _CLASS_COLORS.get(label, "C9"),
+            "linewidths": 1.0 if label == "generic" else 1.8,
+            "linestyles": _LINE_STYLES[depth % len(_LINE_STYLES)],
+            **kwargs,
+        }
+        field = z.reshape(len(axes[1]), len(axes[0]))
+        self.lines_[unit] = ax.contour(*axes, field, levels=levels, **style)
+
+    def _regions(
+        self, ax: Any, layers: Sequence[Tensor], view: Sequence[float], resolution: int
+    ) -> int:
+        """Tint the regions of one activation pattern."""
+        bent = [
+            values > kink
+            for values, activation in zip(layers, self._stack.activations, strict=True)
+            for kink in activation.kinks
+        ]
+        if not bent:
+            return 1
+        pattern = np.packbits(torch.cat(bent, dim=1).numpy(), axis=1)
+        _, region = np.unique(pattern, axis=0, return_inverse=True)
+        region = region.reshape(resolution, resolution)
+        # Neighbours have tints of their own with near certainty; they mean nothing.
+        tints = np.random.default_rng(0).uniform(0.86, 1.0, size=(region.max() + 1, 3))
+        ax.imshow(tints[region], extent=view, origin="lower", aspect="auto", zorder=0)
+        return len(tints)
+
+    def _legend(self, ax: Any) -> None:
+        from matplotlib.lines import Line2D
+
+        drawn = [self.labels[unit] for unit in self.lines_]
+        names = [*UNIT_CLASSES, *dict.fromkeys(name for name in drawn if name not in UNIT_CLASSES)]
+        entries = [
+            (
+                Line2D([], [], color=_CLASS_COLORS.get(name, "C9"), lw=1.8),
+                f"{name} ({drawn.count(name)})",
+            )
+            for name in names
+            if name in drawn
+        ]
+        depths = [i for i, act in enumerate(self._stack.activations) if not act.is_identity]
+        if len(depths) > 1:
+            entries += [
+                (
+                    Line2D([], [], color="0.35", ls=_LINE_STYLES[depth % len(_LINE_STYLES)]),
+                    f"layer {self._stack.names[depth]}",
+                )
+                for depth in depths
+            ]
+        if entries:
+            handles, texts = zip(*entries, strict=True)
+            ax.legend(handles, texts, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+class NullityDisplay:
+    """The flat directions of a network as a bar: what each symmetry explains, and the rest in grey.
+
+    Make it with :meth:`from_estimator`. Several networks, each with a ``label``, share the axes.
+
+    Parameters
+    ----------
+    dimensions : mapping of str to int
+        What each symmetry adds to the span of those before it.
+    unexplained : float
+        Flat directions without a name; NaN where the Fisher rank was not taken.
+    n_parameters : int, default=None
+        For the title.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    bars_ : dict of str to matplotlib bar container
+        By symmetry; the grey one is ``"unexplained"``.
+
+    See Also
+    --------
+    skgeo.symmetry.nullity_account : What it draws.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> from skgeo.symmetry import NullityDisplay
+    >>> display = NullityDisplay(dimensions={"scaling": 4, "duplicate": 3}, unexplained=1).plot()
+    >>> {name: int(bar[0].get_width()) for name, bar in display.bars_.items()}
+    {'scaling': 4, 'duplicate': 3, 'unexplained': 1}
+    """
+
+    def __init__(
+        self,
+        *,
+        dimensions: Mapping[str, int],
+        unexplained: float,
+        n_parameters: int | None = None,
+    ) -> None:
+        self.dimensions = {name: count for name, count in dimensions.items() if count}
+        self.unexplained = unexplained
+        self.n_parameters = n_parameters
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, ax: Any = None, label: str | None = None, **kwargs: Any
+    ) -> NullityDisplay:
+        """Draw a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : SymmetryClassifier
+            Fitted, bound to a model.
+        ax : matplotlib Axes, default=None
+            Where to draw; a new figure otherwise.
+        label : str, default=None
+            Name of the network beside its bar.
+        **kwargs
+            Passed on to the bars, such as ``height``.
+
+        Returns
+        -------
+        NullityDisplay
+        """
+        estimator._check_measured()
+        found = estimator.generators_
+        if found is None:
+            raise SkgeoError(
+                "The estimator has made no generators: the network has too many parameters, as its "
+                "warning said."
+            )
+        display = cls(
+            dimensions=found.dimensions,
+            unexplained=estimator.unexplained_nullity_,
+            n_parameters=found.n_parameters,
+        )
+        return display.plot(ax=ax, label=label, **kwargs)
+
+    def plot(self, *, ax: Any = None, label: str | None = None, **kwargs: Any) -> NullityDisplay:
+        """Draw, below what is on the axes already.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+        label : str, default=None
+        **kwargs
+            Passed on to the bars.
+
+        Returns
+        -------
+        self
+        """
+        if ax is None:
+            ax = new_axes("NullityDisplay", (7.0, 2.0))
+        row = sum(1 for _ in _rows(ax))
+        style = {"height": 0.6, "edgecolor": "white", **kwargs}
+        self.bars_: dict[str, Any] = {}
+        start = 0.0
+        parts: list[tuple[str, float]] = [*self.dimensions.items()]
+        if self.unexplained > 0:
+            parts.append(("unexplained", self.unexplained))
+        for name, count in parts:
+            color = {"color": _UNEXPLAINED if name == "unexplained" else _symmetry_color(name)}
+            bar = ax.barh([row], [count], left=start, label=name, **(color | style))
+            ax.bar_label(bar, [f"{count:.0f}"], label_type="center", fontsize="small")
+            self.bars_[name] = bar
+            start += count
+        explained = sum(self.dimensions.values())
+        rest = "rank not taken" if np.isnan(self.unexplained) else f"{self.unexplained:.0f} not"
+        of = "" if self.n_parameters is None else f" of {self.n_parameters} parameters"
+        text = f"{explained} flat directions{of} explained, {rest}"
+        # The name is kept on the axes, so that the next display finds its row.
+        ax.text(0, row + 0.42, text, fontsize="small", va="top", gid="skgeo-nullity")
+        names = [*(tick.get_text() for tick in ax.get_yticklabels()), label or ""][-row - 1 :]
+        ax.set_yticks(range(row + 1), names)
+        ax.set(xlabel="dimension of the Fisher null space", ylim=(row + 0.9, -0.6))
+        _unique_legend(ax)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _rows(ax: Any) -> list[Any]:
+    return [text for text in ax.texts if text.get_gid() == "skgeo-nullity"]
+
+
+def _symmetry_color(name: str) -> Any:
+    from matplotlib import colormaps
+
+    # Strong colours first; grey is for what is not explained.
+    order = [i for i in (*range(0, 20, 2), *range(1, 20, 2)) if i not in (14, 15)]
+    colors = [*(colormaps["tab20"](i) for i in order), *(colormaps["tab20b"](i) for i in (0, 8))]
+    known = SYMMETRIES.index(name) if name in SYMMETRIES else -1
+    return colors[known % len(colors)]
+
+
+def _unique_legend(ax: Any) -> None:
+    handles, names = ax.get_legend_handles_labels()
+    entries = dict(zip(names, handles, strict=True))
+    if entries:
+        ax.legend(
+            entries.values(),
+            entries.keys(),
+            fontsize="small",
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+        )
+
+
+def _view(stack: Stack, points: np.ndarray | None) -> tuple[float, float, float, float]:
+    """Limits that hold the points, or most lines of the first layer."""
+    if points is not None:
+        low, high = points.min(axis=0), points.max(axis=0)
+        margin = 0.1 * np.maximum(high - low, 1e-9)
+        low, high = low - margin, high + margin
+        return float(low[0]), float(high[0]), float(low[1]), float(high[1])
+    weight, bias = stack.weights[0], stack.biases[0]
+    norm = weight.norm(dim=1)
+    there = norm > 0
+    if bias is None or not bool(there.any()):
+        size = 2.0
+    else:
+        far = (bias.abs()[there] / norm[there]).quantile(0.8)
+        size = 1.5 * float(far) + 1.0
+    return -size, size, -size, size

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from helpers.oracles import assert_untouched, dense_fisher, spectrum
+from skgeo import fisher_spectrum
+from skgeo.datasets import known_networks
+from skgeo.likelihood import Gaussian
+
+KNOWN = known_networks()
+
+
+@pytest.mark.parametrize("solver", ["gram", "parameter"])
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_ranks(name, solver):
+    case = KNOWN[name]
+    found = fisher_spectrum(
+        case.module, case.inputs, likelihood=case.likelihood, solver=solver, tol=1e-10
+    )
+    assert found.rank == case.fisher_rank, case.why
+    assert found.nullity == case.n_parameters - case.fisher_rank
+    assert found.decision.gap > 100
+
+
+def test_auto_takes_the_smaller_side():
+    net = nn.Linear(3, 2).double()
+    few, many = (torch.randn(n, 3, generator=torch.Generator().manual_seed(0)) for n in (2, 40))
+    assert fisher_spectrum(net, few).side == "gram"
+    assert fisher_spectrum(net, many).side == "parameter"
+    assert len(fisher_spectrum(net, few).eigenvalues) == 4
+    assert len(fisher_spectrum(net, many).eigenvalues) == 8
+
+
+def test_a_gaussian_of_another_scale_divides_the_metric_and_not_the_kernel():
+    net = nn.Linear(3, 2).double()
+    X = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    unit, tenth = (
+        fisher_spectrum(net, X, likelihood=Gaussian(scale=s), tangent=True) for s in (1.0, 0.1)
+    )
+    torch.testing.assert_close(tenth.eigenvalues, 100 * unit.eigenvalues)
+    torch.testing.assert_close(tenth.tangent_eigenvalues, unit.tangent_eigenvalues)
+    torch.testing.assert_close(unit.tangent_eigenvalues, unit.eigenvalues)
+
+
+def test_integer_inputs_of_an_embedding_stay_integers():
+    net = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 2)).double()
+    tokens = torch.tensor([[0, 1], [2, 2], [4, 0]])
+    with assert_untouched(net):
+        found = fisher_spectrum(net, tokens, likelihood="categorical")
+    expected = spectrum(dense_fisher(net, tokens, "categorical"))
+    np.testing.assert_allclose(found.eigenvalues, expected[:3], rtol=1e-10)
+
+
+def test_a_network_in_train_mode_is_measured_in_eval_mode():
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double()
+    X = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).double()
+    net(X)  # moves the running statistics
+    with assert_untouched(net), pytest.warns(UserWarning, match="(?i)eval mode"):
+        found = fisher_spectrum(net.train(), X)
+    expected = fisher_spectrum(net.eval(), X)
+    torch.testing.assert_close(found.eigenvalues, expected.eigenvalues)

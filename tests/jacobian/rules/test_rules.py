@@ -1,0 +1,197 @@
+"""Every rule on its own, by the check that rule writers are offered."""
+
+import pytest
+import torch
+from torch import nn
+
+from skgeo.jacobian import LayerGradients, check_structure, structure_rule
+from skgeo.jacobian._dense_rows import output_jacobian
+from skgeo.jacobian._rules import affine
+from skgeo.jacobian._rules.gradients import structured_gradients
+from skgeo.network import replica
+
+CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+MODES = ("zeros", "circular", "reflect", "replicate")
+
+
+def normal(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def check(module, x):
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    for name, buffer in module.named_buffers():
+        if name == "running_mean":
+            buffer.normal_()
+        elif name == "running_var":
+            buffer.uniform_(0.5, 2.0)
+    rule = structure_rule(module.eval())
+    assert rule is not None
+    check_structure(rule, module, x)
+
+
+class TestLinear:
+    @pytest.mark.parametrize("positions", [(), (1,), (7,), (2, 3)])
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_with_positions(self, positions, bias):
+        check(nn.Linear(3, 4, bias=bias), normal(5, *positions, 3))
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (40, 40)])
+    def test_of_any_shape(self, shape):
+        check(nn.Linear(*shape), normal(4, 2, shape[0]))
+
+
+class TestConvolution:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("dimension", [1, 2, 3])
+    def test_padding_modes(self, dimension, mode):
+        kind = CONV[dimension - 1]
+        x = normal(3, 2, *(4, 5, 3)[:dimension])
+        check(kind(2, 3, 3, padding=(1, 2, 1)[:dimension], padding_mode=mode), x)
+        check(kind(2, 3, (3, 5, 1)[:dimension], padding="same", padding_mode=mode), x)
+        check(kind(2, 3, 2, padding="valid", padding_mode=mode), x)
+
+    @pytest.mark.parametrize("stride", [1, 2])
+    @pytest.mark.parametrize("dilation", [1, 2])
+    @pytest.mark.parametrize("groups", [1, 2, 4])
+    def test_strides_dilations_groups(self, stride, dilation, groups):
+        options = {"stride": stride, "dilation": dilation, "groups": groups}
+        check(nn.Conv1d(4, 8, 3, padding=1, **options), normal(3, 4, 9))
+        check(nn.Conv2d(4, 8, (2, 3), padding=(0, 2), bias=False, **options), normal(3, 4, 5, 6))
+
+    @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+    def test_even_kernels_of_the_same_size(self):
+        check(nn.Conv2d(2, 3, (4, 2), padding="same", dilation=(1, 3)), normal(3, 2, 5, 7))
+
+    @pytest.mark.parametrize("groups", [1, 16])
+    @pytest.mark.parametrize("side", [1, 2])
+    def test_many_channels_on_small_maps(self, side, groups):
+        check(nn.Conv2d(16, 32, 3, padding=1, groups=groups), normal(4, 16, side, side))
+        check(nn.Conv2d(16, 32, 1, groups=groups), normal(4, 16, side, side))
+
+    def test_the_square_is_taken_of_the_sum(self):
+        conv = nn.Conv2d(1, 16, 1, bias=False).double()
+        x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
+        call = LayerGradients(
+            conv, x, torch.ones(1, 1, 16, 2, 2, dtype=torch.float64), {"weight": "weight"}
+        )
+        rule = structure_rule(conv)
+        # Four positions, each with gradient 1: (1 + 1 + 1 + 1)^2, not 4.
+        assert rule.diagonal(call)["weight"].flatten().tolist() == [16.0] * 16
+        assert rule.trace(call) == 256.0
+
+    def test_network_with_many_channels(self):
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(1, 16, 2),
+            nn.Tanh(),
+            nn.Conv2d(16, 24, 3, padding=1),
+            nn.GroupNorm(4, 24),
+            nn.Tanh(),
+            nn.Conv2d(24, 20, 3, padding=1, groups=4, padding_mode="circular"),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(80, 3),
+        ).double()
+        x = torch.randn(7, 1, 3, 3, dtype=torch.float64)
+        _, jacobian = output_jacobian(replica(net), x)
+        found = structured_gradients(replica(net), x)
+        assert found.rest == ()
+        flat = jacobian.flatten(0, 1)
+        for got, expected in [
+            (found.rows(), jacobian),
+            (found.gram(), flat @ flat.T),
+            (found.diagonal(), flat.square().sum(0)),
+            (found.trace(), flat.square().sum()),
+        ]:
+            torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+class TestBothWaysToAGramMatrix:
+    """From pairs of positions, and from the gradients some channels at a time."""
+
+    @pytest.mark.parametrize("groups", [1, 3])
+    @pytest.mark.parametrize("positions", [1, 4])
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_agree(self, monkeypatch, groups, positions, bias):
+        monkeypatch.setattr(affine, "_COLUMN_BYTES", 2000)
+        monkeypatch.setattr(affine, "_TILE_BYTES", 2000)
+        a = normal(6, groups, positions, 5).double()
+        g = normal(6, 2, groups, positions, 7).double()
+        some = (a[:4], g[:4])
+        for left, right in [((a, g), some), ((a, g), None)]:
+            right = left if right is None else right
+            found = []
+            for pairs in (True, False):
+                monkeypatch.setattr(affine, "_pairs_are_cheaper", lambda *_, pairs=pairs: pairs)
+                total = torch.zeros(12, 2 * len(right[0]), dtype=torch.float64)
+                affine.add_gram(total, left, right, weight=True, bias=bias)
+                found.append(total)
+            rows = [affine.rows(*side).flatten(2).flatten(0, 1) for side in (left, right)]
+            sums = [side[1].sum(3).flatten(2).flatten(0, 1) for side in (left, right)]
+            expected = rows[0] @ rows[1].T + bias * (sums[0] @ sums[1].T)
+            for total in found:
+                torch.testing.assert_close(total.tril(), expected.tril(), rtol=1e-12, atol=1e-12)
+                if left is not right:
+                    torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-12)
+
+    def test_each_is_taken_somewhere(self):
+        def cheaper(positions, i, o):
+            side = (torch.empty(6, 1, positions, i), torch.empty(6, 2, 1, positions, o))
+            return affine._pairs_are_cheaper(side, side)
+
+        assert cheaper(1, 3, 3)
+        assert cheaper(4, 500, 500)
+        assert not cheaper(64, 9, 16)
+
+
+class TestEmbedding:
+    @pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 5), (6, 2, 3)])
+    def test_of_any_shape(self, shape):
+        check(nn.Embedding(5, 4), torch.randint(5, shape))
+
+    def test_row_of_padding_is_constant(self):
+        layer = nn.Embedding(5, 4, padding_idx=1)
+        check(layer, torch.tensor([[1, 2, 2], [0, 1, 4], [1, 1, 1]]))
+
+    def test_entries_never_looked_up(self):
+        check(nn.Embedding(50, 2), torch.tensor([[3, 3], [3, 49]]))
+
+    @pytest.mark.parametrize(
+        "option", [{"max_norm": 1.0}, {"sparse": True}, {"scale_grad_by_freq": True}]
+    )
+    def test_options_that_are_not_covered(self, option):
+        assert structure_rule(nn.Embedding(5, 4, **option)) is None
+
+
+class TestNormalisation:
+    @pytest.mark.parametrize(
+        ("module", "shape"),
+        [
+            (nn.BatchNorm1d(3), (5, 3)),
+            (nn.BatchNorm1d(3), (5, 3, 4)),
+            (nn.BatchNorm2d(3), (5, 3, 2, 4)),
+            (nn.BatchNorm3d(3), (5, 3, 2, 2, 2)),
+            (nn.InstanceNorm1d(3, affine=True), (5, 3, 4)),
+            (nn.InstanceNorm2d(3, affine=True, eps=0.1), (5, 3, 2, 4)),
+            (nn.InstanceNorm2d(3, affine=True, track_running_stats=True), (5, 3, 2, 4)),
+            (nn.InstanceNorm3d(3, affine=True), (5, 3, 2, 2, 2)),
+            (nn.GroupNorm(2, 4), (5, 4)),
+            (nn.GroupNorm(4, 4, eps=0.1), (5, 4, 3)),
+            (nn.GroupNorm(2, 4), (5, 4, 3, 2)),
+            (nn.LayerNorm(4), (5, 4)),
+            (nn.LayerNorm(4, eps=0.1), (5, 3, 4)),
+            (nn.LayerNorm((3, 4)), (5, 2, 3, 4)),
+            (nn.LayerNorm(4, bias=False), (5, 3, 4)),
+            (nn.RMSNorm(4), (5, 4)),
+            (nn.RMSNorm((3, 4), eps=0.1), (5, 2, 3, 4)),
+        ],
+        ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+    )
+    def test_every_shape(self, module, shape):
+        check(module, normal(*shape))
+
+    def test_statistics_of_the_batch_are_not_covered(self):
+        assert structure_rule(nn.BatchNorm1d(3, track_running_stats=False)) is None

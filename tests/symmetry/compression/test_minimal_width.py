@@ -1,0 +1,151 @@
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.planted import Planter, seed_case_31
+from skgeo.symmetry import compare_hinges, hinge_form, minimal_width
+from skgeo.symmetry._hidden_layer import one_hidden
+
+
+def least_width(form, tol=1e-9):
+    """Least width of a function with one output, trying all sets E and all H0."""
+    u, jumps = form.directions[form.live], form.jumps[form.live]
+    m = len(u)
+    best = m + 2
+    for mask in product((0.0, 1.0), repeat=m):
+        e = torch.tensor(mask, dtype=torch.float64)
+        rest = form.linear + (jumps * e[:, None]).T @ u
+        if float(rest.norm()) < tol:
+            return m
+        for h in range(m):
+            off = rest - torch.outer(rest @ u[h], u[h])
+            if float(off.norm()) < tol:
+                best = m + 1
+    return best
+
+
+def check(network, found, rtol=1e-11):
+    x = 4 * Planter(99).normal(200, network.n_inputs)
+    torch.testing.assert_close(found.network(x), network(x), rtol=rtol, atol=rtol)
+    assert found.width == found.network.n_units
+    assert found.network.skip is None
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 3))
+def test_against_enumeration(seed, n):
+    plant = Planter(seed)
+    w, q = (torch.from_numpy(plant.integers.integers(-2, 3, s)).double() for s in ((7, n), (1, 7)))
+    b = torch.from_numpy(plant.integers.integers(-1, 2, 7)).double()
+    network = one_hidden(w, b, q, plant.normal(1))
+    found = minimal_width(network)
+    assert found.optimal
+    assert found.width == least_width(hinge_form(network))
+    check(network, found)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_affine_functions_take_two_units(n):
+    network = one_hidden(
+        torch.zeros(0, n), None, torch.zeros(1, 0), [3.0], torch.ones(1, n, dtype=torch.float64)
+    )
+    found = minimal_width(network)
+    assert (found.width, found.n_boundaries, found.optimal) == (2, 0, True)
+    check(network, found)
+    on_ball = minimal_width(network, ball=(torch.zeros(n, dtype=torch.float64), 50.0))
+    assert (on_ball.width, on_ball.optimal) == (1, True)
+    check(network, on_ball)
+
+
+def test_m_plus_one_and_m_plus_two():
+    # One boundary, x1 = 0, with slope 1 in a direction that is parallel to it, and that is not.
+    for skip, extra in (
+        ([[0.0, 0.0]], 0),
+        ([[-1.0, 0.0]], 0),
+        ([[2.0, 0.0]], 1),
+        ([[0.0, 1.0]], 2),
+    ):
+        network = one_hidden([[1.0, 0.0]], [0.0], [[1.0]], [0.0], skip)
+        found = minimal_width(network)
+        assert (found.width, found.n_boundaries, found.optimal) == (1 + extra, 1, True)
+        check(network, found)
+
+
+def test_one_shared_boundary_besides_a_set_of_others():
+    # R is parallel to u_0 only once boundary 1 stands on its other side.
+    w = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    skip = [[0.5, -1.0]]
+    network = one_hidden(w, [0.0, 1.0, 2.0], [[1.0, 1.0, 1.0]], [0.0], skip)
+    found = minimal_width(network)
+    assert (found.width, found.optimal) == (4, True)
+    check(network, found)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_several_outputs_stay_within_the_bound(seed):
+    plant = Planter(seed)
+    w, b, q, c = plant.network(6, 3, 3)
+    rank = 1 + seed % 3
+    skip = plant.normal(3, rank) @ plant.normal(rank, 3)
+    network = one_hidden(w, b, q, c, skip)
+    found = minimal_width(network)
+    assert 6 < found.width <= 6 + min(2 * rank, 3)
+    assert found.optimal == (found.width <= 8 and rank == 1)
+    check(network, found)
+    on_ball = minimal_width(network, ball=(torch.zeros(3, dtype=torch.float64), 60.0))
+    assert on_ball.width == 6 + rank
+    check(network, on_ball)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_network_it_came_from_is_found_again(seed):
+    plant = Planter(seed)
+    d, n, k = plant.sizes()
+    small = plant.network(d, n, k)
+    large = plant.disguise(*plant.degenerate(*plant.split(*small)))
+    found = minimal_width(one_hidden(*large))
+    assert (found.width, found.optimal) == (d, True)
+    assert compare_hinges(found.network, one_hidden(*small)).verdict == "equivalent"
+    live = found.units[(torch.as_tensor(large[2]) != 0).any(0)]
+    assert set(live.tolist()) - {-1} == set(range(d))
+
+
+def test_hidden_orientations_of_twenty_boundaries_are_found():
+    # The hinge form of a network, with its linear part beside it, forgets the sides of its units.
+    plant = Planter(7)
+    hidden = hinge_form(one_hidden(*plant.network(20, 3, 1)))
+    network = one_hidden(
+        hidden.directions, hidden.offsets, hidden.jumps.T, hidden.constant, hidden.linear
+    )
+    assert float(hidden.linear.abs().max()) > 0.1
+    found = minimal_width(network)
+    assert (found.width, found.optimal) == (20, True)
+    check(network, found)
+
+
+def test_seed_case_1_needs_its_four_units():
+    found = minimal_width(one_hidden(*seed_case_31()))
+    assert (found.width, found.n_boundaries, found.optimal) == (4, 4, True)
+
+
+def test_many_boundaries_in_their_own_orientation():
+    plant = Planter(0)
+    network = one_hidden(*plant.network(3000, 20, 5))
+    found = minimal_width(network)
+    assert (found.width, found.optimal) == (3000, True)
+
+
+def test_undecided_widths_say_so():
+    # 60 boundaries on a line, with opposite units of random strengths: 2^60 sets.
+    plant = Planter(3)
+    t = plant.normal(60)
+    up, down = plant.normal(60), plant.normal(60)
+    w = torch.cat([torch.ones(60), -torch.ones(60)])[:, None].double()
+    network = one_hidden(w, torch.cat([t, -t]), torch.cat([up, down])[None])
+    found = minimal_width(network)
+    assert found.width == 61  # one dimension: any boundary can carry the rest
+    assert not found.optimal
+    check(network, found, rtol=1e-9)
