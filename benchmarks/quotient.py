@@ -27,6 +27,7 @@ from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
+from skgeo import WrappedModel  # noqa: E402
 from skgeo.jacobian import Layers  # noqa: E402
 from skgeo.network import bind, replica  # noqa: E402
 from skgeo.quotient import LayerRows, pointwise_eigenvalues  # noqa: E402
@@ -141,7 +142,7 @@ def minilm(repeat: int) -> None:
     names = ["embeddings", *(f"encoder.layer.{index}" for index in range(6))]
 
     def measure() -> None:
-        network = bind(module, inputs, forward=pooled, parameters=None)
+        network = bind(WrappedModel(module, forward=pooled), inputs, parameters=None)
         rows = LayerRows(network, names)
         for batch in rows.batches():
             found = rows.rows(network.inputs(batch))

@@ -105,7 +105,7 @@ for units in classes.reversible.unions():
 
 generator = torch.Generator().manual_seed(0)
 X = 3 * torch.randn(4000, 2, generator=generator, dtype=torch.float64)
-account = nullity_account(square, X)
+account = nullity_account(square, X, likelihood="gaussian")
 print(f"Fisher rank {account.fisher_rank} of {account.n_parameters}")
 print("explained:", account.generators.dimensions, "  unexplained:", account.unexplained)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from skgeo.chain._layer_map import LayerMap
 from skgeo.linalg._memory import require_memory
@@ -78,12 +76,11 @@ class CauchyGreen:
 
 
 def cauchy_green(
-    module: nn.Module,
+    model: Any,
     X: Any,
     layer: str | None = None,
     *,
     source: str | None = None,
-    forward: Callable[..., Any] | None = None,
     device: str | torch.device | None = None,
 ) -> CauchyGreen:
     r"""Deformation tensors of the map from the input to a layer.
@@ -95,15 +92,13 @@ def cauchy_green(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Left as it is.
     X : array, Tensor, dict, Dataset or DataLoader
     layer : str, optional
         By default the outputs.
     source : str, optional
         Start from this layer's representation, a cut, instead of the input.
-    forward : callable, optional
-        ``forward(module, inputs) -> outputs``.
     device : str or torch.device, optional
 
     Returns
@@ -140,7 +135,7 @@ def cauchy_green(
     ([[[4.0, 0.0], [0.0, 9.0]]], [[[9.0, 0.0], [0.0, 4.0]]])
     """
     with single_blas_thread():
-        network = bind(module, X, forward=forward, parameters=None, device=device)
+        network = bind(model, X, parameters=None, device=device)
         data = LayerMap(network, layer=layer, source=source)
         side = min(data.n_source, data.n_layer)
         require_memory(

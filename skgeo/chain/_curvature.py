@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.chain._curves import Curve, read_curve
 from skgeo.chain._kinks import has_kinks, kinks_between
@@ -84,7 +83,7 @@ class SectionalCurvature:
 
 
 def curvature(
-    module: nn.Module,
+    model: Any,
     X: Any,
     kind: Literal["curve", "sectional"] = "curve",
     *,
@@ -95,7 +94,6 @@ def curvature(
     n_directions: int = 2,
     radius: float | None = None,
     source: str | None = None,
-    forward: Callable[..., Any] | None = None,
     device: str | torch.device | None = None,
 ) -> CurveCurvature | SectionalCurvature:
     r"""Curvature that a network gives to curves, or to slices of its input space.
@@ -115,7 +113,7 @@ def curvature(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Left as it is.
     X : array, Tensor, dict, Dataset, DataLoader or callable
         Samples; or, with `t`, the curve itself: a function of a tensor of times, of shape (m,), to
@@ -137,8 +135,6 @@ def curvature(
     source : str, optional
         Start from this layer's representation, a cut, instead of the input: `velocity` and
         `acceleration` are given there.
-    forward : callable, optional
-        ``forward(module, inputs) -> outputs``.
     device : str or torch.device, optional
 
     Returns
@@ -195,7 +191,7 @@ def curvature(
         raise SkgeoError(f"radius={radius!r}: expected a positive number.")
     with single_blas_thread():
         given = read_curve(X, t, velocity, acceleration, needed=kind == "curve")
-        network = bind(module, given.points, forward=forward, parameters=None, device=device)
+        network = bind(model, given.points, parameters=None, device=device)
         data = LayerMap(network, layer=layer, source=source)
         if kind == "curve":
             return _of_curve(data, given, radius)

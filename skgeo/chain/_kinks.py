@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.chain._layer_map import LayerMap
 from skgeo.exceptions import SkgeoError
@@ -57,13 +56,12 @@ class KinkDensity:
 
 
 def kink_density(
-    module: nn.Module,
+    model: Any,
     X: Any,
     end: Any = None,
     *,
     layer: str | None = None,
     source: str | None = None,
-    forward: Callable[..., Any] | None = None,
     device: str | torch.device | None = None,
 ) -> KinkDensity:
     r"""Kinks per unit of length along segments of inputs.
@@ -74,7 +72,7 @@ def kink_density(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Left as it is.
     X : array, Tensor, dict, Dataset or DataLoader
         Points of a path, joined in their order; or, with `end`, one end of each segment.
@@ -84,8 +82,6 @@ def kink_density(
         Kinks before it, and its own, are counted; by default those of the whole network.
     source : str, optional
         Segments are straight in this layer's representation, a cut, instead of in the input.
-    forward : callable, optional
-        ``forward(module, inputs) -> outputs``.
     device : str or torch.device, optional
 
     Returns
@@ -126,7 +122,7 @@ def kink_density(
     ([1, 1], 2.0, [2.0, 2.0])
     """
     with single_blas_thread():
-        network = bind(module, X, forward=forward, parameters=None, device=device)
+        network = bind(model, X, parameters=None, device=device)
         data = LayerMap(network, layer=layer, source=source)
         start = data.start()
         if end is None:

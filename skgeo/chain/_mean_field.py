@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.chain._gaussian_integrals import GaussianMoments
 from skgeo.chain._mean_field_theory import MeanFieldTheory, mean_field_theory
@@ -51,14 +51,12 @@ class MeanField:
     chi_measured: np.ndarray
 
 
-def mean_field(
-    module: nn.Module, X: Any = None, *, device: str | torch.device | None = None
-) -> MeanField:
+def mean_field(model: Any, X: Any = None, *, device: str | torch.device | None = None) -> MeanField:
     r"""Mean-field theory at a network's own variances, with measured values next to it.
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         A chain of linear layers with one elementwise activation between them, however it is
         written; dropout, identities and a flattening of the input may stand anywhere. Left as it
         is.
@@ -103,7 +101,7 @@ def mean_field(
     True
     """
     with single_blas_thread():
-        network = bind(module, X, parameters=None, device=device)
+        network = bind(model, X, parameters=None, device=device)
         stack = _stack(network)
         activation = _one_activation(stack)
         layers = [stack.names[i] for i in _hidden(stack)]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from skgeo.chain._penalty_products import (
     Forward,
     gaussian,
+    live,
     orthonormal,
     outputs,
     prepared,
@@ -25,18 +26,18 @@ from skgeo.chain._penalty_products import (
 from skgeo.exceptions import NonSmoothWarning, SkgeoError, collect_warnings, warn
 from skgeo.jacobian._directional import push
 from skgeo.jacobian._patterns import activation_pattern
+from skgeo.models import WrappedModel
 from skgeo.network._replica import replica
 
 Reduction = Literal["mean", "none"]
 
 
 def jacobian_penalty(
-    module: nn.Module,
+    model: nn.Module | WrappedModel,
     x: Tensor,
     *,
     n_projections: int | None = None,
     generator: torch.Generator | None = None,
-    forward: Forward | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Squared Frobenius norm of the input-output Jacobian, for a training loss.
@@ -47,7 +48,7 @@ def jacobian_penalty(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module or WrappedModel
         In the mode it is in. Not copied: the gradient reaches its parameters.
     x : Tensor of shape (b, ...)
         Floating inputs.
@@ -56,8 +57,6 @@ def jacobian_penalty(
     generator : torch.Generator
         Needed with `n_projections`. Made once, before the loop, so that draws differ from step to
         step.
-    forward : callable, optional
-        ``forward(module, x) -> outputs``; by default ``module(x)``.
     reduction : {"mean", "none"}, default="mean"
         Mean over samples, or one value each.
 
@@ -94,6 +93,7 @@ def jacobian_penalty(
     >>> penalty.item(), net.weight.grad.tolist()
     (16.0, [[4.0, 4.0], [4.0, 4.0]])
     """
+    module, forward = live(model)
     with recorded(module, x, forward) as (x, z):
         size, n_outputs = z.shape
         p = _count("n_projections", n_projections, n_outputs, generator)
@@ -103,13 +103,12 @@ def jacobian_penalty(
 
 
 def isometry_penalty(
-    module: nn.Module,
+    model: nn.Module | WrappedModel,
     x: Tensor,
     *,
     scale: float | None = None,
     n_projections: int | None = None,
     generator: torch.Generator | None = None,
-    forward: Forward | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Distance of the Jacobian from a multiple of an isometry, for a training loss.
@@ -122,7 +121,7 @@ def isometry_penalty(
 
     Parameters
     ----------
-    module, x, generator, forward, reduction
+    model, x, generator, reduction
         As in :func:`jacobian_penalty`.
     scale : float, optional
         Take ``m = scale**2``, so that the singular values have to be `scale` and not only equal.
@@ -160,6 +159,7 @@ def isometry_penalty(
     """
     if scale is not None and not scale > 0:
         raise SkgeoError(f"scale={scale!r}: expected a positive number, or None for any.")
+    module, forward = live(model)
     with recorded(module, x, forward) as (x, z):
         size, n_outputs = z.shape
         n_inputs = x[0].numel()
@@ -185,12 +185,11 @@ def isometry_penalty(
 
 
 def curvature_penalty(
-    module: nn.Module,
+    model: nn.Module | WrappedModel,
     x: Tensor,
     *,
     n_directions: int | None = None,
     generator: torch.Generator | None = None,
-    forward: Forward | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Squared norm of the second derivative with respect to the input, for a training loss.
@@ -201,7 +200,7 @@ def curvature_penalty(
 
     Parameters
     ----------
-    module, x, generator, forward, reduction
+    model, x, generator, reduction
         As in :func:`jacobian_penalty`.
     n_directions : int, optional
         By default the exact value, which takes n (n + 1)/2 second derivatives for n inputs.
@@ -243,6 +242,7 @@ def curvature_penalty(
     >>> curvature_penalty(Half(), torch.ones(4, 1)).item()
     1.0
     """
+    module, forward = live(model)
     with prepared(module, x):
         size, n_inputs = len(x), x[0].numel()
         p = _count("n_directions", n_directions, n_inputs, generator)

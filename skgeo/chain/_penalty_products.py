@@ -12,16 +12,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._directional import plain_normalisation
+from skgeo.models import WrappedModel
 from skgeo.network._modelcheck import check_kind
 from skgeo.network._switches import math_attention, no_fast_path
 
 Forward = Callable[[Any, Any], Tensor]
 
 
+def live(model: Any) -> tuple[nn.Module, Forward | None]:
+    """The user's own module, which the gradient of a penalty reaches, and how it is called."""
+    if isinstance(model, WrappedModel):
+        return model.module, model.forward
+    check_kind(model)
+    return model, None
+
+
 @contextmanager
 def prepared(module: nn.Module, x: Tensor) -> Iterator[None]:
     """Switches for second derivatives, and buffers of its own for the length of a penalty."""
-    check_kind(module)
     coupling = [
         name or type(child).__name__
         for name, child in module.named_modules()
@@ -71,7 +79,8 @@ def outputs(module: nn.Module, x: Tensor, forward: Forward | None) -> Tensor:
     if not isinstance(z, Tensor) or not z.is_floating_point() or z.shape[:1] != x.shape[:1]:
         raise SkgeoError(
             f"The network returned {_shown(z)}; expected floating outputs, one row for each of "
-            f"{len(x)} samples. Say how to read it: forward=lambda module, x: ...."
+            f"{len(x)} samples. Say how to read it: "
+            "WrappedModel(module, forward=lambda module, x: ...)."
         )
     if not z.requires_grad:
         raise SkgeoError(

@@ -6,12 +6,12 @@ With :math:`J_l = \partial h_l/\partial h_{l-1}`: a layer's own :math:`J_l`; fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.chain._jacobians import ChainJacobians
 from skgeo.chain._plan import LayerPlan, path_between, plan_chain
@@ -96,7 +96,7 @@ class ChainProfile:
 
 
 def chain_profile(
-    module: nn.Module,
+    model: Any,
     X: Any,
     *,
     chain: Chain = "input",
@@ -104,7 +104,6 @@ def chain_profile(
     n_singular_values: int | Literal["auto", "all"] = "auto",
     tol: float | Literal["auto"] = "auto",
     strict: bool = False,
-    forward: Callable[..., Any] | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
 ) -> ChainProfile:
@@ -112,7 +111,7 @@ def chain_profile(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Left as it is: the work is done on a replica, in eval mode.
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
@@ -133,8 +132,6 @@ def chain_profile(
     strict : bool, default=False
         Whether to refuse layers that are not cuts where a product is asked over them; otherwise
         they are NaN, with a warning.
-    forward : callable, optional
-        ``forward(module, inputs) -> outputs``.
     batch_size : int, optional
         Samples per forward pass. The answer does not depend on it.
     device : str or torch.device, optional
@@ -177,9 +174,7 @@ def chain_profile(
     (True, True)
     """
     with single_blas_thread():
-        network = bind(
-            module, X, forward=forward, parameters=None, batch_size=batch_size, device=device
-        )
+        network = bind(model, X, parameters=None, batch_size=batch_size, device=device)
         return measure_chain(
             network,
             layers,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.chain._layer_map import LayerMap
 from skgeo.exceptions import SkgeoError
@@ -50,7 +50,7 @@ class StabilityEstimate:
 
 
 def stability(
-    module: nn.Module,
+    model: Any,
     X: Any,
     noise: str | Noise = "input",
     *,
@@ -60,7 +60,6 @@ def stability(
     n_directions: int = 2,
     floor: float = 1e-6,
     source: str | None = None,
-    forward: Callable[..., Any] | None = None,
     device: str | torch.device | None = None,
     random_state: int = 0,
 ) -> StabilityEstimate:
@@ -68,7 +67,7 @@ def stability(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Left as it is: noise on weights goes to a copy.
     X : array, Tensor, dict, Dataset or DataLoader
     noise : {"input", "weights"} or callable, default="input"
@@ -90,8 +89,6 @@ def stability(
         the largest eigenvalue before: a metric of lower rank than the input has no logarithm.
     source : str, optional
         Start from this layer's representation, a cut, instead of the input.
-    forward : callable, optional
-        ``forward(module, inputs) -> outputs``.
     device : str or torch.device, optional
     random_state : int, default=0
 
@@ -133,7 +130,7 @@ def stability(
     """
     _check(noise, scale, n_repeats, n_directions, floor)
     with single_blas_thread():
-        network = bind(module, X, forward=forward, parameters=None, device=device)
+        network = bind(model, X, parameters=None, device=device)
         data = LayerMap(network, layer=layer, source=source)
         if n_directions > min(data.n_source, data.n_layer):
             raise SkgeoError(

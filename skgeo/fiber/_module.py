@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._chain import as_chain
@@ -21,18 +21,14 @@ _ADVICE = (
 )
 
 
-def linear_network_of(
-    module: nn.Module, *, forward: Callable[[nn.Module, Any], Tensor] | None = None
-) -> LinearNetwork:
+def linear_network_of(model: Any) -> LinearNetwork:
     """The linear network that a module is.
 
     Parameters
     ----------
-    module : torch.nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         A chain of linear layers, however it is written, with identities, flattening and dropout
         (which does nothing in eval mode) anywhere. Only the first layer may have a bias.
-    forward : callable, optional
-        ``forward(module, inputs)``; by default ``module(inputs)``.
 
     Returns
     -------
@@ -56,7 +52,7 @@ def linear_network_of(
     >>> network.widths, network.shapes
     ((4, 2, 4), ((2, 3), (2,), (4, 2)))
     """
-    return read_linear_network(bind(module, None, forward=forward, parameters=None))
+    return read_linear_network(bind(model, None, parameters=None))
 
 
 def read_linear_network(network: BoundNetwork) -> LinearNetwork:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.fisher._rows import FisherRows
 from skgeo.likelihood import Likelihood
@@ -15,11 +15,11 @@ from skgeo.network._bound import bind
 
 
 def fisher_diagonal(
-    module: nn.Module,
+    model: Any,
     X: Any,
+    y: Any = None,
     *,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     parameters: str | Sequence[str] = "trainable",
     batch_size: int | None = None,
     device: str | torch.device | None = None,
@@ -32,7 +32,7 @@ def fisher_diagonal(
 
     Parameters
     ----------
-    module, X, likelihood, forward, parameters, batch_size, device, memory_budget
+    model, X, y, likelihood, parameters, batch_size, device, memory_budget
         As in :func:`~skgeo.fisher_spectrum`.
 
     Returns
@@ -52,14 +52,14 @@ def fisher_diagonal(
     >>> import torch
     >>> from skgeo import fisher_diagonal
     >>> net = torch.nn.Linear(2, 1)
-    >>> fisher_diagonal(net, torch.tensor([[1.0, 3.0], [1.0, 1.0]])).tolist()
+    >>> fisher_diagonal(net, torch.tensor([[1.0, 3.0], [1.0, 1.0]]), likelihood="gaussian").tolist()
     [1.0, 5.0, 1.0]
     """
     with single_blas_thread():
         network = bind(
-            module,
+            model,
             X,
-            forward=forward,
+            y,
             likelihood=likelihood,
             parameters=parameters,
             batch_size=batch_size,
@@ -74,11 +74,11 @@ def fisher_diagonal(
 
 
 def fisher_trace(
-    module: nn.Module,
+    model: Any,
     X: Any,
+    y: Any = None,
     *,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     parameters: str | Sequence[str] = "trainable",
     batch_size: int | None = None,
     device: str | torch.device | None = None,
@@ -90,7 +90,7 @@ def fisher_trace(
 
     Parameters
     ----------
-    module, X, likelihood, forward, parameters, batch_size, device, memory_budget
+    model, X, y, likelihood, parameters, batch_size, device, memory_budget
         As in :func:`~skgeo.fisher_spectrum`.
 
     Returns
@@ -106,14 +106,15 @@ def fisher_trace(
     --------
     >>> import torch
     >>> from skgeo import fisher_trace
-    >>> fisher_trace(torch.nn.Linear(2, 1), torch.tensor([[1.0, 3.0], [1.0, 1.0]]))
+    >>> X = torch.tensor([[1.0, 3.0], [1.0, 1.0]])
+    >>> fisher_trace(torch.nn.Linear(2, 1), X, likelihood="gaussian")
     7.0
     """
     with single_blas_thread():
         network = bind(
-            module,
+            model,
             X,
-            forward=forward,
+            y,
             likelihood=likelihood,
             parameters=parameters,
             batch_size=batch_size,

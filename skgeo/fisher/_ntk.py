@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.fisher._rows import FisherRows
 from skgeo.linalg._memory import require_memory
@@ -15,13 +15,12 @@ from skgeo.network._bound import bind
 
 
 def ntk(
-    module: nn.Module,
+    model: Any,
     X: Any,
     Y: Any = None,
     *,
     summed: bool = False,
     dtype: torch.dtype | None = None,
-    forward: Callable[..., Any] | None = None,
     parameters: str | Sequence[str] = "trainable",
     batch_size: int | None = None,
     device: str | torch.device | None = None,
@@ -34,7 +33,7 @@ def ntk(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
     Y : as X, optional
@@ -44,7 +43,7 @@ def ntk(
     dtype : torch.dtype, optional
         Of the products; that of the model by default. Ask for float64 where small eigenvalues of
         the kernel matter.
-    forward, parameters, batch_size, device, memory_budget
+    parameters, batch_size, device, memory_budget
         As in :func:`~skgeo.fisher_spectrum`.
 
     Returns
@@ -69,15 +68,14 @@ def ntk(
             [ 5.,  3.]])
     """
     options: dict[str, Any] = {
-        "forward": forward,
         "parameters": parameters,
         "batch_size": batch_size,
         "device": device,
         "memory_budget": memory_budget,
     }
     with single_blas_thread():
-        left = FisherRows(bind(module, X, **options))
-        right = left if Y is None else FisherRows(bind(module, Y, **options))
+        left = FisherRows(bind(model, X, **options))
+        right = left if Y is None else FisherRows(bind(model, Y, **options))
         each = left.network.n_positions * left.network.n_outputs
         shape = (left.network.n_samples * each, right.network.n_samples * each)
         dtype = left.network.replica.dtype if dtype is None else dtype

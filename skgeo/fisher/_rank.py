@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from scipy.linalg.lapack import dpstrf
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.fisher._plan import plan_fisher
 from skgeo.fisher._rows import FisherRows
@@ -22,11 +22,11 @@ _EPS = float(torch.finfo(torch.float64).eps)
 
 
 def fisher_rank(
-    module: nn.Module,
+    model: Any,
     X: Any,
+    y: Any = None,
     *,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     parameters: str | Sequence[str] = "trainable",
     solver: Literal["auto", "gram", "parameter"] = "auto",
     tol: float | Literal["auto"] = "auto",
@@ -42,7 +42,7 @@ def fisher_rank(
 
     Parameters
     ----------
-    module, X, likelihood, forward, parameters, solver, tol, batch_size, device, memory_budget
+    model, X, y, likelihood, parameters, solver, tol, batch_size, device, memory_budget
         As in :func:`~skgeo.fisher_spectrum`. A ``tol`` below the resolution of the squared
         matrix is not served here: ask for the spectrum.
 
@@ -68,14 +68,14 @@ def fisher_rank(
     >>> net = torch.nn.Sequential(
     ...     torch.nn.Linear(6, 2, bias=False), torch.nn.Linear(2, 5, bias=False)
     ... ).double()
-    >>> fisher_rank(net, X).rank
+    >>> fisher_rank(net, X, likelihood="gaussian").rank
     18
     """
     with single_blas_thread():
         network = bind(
-            module,
+            model,
             X,
-            forward=forward,
+            y,
             likelihood=likelihood,
             parameters=parameters,
             batch_size=batch_size,

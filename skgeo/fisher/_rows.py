@@ -69,7 +69,7 @@ class FisherRows:
             f"the Jacobian of one sample ({directions} outputs x {uncovered} parameters that no "
             "layer rule covers)",
             "name fewer parameters with parameters=[...], wrap the model so that it gives fewer "
-            "outputs, or register a rule with skgeo.jacobian._rules.register_structure.",
+            "outputs, or register a rule with skgeo.jacobian.register_structure.",
             network.device,
             network.budget,
         )

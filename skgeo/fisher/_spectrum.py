@@ -11,12 +11,12 @@ spectrum is taken from whichever is smaller, the Gram side :math:`A A^T` or the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo._arguments import check_integer
 from skgeo.exceptions import GeometryWarning, warn
@@ -104,11 +104,11 @@ class FisherSpectrum:
 
 
 def fisher_spectrum(
-    module: nn.Module,
+    model: Any,
     X: Any,
+    y: Any = None,
     *,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     parameters: str | Sequence[str] = "trainable",
     solver: Solver = "auto",
     tol: float | Literal["auto"] = "auto",
@@ -122,15 +122,17 @@ def fisher_spectrum(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Left as it is: the work is done on a replica, in eval mode.
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
-    likelihood : str or Likelihood, default="gaussian"
+    y : array-like, optional
+        Targets: what ``likelihood="auto"`` reads, and what a scikit-learn or skorch model that is
+        not fitted yet is fitted on.
+    likelihood : str or Likelihood, default="auto"
         What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale",
-        "poisson".
-    forward : callable, optional
-        ``forward(module, inputs) -> outputs``.
+        "poisson". "auto" asks the model, then the dtype of y; without either it assumes
+        "gaussian" of unit variance and warns.
     parameters : "trainable", "all" or list of str, default="trainable"
         Which parameters span the matrix, in ``named_parameters()`` order, tied ones once.
     solver : {"auto", "gram", "parameter", "lanczos"}, default="auto"
@@ -182,14 +184,14 @@ def fisher_spectrum(
     >>> import torch
     >>> from skgeo import fisher_spectrum
     >>> X = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    >>> fisher_spectrum(torch.nn.Linear(3, 2), X).rank
+    >>> fisher_spectrum(torch.nn.Linear(3, 2), X, likelihood="gaussian").rank
     8
     """
     with single_blas_thread():
         network = bind(
-            module,
+            model,
             X,
-            forward=forward,
+            y,
             likelihood=likelihood,
             parameters=parameters,
             batch_size=batch_size,

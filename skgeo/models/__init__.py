@@ -5,6 +5,7 @@ from skgeo.models._digest import fingerprint
 from skgeo.models._kinds import is_model
 from skgeo.models._resolve import (
     ResolvedModel,
+    bare_model,
     needs_fit,
     needs_y,
     resolve_model,
@@ -16,6 +17,7 @@ __all__ = [
     "Checkpoint",
     "ResolvedModel",
     "WrappedModel",
+    "bare_model",
     "fingerprint",
     "is_model",
     "needs_fit",

@@ -142,6 +142,8 @@ def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> R
     >>> resolved.likelihood, resolved.module(resolved.samples(X).inputs).shape
     ('gaussian', torch.Size([4, 1]))
     """
+    if isinstance(model, ResolvedModel):
+        return model
     check_model(model)
     if isinstance(model, WrappedModel):
         resolved = ResolvedModel(
@@ -155,6 +157,20 @@ def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> R
         resolved = _from_fitted(_fitted(model, X, y, refit=refit))
         _check_width(resolved.estimator, X)
     check_parameters(resolved.module)
+    return resolved
+
+
+def bare_model(model: Any) -> ResolvedModel:
+    """A model that is a function of its own inputs, with nothing in front of it.
+
+    Raises SkgeoError for a Pipeline whose first steps change the inputs.
+    """
+    resolved = resolve_model(model, refit=False)
+    if resolved.preprocess is not None:
+        raise SkgeoError(
+            "The model is a Pipeline, and what its first steps do to the inputs would not be seen "
+            "here. Pass its last step, pipeline[-1], with data that went through pipeline[:-1]."
+        )
     return resolved
 
 

@@ -315,8 +315,6 @@ def bind(
     model: Any,
     X: Any,
     y: Any = None,
-    *,
-    forward: Callable[..., Any] | None = None,
     **options: Any,
 ) -> BoundNetwork:
     """A model of any kind on data of any kind.
@@ -327,8 +325,6 @@ def bind(
         What an estimator takes.
     X, y : any kind of data
         X may be None where no data are needed.
-    forward : callable, optional
-        ``forward(module, inputs) -> outputs``, for a module.
     **options
         Of :class:`BoundNetwork`.
 
@@ -336,11 +332,6 @@ def bind(
     -------
     BoundNetwork
     """
-    if isinstance(model, ResolvedModel):
-        found = model
-    elif isinstance(model, nn.Module) and forward is not None:
-        found = ResolvedModel(model, forward)
-    else:
-        found = resolve_model(model, X, y, refit=False)
+    found = resolve_model(model, X, y, refit=False)
     samples = None if X is None else found.read(X, y)
     return BoundNetwork(found, samples, **options)

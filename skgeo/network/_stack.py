@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
+from skgeo.models import bare_model
 from skgeo.models._kinds import unwrap
 from skgeo.network._activation import IDENTITY, Activation
 from skgeo.network._copytree import TreeCopy
 from skgeo.network._flow import Flow, FlowNode, read_flow
-from skgeo.network._modelcheck import check_finite, check_kind
+from skgeo.network._modelcheck import check_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,20 +167,17 @@ class Stack:
 
 
 def read_stack(
-    module: nn.Module,
+    model: Any,
     *,
-    forward: Callable[[Any, Any], Any] | None = None,
     convolutions: bool = False,
 ) -> Stack:
-    """Read a module that is a plain chain of affine layers and pointwise activations.
+    """Read a model that is a plain chain of affine layers and pointwise activations.
 
     Parameters
     ----------
-    module : torch.nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         However it is written: what counts is its data flow. Flattening, identities, and dropout,
         which does nothing in eval mode, are passed over.
-    forward : callable, optional
-        ``forward(module, inputs)``; by default ``module(inputs)``.
     convolutions : bool, default=False
         Whether layers may be convolutions (without groups).
 
@@ -190,7 +188,7 @@ def read_stack(
     Raises
     ------
     NotAModelError
-        If `module` is no ``torch.nn.Module``.
+        If `model` is not a model.
     SkgeoError
         If it is not such a chain, naming the step that is not part of one; if layers share a
         weight, or weights are not finite.
@@ -202,9 +200,10 @@ def read_stack(
     >>> stack.widths, str(stack.activations[0]), stack.names
     ((2, 3, 1), 'relu', ('0', '2'))
     """
-    check_kind(module)
-    check_finite(module)
-    return stack_of(read_flow(module, forward=forward), module, convolutions=convolutions)
+    found = bare_model(model)
+    check_finite(found.module)
+    flow = read_flow(found.module, forward=found.forward)
+    return stack_of(flow, found.module, convolutions=convolutions)
 
 
 def stack_of(

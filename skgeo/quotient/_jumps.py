@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._patterns import activation_pattern
@@ -49,12 +49,11 @@ class RankJump:
 
 
 def rank_jumps(
-    module: nn.Module,
+    model: Any,
     x0: Any,
     x1: Any,
     *,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     layers: Sequence[str] | None = None,
     tol: Tolerance = "auto",
     device: str | torch.device | None = None,
@@ -63,11 +62,11 @@ def rank_jumps(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Left as it is.
     x0, x1 : array or Tensor
         One sample each, without an axis of samples, as ``X[0]`` is.
-    likelihood, forward, layers, tol, device
+    likelihood, layers, tol, device
         As in :func:`~skgeo.quotient.layer_spectra`.
 
     Returns
@@ -96,16 +95,14 @@ def rank_jumps(
     >>> from torch import nn
     >>> from skgeo.quotient import rank_jumps
     >>> net = nn.Sequential(nn.Identity(), nn.ReLU(), nn.Linear(1, 1)).double()
-    >>> for jump in rank_jumps(net, [-1.0], [3.0], layers=["0"]):
+    >>> for jump in rank_jumps(net, [-1.0], [3.0], layers=["0"], likelihood="gaussian"):
     ...     print(f"{jump.t:.6f} {jump.layer} {jump.what} {jump.before} {jump.after}")
     0.250000 1 pattern 0 1
     0.250000 0 rank 0 1
     """
     with single_blas_thread():
         ends = torch.stack([torch.as_tensor(x0), torch.as_tensor(x1)])
-        network = bind(
-            module, ends, forward=forward, likelihood=likelihood, parameters=None, device=device
-        )
+        network = bind(model, ends, likelihood=likelihood, parameters=None, device=device)
         return segment_jumps(LayerRows(network, layers), tol=tol)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
 from skgeo.likelihood import Likelihood
@@ -18,14 +17,14 @@ from skgeo.quotient._rows import LayerRows
 
 
 def leading_eigenvalues(
-    module: nn.Module,
+    model: Any,
     X: Any,
     layer: str,
+    y: Any = None,
     *,
     n_values: int = 10,
     n_steps: int | None = None,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     batch_size: int = 16,
     random_state: int = 0,
     device: str | torch.device | None = None,
@@ -34,7 +33,7 @@ def leading_eigenvalues(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Left as it is.
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
@@ -44,7 +43,7 @@ def leading_eigenvalues(
     n_steps : int, optional
         Steps of Golub-Kahan bidiagonalisation; by default ``4 * n_values``. Never more than the
         smaller side has.
-    likelihood, forward, device
+    y, likelihood, device
         As in :func:`~skgeo.quotient.layer_spectra`.
     batch_size : int, default=16
         Samples per forward pass.
@@ -82,16 +81,16 @@ def leading_eigenvalues(
     >>> _ = torch.manual_seed(0)
     >>> net = nn.Sequential(nn.Linear(4, 30), nn.Tanh(), nn.Linear(30, 200)).double()
     >>> X = torch.randn(3, 4)
-    >>> found, errors = leading_eigenvalues(net, X, "1", n_values=2)
-    >>> expected = layer_spectra(net, X, layers=["1"])[0].eigenvalues[:, :2]
+    >>> found, errors = leading_eigenvalues(net, X, "1", n_values=2, likelihood="gaussian")
+    >>> expected = layer_spectra(net, X, layers=["1"], likelihood="gaussian")[0].eigenvalues[:, :2]
     >>> bool(((found - expected).abs() <= errors + 1e-12).all())
     True
     """
     with single_blas_thread():
         network = bind(
-            module,
+            model,
             X,
-            forward=forward,
+            y,
             likelihood=likelihood,
             parameters=None,
             batch_size=batch_size,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo._arguments import check_number
 from skgeo.data import Inputs
@@ -27,12 +27,11 @@ _BATCH = 256
 
 
 def fisher_rao_length(
-    module: nn.Module,
+    model: Any,
     path: Any,
     *,
     layer: str | None = None,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     rtol: float = 1e-6,
     device: str | torch.device | None = None,
 ) -> float:
@@ -40,15 +39,14 @@ def fisher_rao_length(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Left as it is.
     path : array, Tensor or dict of shape (n_points, ...)
         Inputs, at least two. Their representations at `layer` are joined by straight segments.
     layer : str, optional
         Where the segments are straight: a layer that is a cut. None for the input itself.
-    likelihood : str or Likelihood, default="gaussian"
-    forward : callable, optional
-        ``forward(module, inputs) -> outputs``.
+    likelihood : str or Likelihood, default="auto"
+        As in :func:`~skgeo.quotient.layer_spectra`; there is no y here.
     rtol : float, default=1e-6
         Segments are halved until that adds less than this share to their length. Below the root
         of the dtype's precision it has no effect.
@@ -80,23 +78,21 @@ def fisher_rao_length(
     >>> net = torch.nn.Linear(2, 2, bias=False).double()
     >>> with torch.no_grad():
     ...     _ = net.weight.copy_(torch.eye(2))
-    >>> round(fisher_rao_length(net, [[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]]), 9)
+    >>> path = [[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]]
+    >>> round(fisher_rao_length(net, path, likelihood="gaussian"), 9)
     6.0
     """
     with single_blas_thread():
-        network = bind(
-            module, path, forward=forward, likelihood=likelihood, parameters=None, device=device
-        )
+        network = bind(model, path, likelihood=likelihood, parameters=None, device=device)
         return _length(network, layer, rtol)
 
 
 def straightness(
-    module: nn.Module,
+    model: Any,
     path: Any,
     *,
     layer: str | None = None,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     rtol: float = 1e-6,
     device: str | torch.device | None = None,
 ) -> float:
@@ -104,7 +100,7 @@ def straightness(
 
     Parameters
     ----------
-    module, path, layer, likelihood, forward, rtol, device
+    model, path, layer, likelihood, rtol, device
         As in :func:`fisher_rao_length`.
 
     Returns
@@ -124,13 +120,11 @@ def straightness(
     >>> import torch
     >>> from skgeo.quotient import straightness
     >>> net = torch.nn.Linear(2, 2).double()
-    >>> round(straightness(net, [[0.0, 0.0], [3.0, 4.0]]), 9)
+    >>> round(straightness(net, [[0.0, 0.0], [3.0, 4.0]], likelihood="gaussian"), 9)
     1.0
     """
     with single_blas_thread():
-        network = bind(
-            module, path, forward=forward, likelihood=likelihood, parameters=None, device=device
-        )
+        network = bind(model, path, likelihood=likelihood, parameters=None, device=device)
         outputs = network.outputs()
         distance = float(network.likelihood.distance(outputs[:1], outputs[-1:]))
         scale = max(1.0, float(outputs.abs().max()))

@@ -7,13 +7,13 @@ The spectrum comes from the smaller of :math:`S_l^T S_l` (rows x rows) and :math
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
 from skgeo.jacobian._layer import Layer
@@ -76,11 +76,11 @@ class LayerSpectrum:
 
 
 def layer_spectra(
-    module: nn.Module,
+    model: Any,
     X: Any,
+    y: Any = None,
     *,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     layers: Sequence[str] | None = None,
     tol: Tolerance = "auto",
     batch_size: int | None = None,
@@ -90,15 +90,17 @@ def layer_spectra(
 
     Parameters
     ----------
-    module : nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Left as it is: the work is done on a replica, in eval mode.
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
-    likelihood : str or Likelihood, default="gaussian"
+    y : array-like, optional
+        Targets: what ``likelihood="auto"`` reads, and what a scikit-learn or skorch model that is
+        not fitted yet is fitted on.
+    likelihood : str or Likelihood, default="auto"
         What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale",
-        "poisson".
-    forward : callable, optional
-        ``forward(module, inputs) -> outputs``.
+        "poisson". "auto" asks the model, then the dtype of y; without either it assumes
+        "gaussian" of unit variance and warns.
     layers : list of str, optional
         Names of layers or of single calls (``"relu#1"``). By default the children of a
         ``Sequential``, or the members of the longest ``ModuleList`` or the children that are cuts.
@@ -137,15 +139,16 @@ def layer_spectra(
     >>> from skgeo.quotient import layer_spectra
     >>> _ = torch.manual_seed(0)
     >>> net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3), nn.Linear(3, 5)).double()
-    >>> found = layer_spectra(net, torch.randn(20, 6), layers=["0", "1", "2"])
+    >>> X = torch.randn(20, 6)
+    >>> found = layer_spectra(net, X, layers=["0", "1", "2"], likelihood="gaussian")
     >>> [(s.layer.name, s.layer.dim, s.rank_median, s.common.rank) for s in found]
     [('0', 8, 3.0, 8), ('1', 8, 3.0, 3), ('2', 3, 3.0, 3)]
     """
     with single_blas_thread():
         network = bind(
-            module,
+            model,
             X,
-            forward=forward,
+            y,
             likelihood=likelihood,
             parameters=None,
             batch_size=batch_size,

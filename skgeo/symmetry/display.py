@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo._axes import new_axes
 from skgeo.exceptions import SkgeoError
@@ -40,8 +41,6 @@ class BoundaryDisplay:
     labels : sequence of str, default=None
         A class for each hidden unit with an activation, in the order of the layers; by default all
         are "generic".
-    forward : callable, default=None
-        ``forward(model, inputs)``; by default ``model(inputs)``.
 
     Attributes
     ----------
@@ -71,10 +70,8 @@ class BoundaryDisplay:
     4
     """
 
-    def __init__(
-        self, *, model: nn.Module, labels: Sequence[str] | None = None, forward: Any = None
-    ) -> None:
-        stack = read_stack(model, forward=forward)
+    def __init__(self, *, model: Any, labels: Sequence[str] | None = None) -> None:
+        stack = read_stack(model)
         hidden = [
             width
             for width, activation in zip(stack.widths[1:-1], stack.activations, strict=True)
@@ -92,7 +89,6 @@ class BoundaryDisplay:
                 f"Got {len(labels)} labels for hidden layers of {hidden} units; expected one each."
             )
         self.model = model
-        self.forward = forward
         self.labels = [str(label) for label in labels]
         self._stack = stack
 
@@ -126,8 +122,8 @@ class BoundaryDisplay:
         BoundaryDisplay
         """
         estimator._check_measured()
-        model = estimator.model_
-        display = cls(model=model.module, labels=estimator.labels_, forward=model.forward)
+        model = replace(estimator.model_, preprocess=None)
+        display = cls(model=model, labels=estimator.labels_)
         return display.plot(X, ax=ax, extent=extent, **kwargs)
 
     def plot(

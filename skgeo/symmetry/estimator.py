@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from skgeo._arguments import check_integer, check_option
 from skgeo.base import GeometryEstimator
@@ -142,7 +142,7 @@ class SymmetryClassifier(GeometryEstimator):
     See Also
     --------
     skgeo.FisherRankEstimator : The rank on its own, with its spectrum.
-    skgeo.symmetry._generators.nullity.nullity_account : The account as a function of a module.
+    skgeo.symmetry.nullity_account : The account as a function of a module.
 
     Notes
     -----
@@ -327,7 +327,8 @@ class SymmetryClassifier(GeometryEstimator):
         --------
         skgeo.symmetry.canonical_form : The same for a module.
         """
-        return canonical_form(self._module("canonical()"), tol=self.tol)
+        model = replace(self._resolved("canonical()"), preprocess=None)
+        return canonical_form(model, tol=self.tol)
 
     def equivalent(self, other: Any, X: Any = None) -> EquivalenceReport:
         """Whether the model computes the same function as another.
@@ -349,8 +350,8 @@ class SymmetryClassifier(GeometryEstimator):
         """
         theirs = other if isinstance(other, SymmetryClassifier) else SymmetryClassifier(other)
         return equivalent(
-            self._module("equivalent(other)"),
-            theirs._module("equivalent(other)"),
+            self._resolved("equivalent(other)"),
+            theirs._resolved("equivalent(other)"),
             X,
             tol=self.tol,
         )
@@ -379,12 +380,10 @@ class SymmetryClassifier(GeometryEstimator):
 
         See Also
         --------
-        skgeo.symmetry._compression.compress : The same for a module.
+        skgeo.symmetry.compress : The same for a module.
         """
-        model = self._resolved("compress()")
-        return compress(
-            model.module, exact=exact, domain=domain, X=X, tol=self.tol, forward=model.forward
-        )
+        model = replace(self._resolved("compress()"), preprocess=None)
+        return compress(model, exact=exact, domain=domain, X=X, tol=self.tol)
 
     def _resolved(self, request: str) -> ResolvedModel:
         if self.model is None:
@@ -397,15 +396,6 @@ class SymmetryClassifier(GeometryEstimator):
             return found
         with single_blas_thread():
             return resolve_model(self.model, refit=False)
-
-    def _module(self, request: str) -> nn.Module:
-        model = self._resolved(request)
-        if model.forward is not None:
-            raise SkgeoError(
-                f"Got a model with a forward function of its own; {request} reads modules that are "
-                "called as module(inputs). Pass the module itself."
-            )
-        return model.module
 
 
 def _table(layer: LayerClasses) -> pd.DataFrame:

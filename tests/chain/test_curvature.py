@@ -6,7 +6,7 @@ from torch import nn
 from helpers.cases import BY_NAME
 from helpers.networks import mlp, normal
 from helpers.oracles import assert_untouched
-from skgeo import GeometryWarning, NonSmoothWarning, SkgeoError
+from skgeo import GeometryWarning, NonSmoothWarning, SkgeoError, WrappedModel
 from skgeo.chain import curvature, kink_density, mean_field_theory
 
 
@@ -202,7 +202,7 @@ def test_networks_against_differences(name):
         return z.detach().flatten(1)
 
     with assert_untouched(module):
-        found = curvature(module, X, velocity=v, acceleration=a, forward=case.forward)
+        found = curvature(WrappedModel(module, forward=case.forward), X, velocity=v, acceleration=a)
     h = 1e-4
     points = [run(X + t * v + t * t / 2 * a) for t in (-h, 0.0, h)]
     velocity = (points[2] - points[0]) / (2 * h)

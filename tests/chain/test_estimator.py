@@ -54,7 +54,7 @@ class ChainLaws(PairLaws):
 
     @pytest.fixture(autouse=True)
     def _locked(self, monkeypatch):
-        monkeypatch.setattr("laws.LockedMLP", LockedLayers)
+        monkeypatch.setattr("helpers.laws.LockedMLP", LockedLayers)
 
     def estimator(self, model=None, **parameters):
         return JacobianChainProfiler(model, **{"chain": self.chain, **parameters})

@@ -56,7 +56,9 @@ def test_only_kinks_on_the_way_to_the_layer():
 def test_branches_and_functions_agree_with_the_jumps_of_a_segment(name):
     case = BY_NAME[name]
     module, X = case.module(), 2 * case.inputs(2)
-    jumps = rank_jumps(module, X[0], X[1], layers=["stem"] if name == "residual" else None)
+    jumps = rank_jumps(
+        module, X[0], X[1], layers=["stem"] if name == "residual" else None, likelihood="gaussian"
+    )
     expected = sum(abs(j.after - j.before) for j in jumps if j.what == "pattern")
     assert kink_density(module, X).counts.tolist() == [expected]
     assert expected

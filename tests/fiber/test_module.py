@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from helpers.oracles import assert_untouched
+from skgeo import WrappedModel
 from skgeo.exceptions import GeometryWarning, SkgeoError
 from skgeo.fiber._module import linear_network_of
 
@@ -139,11 +140,15 @@ def test_empty_matrices():
 
 def test_forward_functions_are_followed_and_hooks_are_not():
     net = nn.Sequential(linear(3, 2, bias=True), linear(2, 4)).double()
-    assert linear_network_of(net, forward=lambda m, x: m(x)).widths == (4, 2, 4)
-    assert linear_network_of(net, forward=lambda m, x: m[1](m[0](x))).widths == (4, 2, 4)
+    assert linear_network_of(WrappedModel(net, forward=lambda m, x: m(x))).widths == (4, 2, 4)
+    assert linear_network_of(WrappedModel(net, forward=lambda m, x: m[1](m[0](x)))).widths == (
+        4,
+        2,
+        4,
+    )
     for forward in (lambda m, x: m(x).exp(), lambda m, x: m(x)[:, :3], lambda m, x: m(x) + x):
         with pytest.raises(SkgeoError, match="is no part of one"):
-            linear_network_of(net, forward=forward)
+            linear_network_of(WrappedModel(net, forward=forward))
     net[1].register_forward_pre_hook(lambda _, inputs: (inputs[0].relu(),))
     with pytest.raises(SkgeoError, match="Linear with hooks, is no part of one"):
         linear_network_of(net)

@@ -26,10 +26,10 @@ def test_known_ranks(name, solver):
 def test_auto_takes_the_smaller_side():
     net = nn.Linear(3, 2).double()
     few, many = (torch.randn(n, 3, generator=torch.Generator().manual_seed(0)) for n in (2, 40))
-    assert fisher_spectrum(net, few).side == "gram"
-    assert fisher_spectrum(net, many).side == "parameter"
-    assert len(fisher_spectrum(net, few).eigenvalues) == 4
-    assert len(fisher_spectrum(net, many).eigenvalues) == 8
+    assert fisher_spectrum(net, few, likelihood="gaussian").side == "gram"
+    assert fisher_spectrum(net, many, likelihood="gaussian").side == "parameter"
+    assert len(fisher_spectrum(net, few, likelihood="gaussian").eigenvalues) == 4
+    assert len(fisher_spectrum(net, many, likelihood="gaussian").eigenvalues) == 8
 
 
 def test_a_gaussian_of_another_scale_divides_the_metric_and_not_the_kernel():
@@ -57,6 +57,6 @@ def test_a_network_in_train_mode_is_measured_in_eval_mode():
     X = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).double()
     net(X)  # moves the running statistics
     with assert_untouched(net), pytest.warns(UserWarning, match="(?i)eval mode"):
-        found = fisher_spectrum(net.train(), X)
-    expected = fisher_spectrum(net.eval(), X)
+        found = fisher_spectrum(net.train(), X, likelihood="gaussian")
+    expected = fisher_spectrum(net.eval(), X, likelihood="gaussian")
     torch.testing.assert_close(found.eigenvalues, expected.eigenvalues)

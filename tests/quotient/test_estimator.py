@@ -58,7 +58,7 @@ class LockedLayers(nn.Module):
 class TestLayerQuotientLaws(PairLaws):
     @pytest.fixture(autouse=True)
     def _locked(self, monkeypatch):
-        monkeypatch.setattr("laws.LockedMLP", LockedLayers)
+        monkeypatch.setattr("helpers.laws.LockedMLP", LockedLayers)
 
     def estimator(self, model=None, **parameters):
         return LayerQuotientEstimator(model, **{"likelihood": "categorical", **parameters})

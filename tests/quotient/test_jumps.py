@@ -50,7 +50,7 @@ def scanned(net, x0, x1, steps=20001):
 def test_every_kink_of_a_relu_network_is_found(seed):
     net, (x0, x1) = relu_net(3, 24, 20, 4, seed=seed), 3 * normal(2, 3, seed=seed)
     with assert_untouched(net):
-        found = rank_jumps(net, x0, x1, layers=["1", "3"])
+        found = rank_jumps(net, x0, x1, layers=["1", "3"], likelihood="gaussian")
     kinks = [jump for jump in found if jump.what == "pattern"]
     expected = scanned(net, x0, x1)
     assert len(expected) > 6
@@ -63,7 +63,7 @@ def test_every_kink_of_a_relu_network_is_found(seed):
 
 def test_ranks_jump_where_patterns_do_and_are_the_ranks_of_the_regions():
     net, (x0, x1) = relu_net(2, 4, 3, 2, seed=1), 6 * normal(2, 2, seed=11)
-    found = rank_jumps(net, x0, x1, layers=["0", "1"])
+    found = rank_jumps(net, x0, x1, layers=["0", "1"], likelihood="gaussian")
     kinks = {jump.t for jump in found if jump.what == "pattern"}
     ranks = [jump for jump in found if jump.what == "rank"]
     assert ranks
@@ -84,7 +84,7 @@ def test_positions_are_exact_to_rounding():
     with torch.no_grad():
         net[0].weight.copy_(torch.tensor([[1.0], [-2.0]]))
         net[0].bias.copy_(torch.tensor([-0.3, 1.4]))
-    found = rank_jumps(net, [0.0], [1.0], layers=["0"])
+    found = rank_jumps(net, [0.0], [1.0], layers=["0"], likelihood="gaussian")
     assert [(j.layer, j.what, j.before, j.after) for j in found] == [
         ("1", "pattern", 1, 2),
         ("1", "pattern", 2, 1),
@@ -101,7 +101,9 @@ def test_smooth_networks_show_where_a_rank_crosses_the_tolerance():
     with torch.no_grad():
         net[2].weight.copy_(torch.eye(2))
     # The second eigenvalue is 9 (t - 1)^4 against 1: below 1e-8 from t = 1 - (1e-8 / 9)^(1/4).
-    (found,) = rank_jumps(net, [0.0, 0.5], [0.0, 1.0], layers=["0"], tol=1e-8)
+    (found,) = rank_jumps(
+        net, [0.0, 0.5], [0.0, 1.0], layers=["0"], tol=1e-8, likelihood="gaussian"
+    )
     assert (found.layer, found.what, found.before, found.after) == ("0", "rank", 2, 1)
     assert 0.5 + 0.5 * found.t == pytest.approx(1 - (1e-8 / 9) ** 0.25, rel=1e-9)
 
@@ -114,7 +116,7 @@ def test_maxima_and_branches_are_seen():
     assert list(found) == sorted(found, key=lambda jump: jump.t)
     pool = nn.Sequential(nn.Conv2d(1, 2, 2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 2))
     images = normal(2, 1, 3, 3)
-    moves = rank_jumps(pool.double(), *images, layers=["0"])
+    moves = rank_jumps(pool.double(), *images, layers=["0"], likelihood="gaussian")
     assert moves
     assert all((jump.layer, jump.what) == ("1", "pattern") for jump in moves)
 
@@ -122,12 +124,12 @@ def test_maxima_and_branches_are_seen():
 def test_no_change_is_no_row():
     net = relu_net(3, 6, 2)
     x = normal(3)
-    assert rank_jumps(net, x, x) == ()
+    assert rank_jumps(net, x, x, likelihood="gaussian") == ()
     smooth = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
-    assert rank_jumps(smooth, x, -x) == ()
+    assert rank_jumps(smooth, x, -x, likelihood="gaussian") == ()
 
 
 def test_endless_changes_are_refused(monkeypatch):
     monkeypatch.setattr(jumps_module, "_MOST_JUMPS", 3)
     with pytest.raises(SkgeoError, match="more than 3 changes"):
-        rank_jumps(relu_net(3, 12, 10, 4), *2 * normal(2, 3))
+        rank_jumps(relu_net(3, 12, 10, 4), *2 * normal(2, 3), likelihood="gaussian")

@@ -83,15 +83,23 @@ def test_a_path_is_straight_where_the_layer_says():
     h = net[:2](path).detach()
     inner = nn.Sequential(net[2:])
     for points in (path, path[:2]):
-        found = fisher_rao_length(net, points, layer="1")
-        assert found == pytest.approx(fisher_rao_length(inner, h[: len(points)]), rel=1e-12)
+        found = fisher_rao_length(net, points, layer="1", likelihood="gaussian")
+        assert found == pytest.approx(
+            fisher_rao_length(inner, h[: len(points)], likelihood="gaussian"), rel=1e-12
+        )
     # Behind the last layer everything is Euclidean.
     z = net(path).detach()
     expected = float((z[1:] - z[:-1]).norm(dim=1).sum())
-    assert fisher_rao_length(net, path, layer="4") == pytest.approx(expected, rel=1e-12)
-    assert fisher_rao_length(net, path, layer="3") == pytest.approx(expected, rel=1e-9)
-    assert fisher_rao_length(net, path) > expected
-    assert straightness(net, path[:2], layer="3") == pytest.approx(1.0, rel=1e-9)
+    assert fisher_rao_length(net, path, layer="4", likelihood="gaussian") == pytest.approx(
+        expected, rel=1e-12
+    )
+    assert fisher_rao_length(net, path, layer="3", likelihood="gaussian") == pytest.approx(
+        expected, rel=1e-9
+    )
+    assert fisher_rao_length(net, path, likelihood="gaussian") > expected
+    assert straightness(net, path[:2], layer="3", likelihood="gaussian") == pytest.approx(
+        1.0, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", ["transformer", "residual", "lstm", "conv2d"])
@@ -110,23 +118,23 @@ def test_token_paths_need_a_layer_behind_the_embedding():
     case = BY_NAME["embedding_tied"]
     module, tokens = case.module(), torch.tensor([[0, 1, 2, 0], [1, 1, 2, 2]])
     with pytest.raises(SkgeoError, match="differ in integers"):
-        fisher_rao_length(module, tokens)
-    assert fisher_rao_length(module, tokens, layer="embedding") > 0
+        fisher_rao_length(module, tokens, likelihood="gaussian")
+    assert fisher_rao_length(module, tokens, layer="embedding", likelihood="gaussian") > 0
     # Two equal samples are a path of no length.
-    assert fisher_rao_length(module, tokens[[0, 0]]) == 0.0
+    assert fisher_rao_length(module, tokens[[0, 0]], likelihood="gaussian") == 0.0
 
 
 def test_paths_that_have_no_length_are_refused():
     case = BY_NAME["residual"]
     module, path = case.module(), case.inputs(2)
     with pytest.raises(SkgeoError, match="not a cut"):
-        fisher_rao_length(module, path, layer="block.bn1")
+        fisher_rao_length(module, path, layer="block.bn1", likelihood="gaussian")
     with pytest.raises(SkgeoError, match="at least two points"):
-        fisher_rao_length(module, path[:1])
+        fisher_rao_length(module, path[:1], likelihood="gaussian")
     with pytest.raises(SkgeoError, match="rtol"):
-        fisher_rao_length(module, path, rtol=0.0)
+        fisher_rao_length(module, path, rtol=0.0, likelihood="gaussian")
     with pytest.raises(SkgeoError, match="No layer named"):
-        fisher_rao_length(module, path, layer="blocks")
+        fisher_rao_length(module, path, layer="blocks", likelihood="gaussian")
 
 
 def test_single_precision_stops_at_its_noise():

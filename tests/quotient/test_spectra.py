@@ -9,7 +9,7 @@ from torch import nn
 from helpers.cases import BY_NAME, CASES
 from helpers.layer_oracles import dense_layer_metric, dense_tail_jacobian
 from helpers.oracles import assert_untouched, spectrum
-from skgeo import GeometryWarning, RankAmbiguityWarning, SkgeoError
+from skgeo import GeometryWarning, RankAmbiguityWarning, SkgeoError, WrappedModel
 from skgeo.network import bind
 from skgeo.quotient import LayerRows, layer_spectra, measure_layers
 from skgeo.quotient import _metric as metric_module
@@ -44,7 +44,9 @@ def mlp(*widths, activation=nn.Tanh, seed=0, dtype=torch.float64):
 def test_spectra_at_every_kind_of_layer_match_brute_force(case):
     module, inputs = case.module(), case.inputs()
     with assert_untouched(module):
-        found = layer_spectra(module, inputs, likelihood="categorical", forward=case.forward)
+        found = layer_spectra(
+            WrappedModel(module, forward=case.forward), inputs, likelihood="categorical"
+        )
     for each in found:
         metrics = dense_layer_metric(module, inputs, each.layer.name, "categorical", case.forward)
         top = float(each.mean_eigenvalues[0])
@@ -94,7 +96,7 @@ def test_pseudo_determinant_of_a_linear_softmax_layer():
 
 def test_gaussian_metric_of_a_linear_layer_is_its_gram_matrix():
     net = nn.Sequential(nn.Linear(2, 5), nn.Linear(5, 3)).double()
-    first, last = layer_spectra(net, normal(4, 2))
+    first, last = layer_spectra(net, normal(4, 2), likelihood="gaussian")
     weight = net[1].weight.detach().numpy()
     np.testing.assert_allclose(
         first.mean_eigenvalues, spectrum(weight.T @ weight), rtol=1e-12, atol=1e-15
@@ -133,8 +135,8 @@ def test_unsquared_factors_see_what_squares_lose():
     with torch.no_grad():
         net[1].weight.copy_(torch.diag(torch.tensor([1.0, 1e-9])))
     X = normal(5, 2)
-    assert layer_spectra(net, X)[0].common.rank == 1
-    found = layer_spectra(net, X, tol=1e-20)[0]
+    assert layer_spectra(net, X, likelihood="gaussian")[0].common.rank == 1
+    found = layer_spectra(net, X, tol=1e-20, likelihood="gaussian")[0]
     assert found.common.rank == 2
     assert found.ranks.tolist() == [2] * 5
     assert float(found.mean_eigenvalues[1]) == pytest.approx(1e-18, rel=1e-12)
@@ -214,7 +216,9 @@ def test_saturated_outputs_keep_their_pointwise_rank():
 def test_branches_warn_that_their_quotient_is_partial():
     case = BY_NAME["residual"]
     with pytest.warns(GeometryWarning, match=r"layer 'block\.bn1'.*partial"):
-        found = layer_spectra(case.module(), case.inputs(), layers=["stem", "block.bn1"])
+        found = layer_spectra(
+            case.module(), case.inputs(), layers=["stem", "block.bn1"], likelihood="gaussian"
+        )
     assert [s.layer.is_cut for s in found] == [True, False]
 
 
@@ -237,10 +241,10 @@ def test_pointwise_ranks_without_a_gap_warn():
     # Eigenvalues 1 and x^2: on average 1 and 0.075, at the first sample 1 and 0.15.
     X = torch.tensor([[0.15], [1e-12]], dtype=torch.float64).sqrt()
     with pytest.warns(RankAmbiguityWarning, match="Pointwise ranks at layer '0'"):
-        layer_spectra(net, X, layers=["0"], tol=0.2)
+        layer_spectra(net, X, layers=["0"], tol=0.2, likelihood="gaussian")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        layer_spectra(net, X[1:], layers=["0"], tol=0.2)
+        layer_spectra(net, X[1:], layers=["0"], tol=0.2, likelihood="gaussian")
 
 
 def test_a_metric_that_is_zero_has_rank_zero_and_no_effective_rank():
@@ -250,7 +254,7 @@ def test_a_metric_that_is_zero_has_rank_zero_and_no_effective_rank():
 
     net = nn.Sequential(nn.Linear(2, 3), Dead(), nn.Linear(3, 2)).double()
     with pytest.warns(GeometryWarning, match="identically zero"):
-        first, *_ = layer_spectra(net, normal(4, 2))
+        first, *_ = layer_spectra(net, normal(4, 2), likelihood="gaussian")
     assert (first.common.rank, first.rank_median) == (0, 0.0)
     assert np.isnan(first.effective_rank)
 
@@ -262,7 +266,9 @@ def test_derivatives_that_are_not_finite_are_refused():
 
     net = nn.Sequential(nn.Linear(2, 2, bias=False), Root()).double()
     with pytest.raises(SkgeoError, match="not differentiable"):
-        layer_spectra(net, torch.zeros(2, 2, dtype=torch.float64), layers=["0"])
+        layer_spectra(
+            net, torch.zeros(2, 2, dtype=torch.float64), layers=["0"], likelihood="gaussian"
+        )
 
 
 def test_outputs_must_be_finite_and_fit_the_likelihood():
@@ -270,12 +276,12 @@ def test_outputs_must_be_finite_and_fit_the_likelihood():
     with pytest.raises(SkgeoError, match="at least two logits"):
         layer_spectra(net, normal(3, 2), likelihood="categorical")
     with pytest.raises(SkgeoError, match="cannot be run on this data"):
-        layer_spectra(net, normal(3, 5))
+        layer_spectra(net, normal(3, 5), likelihood="gaussian")
     with pytest.raises(SkgeoError, match="batch_size=0"):
-        layer_spectra(net, normal(3, 2), batch_size=0)
+        layer_spectra(net, normal(3, 2), batch_size=0, likelihood="gaussian")
     for tol in (-1.0, 1.0, float("nan"), "small"):
         with pytest.raises(SkgeoError, match="tol="):
-            layer_spectra(net, normal(3, 2), tol=tol)
+            layer_spectra(net, normal(3, 2), tol=tol, likelihood="gaussian")
 
 
 def test_sides_are_counted_in_advance():

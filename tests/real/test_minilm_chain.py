@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from helpers.oracles import assert_untouched
+from skgeo import WrappedModel
 from skgeo.chain import curvature
 
 pytestmark = pytest.mark.real
@@ -16,7 +17,9 @@ def test_lines_between_embeddings_bend(minilm, pooled):
         h = module.embeddings(inputs["input_ids"])
     v = h.roll(1, 0) - h  # towards another sentence
     with assert_untouched(module):
-        found = curvature(module, inputs, source="embeddings", velocity=v, forward=pooled)
+        found = curvature(
+            WrappedModel(module, forward=pooled), inputs, source="embeddings", velocity=v
+        )
     step = 1e-3
 
     def run(t):

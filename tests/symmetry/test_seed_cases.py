@@ -40,7 +40,7 @@ def fisher(network, x, parts):
 
 def test_case_1_rank_null_space_and_annihilating_sets():
     network = seed_case_31()
-    account = nullity_account(as_module(network), wide_normal(2))
+    account = nullity_account(as_module(network), wide_normal(2), likelihood="gaussian")
     assert (account.fisher_rank, account.n_parameters) == (13, 17)
     assert account.generators.dimensions == {"scaling": 4}
     assert account.unexplained == 0
@@ -84,7 +84,7 @@ def test_case_2_the_scaling_orbit():
     ],
 )
 def test_case_3_has_rank_5_of_7_at_both_ends(network):
-    account = nullity_account(as_module(network), wide_normal(1))
+    account = nullity_account(as_module(network), wide_normal(1), likelihood="gaussian")
     assert (account.fisher_rank, account.n_parameters, account.unexplained) == (5, 7, 0)
 
 
@@ -134,7 +134,7 @@ def test_case_4_a_unit_that_is_dead_on_its_domain():
     module = as_module(network)
     X = torch.linspace(-2, 2, 41, dtype=torch.float64)[1:-1, None]
     assert float(evaluate(network, X).abs().max()) == 0
-    account = nullity_account(module, X)
+    account = nullity_account(module, X, likelihood="gaussian")
     assert (account.fisher_rank, account.n_parameters) == (1, 4)
     assert classify_units(*network[:3]).labels == ("generic",)
     assert compress(module, domain="data", X=X).widths == (0,)

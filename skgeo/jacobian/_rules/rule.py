@@ -110,8 +110,8 @@ class StructureRule:
 
     See Also
     --------
-    skgeo.jacobian._rules.register_structure : puts a rule to use.
-    skgeo.jacobian._rules.check_structure : compares a rule with the general path.
+    skgeo.jacobian.register_structure : puts a rule to use.
+    skgeo.jacobian.check_structure : compares a rule with the general path.
 
     Notes
     -----

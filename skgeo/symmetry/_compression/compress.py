@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skgeo.data import as_samples
 from skgeo.exceptions import SkgeoError
+from skgeo.models import bare_model
 from skgeo.network._activation import RELU
 from skgeo.network._stack import Stack, read_stack
 from skgeo.symmetry._compression.domains import Domain, read_domain
@@ -84,13 +85,12 @@ class CompressionReport:
 
 
 def compress(
-    net: nn.Module,
+    model: Any,
     *,
     exact: bool = True,
     domain: Literal["box", "data"] | None = None,
     X: Any = None,
     tol: Any = "auto",
-    forward: Callable[[Any, Any], Any] | None = None,
 ) -> CompressionReport:
     r"""Take out the hidden units that a network does not need.
 
@@ -102,7 +102,7 @@ def compress(
 
     Parameters
     ----------
-    net : torch.nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         A chain of linear layers and pointwise activations. Left as it is.
     exact : bool, default=True
         With False the curve of width against output error is given as well: units are taken away
@@ -114,8 +114,6 @@ def compress(
     X : array, Tensor, Dataset or DataLoader, optional
     tol : "auto" or float, default="auto"
         Relative; 1e-10 for float64 weights and 2e-6 for float32.
-    forward : callable, optional
-        ``forward(module, inputs)``; by default ``module(inputs)``.
 
     Returns
     -------
@@ -157,7 +155,8 @@ def compress(
     >>> report.widths, report.units[0].tolist(), report.optimal
     ((1,), [0, 0, -1, -1], True)
     """
-    stack = read_stack(net, forward=forward)
+    resolved = bare_model(model)
+    stack = read_stack(resolved)
     inputs = _read_inputs(stack, X, needed=domain is not None or not exact)
     tol = resolve_tolerance(tol, torch.finfo(stack.dtype).eps)
     region = read_domain(stack, domain, inputs)
@@ -166,7 +165,7 @@ def compress(
     shape = None if inputs is None else tuple(inputs.shape[1:])
     # Not the module that is returned, which stays in its own dtype.
     pair = stack.rebuild(stack.weights, stack.biases), copy.deepcopy(module)
-    first, second = (_evaluator(each, forward, shape) for each in pair)
+    first, second = (_evaluator(each, resolved.forward, shape) for each in pair)
     error = check_same_function(stack, found, region, first, second, tol)
     outside = region.outside()
     return CompressionReport(

@@ -19,7 +19,7 @@ _ROUNDINGS = 32.0
 
 
 def apply_symmetry(
-    net: nn.Module, *, permutation: Any = None, scales: Any = None, flips: Any = None
+    model: Any, *, permutation: Any = None, scales: Any = None, flips: Any = None
 ) -> nn.Module:
     r"""A network of other parameters that computes the same function.
 
@@ -36,7 +36,7 @@ def apply_symmetry(
 
     Parameters
     ----------
-    net : torch.nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         A chain of linear or convolutional layers with pointwise activations, or none, between
         them; only read.
     permutation, scales, flips : list, dict or array, default=None
@@ -75,7 +75,7 @@ def apply_symmetry(
     >>> bool(torch.allclose(net(x), new(x), atol=1e-14)), torch.equal(net[0].bias, new[0].bias)
     (True, False)
     """
-    stack = read_stack(net, convolutions=True)
+    stack = read_stack(model, convolutions=True)
     depth = len(stack.activations)
     weights, biases = transform_layers(
         stack.weights,

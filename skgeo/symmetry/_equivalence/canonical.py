@@ -123,7 +123,7 @@ class CanonicalForm:
         return self.stack.rebuild(*_spread_out(self.stack, weights, biases, kept))
 
 
-def canonical_form(net: nn.Module, *, tol: Any = "auto") -> CanonicalForm:
+def canonical_form(model: Any, *, tol: Any = "auto") -> CanonicalForm:
     r"""The form that all networks related by known symmetries share.
 
     - One hidden layer of ReLU or leaky ReLU, complete: :math:`f(x) = A x + c_0 +
@@ -139,7 +139,7 @@ def canonical_form(net: nn.Module, *, tol: Any = "auto") -> CanonicalForm:
 
     Parameters
     ----------
-    net : torch.nn.Module
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         A chain of linear layers and convolutions with activations between them; only read.
     tol : "auto" or float, default="auto"
         Relative, for units to be taken for one; by default from the dtype of the weights.
@@ -184,7 +184,7 @@ def canonical_form(net: nn.Module, *, tol: Any = "auto") -> CanonicalForm:
     >>> form.kind, form.complete, form.matches(canonical_form(copy))
     ('tanh', True, True)
     """
-    stack = read_stack(net, convolutions=True)
+    stack = read_stack(model, convolutions=True)
     tol = resolve_tolerance(tol, torch.finfo(stack.dtype).eps)
     network = one_hidden_of(stack)
     if network is not None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.exceptions import SkgeoError, warn
-from skgeo.network._modelcheck import check_finite, check_kind
+from skgeo.models import ResolvedModel, bare_model
+from skgeo.network._modelcheck import check_finite
 from skgeo.network._stack import Stack, read_stack
 from skgeo.symmetry._equivalence.canonical import check_interface
 from skgeo.symmetry._equivalence.comparison import compare_stacks
@@ -28,9 +29,7 @@ from skgeo.symmetry._equivalence.witness import (
 from skgeo.symmetry._tolerance import resolve_tolerance
 
 
-def equivalent(
-    a: nn.Module, b: nn.Module, X: Any = None, *, tol: Any = "auto"
-) -> EquivalenceReport:
+def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> EquivalenceReport:
     r"""Whether two networks compute one function, with a certificate or a witness.
 
     "equivalent" comes with what turns a into b, and is confirmed on inputs; "different" with an
@@ -39,7 +38,7 @@ def equivalent(
 
     Parameters
     ----------
-    a, b : torch.nn.Module
+    a, b : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Networks of the same inputs and outputs; only read.
     X : array, Tensor, Dataset, ..., default=None
         Inputs at which to look for a witness, besides random ones and points beside activation
@@ -56,7 +55,7 @@ def equivalent(
     Raises
     ------
     NotAModelError
-        If a or b is no ``torch.nn.Module``.
+        If a or b is not a model.
     SkgeoError
         If the networks have different inputs or outputs, or weights are not finite.
 
@@ -67,8 +66,8 @@ def equivalent(
 
     See Also
     --------
-    skgeo.symmetry._equivalence.canonical.canonical_form : What is compared.
-    skgeo.symmetry._equivalence.matching.match_networks : How close two networks that are not
+    skgeo.symmetry.canonical_form : What is compared.
+    skgeo.symmetry.match_networks : How close two networks that are not
         equivalent can be brought.
 
     Notes
@@ -103,6 +102,7 @@ def equivalent(
     >>> report.verdict, report.permutation[0].tolist()
     ('equivalent', [2, 0, 1])
     """
+    a, b = bare_model(a), bare_model(b)
     tol = resolve_tolerance(tol, max(_precision(a), _precision(b)))
     stacks, outside = _read(a, b)
     if outside:
@@ -161,15 +161,13 @@ def _other_shapes(
     return None
 
 
-def equivalence_classes(
-    nets: Sequence[nn.Module], X: Any = None, *, tol: Any = "auto"
-) -> np.ndarray:
+def equivalence_classes(models: Sequence[Any], X: Any = None, *, tol: Any = "auto") -> np.ndarray:
     """Label networks by the function that they compute.
 
     Parameters
     ----------
-    nets : sequence of torch.nn.Module
-        Of any architectures; those with different inputs or outputs are never in one class.
+    models : sequence of models
+        Of any kind and architecture; those of other inputs or outputs are never in one class.
     X : array, Tensor, Dataset, ..., default=None
         As in :func:`equivalent`.
     tol : "auto" or float, default="auto"
@@ -177,7 +175,7 @@ def equivalence_classes(
 
     Returns
     -------
-    ndarray of shape (n_nets,)
+    ndarray of shape (n_models,)
         int64, counted from 0 in the order of first appearance.
 
     Raises
@@ -205,11 +203,12 @@ def equivalence_classes(
     >>> equivalence_classes([b, a, apply_symmetry(b, permutation=[1, 2, 0])])
     array([0, 1, 0])
     """
-    labels = np.zeros(len(nets), dtype=np.int64)
+    labels = np.zeros(len(models), dtype=np.int64)
     seen: list[_Seen] = []
     undecided: list[tuple[int, int]] = []
-    for index, net in enumerate(nets):
+    for index, model in enumerate(models):
         try:
+            net = bare_model(model)
             here = _Seen(index, net, X, tol)
             for label, other in enumerate(seen):
                 if not here.may_equal(other):
@@ -239,7 +238,7 @@ def equivalence_classes(
 class _Seen:
     """A network with what tells it quickly from others."""
 
-    def __init__(self, index: int, net: nn.Module, X: Any, tol: Any) -> None:
+    def __init__(self, index: int, net: ResolvedModel, X: Any, tol: Any) -> None:
         tol = resolve_tolerance(tol, _precision(net))
         self.index, self.net = index, net
         stacks, _ = _read(net)
@@ -265,14 +264,13 @@ class _Seen:
         )
 
 
-def _precision(net: nn.Module) -> float:
-    check_kind(net)
-    check_finite(net)
-    kinds = {p.dtype for p in net.parameters() if p.is_floating_point()}
+def _precision(net: ResolvedModel) -> float:
+    check_finite(net.module)
+    kinds = {p.dtype for p in net.module.parameters() if p.is_floating_point()}
     return max((torch.finfo(kind).eps for kind in kinds), default=torch.finfo(torch.float64).eps)
 
 
-def _read(*nets: nn.Module) -> tuple[list[Stack], str]:
+def _read(*nets: ResolvedModel) -> tuple[list[Stack], str]:
     """Chains that the networks are; and for those that are none, what is in the way."""
     stacks: list[Stack] = []
     outside: list[str] = []
@@ -285,8 +283,8 @@ def _read(*nets: nn.Module) -> tuple[list[Stack], str]:
         unknown = [str(each) for each in stack.activations if each.scales == "unknown"]
         if unknown:
             outside.append(
-                f"The activation {unknown[0]} of {type(net).__name__} has a slope per unit, and "
-                "such units have no known symmetries."
+                f"The activation {unknown[0]} of {type(net.module).__name__} has a slope per unit, "
+                "and such units have no known symmetries."
             )
         else:
             stacks.append(stack)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -60,7 +61,7 @@ class NetworkMatch:
         )
 
 
-def match_networks(a: nn.Module, b: nn.Module, *, max_sweeps: int = 50) -> NetworkMatch:
+def match_networks(a: Any, b: Any, *, max_sweeps: int = 50) -> NetworkMatch:
     r"""Permutations, scales and signs of the units of a that bring it near b.
 
     Scales are removed first: rows (w, b) of hidden rectifiers get norm 1 in both networks, and the
@@ -93,7 +94,7 @@ def match_networks(a: nn.Module, b: nn.Module, *, max_sweeps: int = 50) -> Netwo
 
     See Also
     --------
-    skgeo.symmetry._equivalence.equivalence.equivalent : Whether the networks are one function.
+    skgeo.symmetry.equivalent : Whether the networks are one function.
 
     Notes
     -----

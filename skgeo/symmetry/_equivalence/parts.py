@@ -16,6 +16,7 @@ from weakref import ReferenceType
 import torch
 from torch import Tensor, nn
 
+from skgeo.models import ResolvedModel
 from skgeo.network._flow import Flow, read_flow
 from skgeo.network._hidden import HiddenUnits, hidden_units_of
 from skgeo.symmetry._equivalence.correspondence import match_forms, relative_distance
@@ -27,12 +28,12 @@ from skgeo.symmetry._generators.attention import projections
 _IDLE = "num_batches_tracked"
 
 
-def compare_parts(a: nn.Module, b: nn.Module, tol: float) -> EquivalenceReport:
+def compare_parts(first: ResolvedModel, second: ResolvedModel, tol: float) -> EquivalenceReport:
     """Compare two networks that run the same code.
 
     Parameters
     ----------
-    a, b : torch.nn.Module
+    first, second : ResolvedModel
         Of any architecture.
     tol : float
 
@@ -49,10 +50,11 @@ def compare_parts(a: nn.Module, b: nn.Module, tol: float) -> EquivalenceReport:
     a linear layer is taken to normalise its units, as it does for inputs of two axes. Outputs on
     data tell where this is otherwise.
     """
-    if not _same_code(a, b):
+    a, b = first.module, second.module
+    if first.forward is not second.forward or not _same_code(a, b):
         reason = "the modules differ in their classes, shapes or settings"
         return EquivalenceReport("undecided", reason, float("nan"), tol)
-    flow = read_flow(a)
+    flow = read_flow(a, forward=first.forward)
     ours, others = inner_chains(flow), inner_chains(replace(flow, root=b))
     if [_names(chain) for chain in ours] != [_names(chain) for chain in others]:
         reason = "the modules differ in which of their weights are shared"

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo.data import Inputs, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
+from skgeo.models import ResolvedModel
 from skgeo.network._replica import Replica, replica
 from skgeo.network._stack import Stack
 
@@ -60,12 +61,12 @@ class Outputs:
     noise: list[float]
 
 
-def probe_inputs(a: nn.Module, stacks: Sequence[Stack], X: Any = None) -> list[Inputs]:
+def probe_inputs(a: ResolvedModel, stacks: Sequence[Stack], X: Any = None) -> list[Inputs]:
     """Inputs at which to compare networks, in groups of one size.
 
     Parameters
     ----------
-    a : torch.nn.Module
+    a : ResolvedModel
         One of the networks, to see what shape of inputs it takes.
     stacks : sequence of Stack
         What is known of the networks; may be empty.
@@ -136,11 +137,11 @@ def _activating(stack: Stack, generator: torch.Generator) -> list[Tensor]:
     return groups
 
 
-def _input_shape(module: nn.Module, stack: Stack) -> tuple[int, ...] | None:
+def _input_shape(model: ResolvedModel, stack: Stack) -> tuple[int, ...] | None:
     if stack.kinds[0] == "linear":
         return (stack.widths[0],)
     axes = stack.weights[0].dim() - 2
-    copy = replica(module, parameters="all")
+    copy = replica(model.module, forward=model.forward, parameters="all")
     for size in range(1, _MOST_PIXELS + 1):
         # Of the sizes that fit the first is the cheapest; a few pixels more reach all of a kernel.
         shape = (stack.widths[0], *(size,) * axes)
@@ -155,13 +156,13 @@ def _input_shape(module: nn.Module, stack: Stack) -> tuple[int, ...] | None:
 
 
 def probe_outputs(
-    module: nn.Module, groups: Sequence[Inputs], *, level: float | None = None
+    model: ResolvedModel, groups: Sequence[Inputs], *, level: float | None = None
 ) -> Outputs:
     """Outputs of a network on some groups of inputs, and how much of them is rounding.
 
     Parameters
     ----------
-    module : torch.nn.Module
+    model : ResolvedModel
         Only read; run in eval mode and in its own dtype.
     groups : sequence of inputs
     level : float, default=None
@@ -176,7 +177,7 @@ def probe_outputs(
     SkgeoError
         If the network cannot be run on the inputs.
     """
-    copy = replica(module, parameters="all")
+    copy = replica(model.module, forward=model.forward, parameters="all")
     eps = torch.finfo(copy.dtype).eps
     level = max(eps, level or 0.0)
     generator = torch.Generator().manual_seed(1)

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
-
 from skgeo.exceptions import warn
 from skgeo.fisher import measure_fisher
 from skgeo.likelihood import Likelihood
@@ -68,11 +66,11 @@ class NullityAccount:
 
 
 def nullity_account(
-    net: nn.Module,
+    model: Any,
     X: Any,
+    y: Any = None,
     *,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     tol: float | Literal["auto"] = "auto",
     limit: int = NULLITY_LIMIT,
     batch_size: int | None = None,
@@ -87,8 +85,8 @@ def nullity_account(
     net : torch.nn.Module
         Left as it is. All is computed in float64, whatever its dtype.
     X : array, Tensor, dict, Dataset or DataLoader
-    likelihood : str or Likelihood, default="gaussian"
-    forward : callable, optional
+    likelihood : str or Likelihood, default="auto"
+        As in :func:`~skgeo.fisher.fisher_spectrum`.
     tol : float or "auto", default="auto"
         Of the Fisher rank, relative to the largest eigenvalue.
     limit : int, default=4000
@@ -123,15 +121,15 @@ def nullity_account(
     >>> from skgeo.datasets import planted_relu
     >>> from skgeo.symmetry import nullity_account
     >>> case = planted_relu("duplicate")
-    >>> account = nullity_account(case.module, case.inputs)
+    >>> account = nullity_account(case.module, case.inputs, likelihood="gaussian")
     >>> account.nullity, account.generators.dimensions, account.unexplained
     (7, {'scaling': 4, 'duplicate': 3}, 0)
     """
     with single_blas_thread():
         bound = bind(
-            net,
+            model,
             X,
-            forward=forward,
+            y,
             likelihood=likelihood,
             batch_size=batch_size,
             device=device,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from torch import nn
 
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
@@ -87,11 +85,11 @@ class Generators:
 
 
 def generators(
-    net: nn.Module,
+    model: Any,
     X: Any,
+    y: Any = None,
     *,
-    likelihood: str | Likelihood = "gaussian",
-    forward: Callable[..., Any] | None = None,
+    likelihood: str | Likelihood = "auto",
     batch_size: int | None = None,
     device: str | None = None,
 ) -> Generators:
@@ -104,10 +102,10 @@ def generators(
     X : array, Tensor, dict, Dataset or DataLoader
         Each direction is checked on these samples; some are flat on them only (dead units,
         constant inputs).
-    likelihood : str or Likelihood, default="gaussian"
+    y : array-like, optional
+        As in :func:`~skgeo.fisher.fisher_spectrum`.
+    likelihood : str or Likelihood, default="auto"
         What the outputs mean. Under "categorical" a shift of all logits is flat too.
-    forward : callable, optional
-        ``forward(module, inputs) -> outputs``.
     batch_size : int, optional
         Samples a forward pass. The answer does not depend on it.
     device : str, optional
@@ -139,9 +137,9 @@ def generators(
     Each unit of a ReLU network has one flat direction, ``(w, b, -q)``:
 
     >>> from skgeo.datasets import symmetric_hinges
-    >>> from skgeo.symmetry._generators import generators
+    >>> from skgeo.symmetry import generators
     >>> case = symmetric_hinges()
-    >>> found = generators(case.module, case.inputs)
+    >>> found = generators(case.module, case.inputs, likelihood="gaussian")
     >>> found.dimensions, found.n_generators
     ({'scaling': 4}, 4)
     >>> found.matrix[:, [0]].toarray().ravel()[[0, 1, 8, 12]]
@@ -149,9 +147,9 @@ def generators(
     """
     with single_blas_thread():
         bound = bind(
-            net,
+            model,
             X,
-            forward=forward,
+            y,
             likelihood=likelihood,
             batch_size=batch_size,
             device=device,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from helpers.planted import Planter, as_module, evaluate
-from skgeo import SkgeoError
+from skgeo import SkgeoError, WrappedModel
 from skgeo.symmetry import canonical_form, compress, equivalence_classes, equivalent
 
 N_PLANTED = 200
@@ -189,7 +189,7 @@ def test_a_forward_of_its_own_and_inputs_of_another_shape():
     module = nn.ModuleDict({"chain": nn.Sequential(nn.Flatten(), *deep(plant, [6, 9, 2]))})
     plant_superfluous(module["chain"], 1, 2.5)
     X = plant.normal(20, 2, 3)
-    report = compress(module, X=X, domain="box", forward=lambda m, x: m["chain"](x))
+    report = compress(WrappedModel(module, forward=lambda m, x: m["chain"](x)), X=X, domain="box")
     assert report.widths == (4,)
     assert gap(module["chain"], report.module["chain"], X) <= 1e-10
     assert report.error <= 1e-10 < report.error_outside + 1

@@ -12,7 +12,7 @@ from helpers.cases import BY_NAME, CASES, _unsettle
 from helpers.laws import LockedMLP
 from helpers.networks import mlp, normal
 from helpers.oracles import assert_untouched, dense_jacobian
-from skgeo import GeometryWarning, SkgeoError
+from skgeo import GeometryWarning, SkgeoError, WrappedModel
 from skgeo.symmetry import generators, nullity_account
 from skgeo.symmetry._generators import table
 from skgeo.symmetry._generators.candidate import Change
@@ -20,7 +20,7 @@ from skgeo.symmetry._generators.candidate import Change
 
 def null_space_and_columns(module, X, forward=None, **options):
     """Nullity of the dense Jacobian, and the generators after each was held against it."""
-    found = generators(module, X, forward=forward, **options)
+    found = generators(WrappedModel(module, forward=forward), X, **options)
     _, jacobian = dense_jacobian(module, X, forward)
     rows = jacobian.reshape(-1, jacobian.shape[-1])
     singular = np.linalg.svd(rows, compute_uv=False)
@@ -279,7 +279,7 @@ def test_softmax_shifts_change_logits_and_no_probability():
     change = np.einsum("nkp,pm->nkm", jacobian, found.matrix.toarray())
     assert np.abs(change).max() > 0.1
     assert np.abs(change - change.mean(1, keepdims=True)).max() < 1e-12
-    assert generators(module, X).dimensions == {}
+    assert generators(module, X, likelihood="gaussian").dimensions == {}
 
 
 def test_a_unit_that_raises_all_logits_alike_is_not_seen():
@@ -292,7 +292,7 @@ def test_a_unit_that_raises_all_logits_alike_is_not_seen():
     assert {row.units for row in found.table if row.symmetry == "no_output"} == {(2,)}
     assert {row.symmetry for row in found.table if row.weighted} == {"softmax_shift", "no_output"}
     assert nullity_account(module, X, likelihood="categorical").unexplained == 0
-    assert generators(module, X).dimensions == {"scaling": 4}
+    assert generators(module, X, likelihood="gaussian").dimensions == {"scaling": 4}
 
 
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.GELU, nn.Softplus])
@@ -341,7 +341,7 @@ def test_tokens_that_never_come():
 def test_tied_and_frozen_parameters():
     module = mlp(3, 4, 2, activation=nn.ReLU)
     module[2].weight.requires_grad_(False)
-    found = generators(module, normal(30, 3))
+    found = generators(module, normal(30, 3), likelihood="gaussian")
     assert found.matrix.shape == (4 * 3 + 4 + 2, 0)
     tied = BY_NAME["embedding_tied"]
     nullity, found = null_space_and_columns(tied.module(), tied.inputs(50))
@@ -352,8 +352,10 @@ def test_tied_and_frozen_parameters():
 def test_columns_are_checked_by_rows_or_by_products_alike():
     case = BY_NAME["relu"]
     module, X = case.module(), case.inputs(20)
-    one = generators(module, X)  # three outputs, five columns: products
-    few = generators(nn.Sequential(module, nn.Linear(3, 1).double()), X)  # rows
+    one = generators(module, X, likelihood="gaussian")  # three outputs, five columns: products
+    few = generators(
+        nn.Sequential(module, nn.Linear(3, 1).double()), X, likelihood="gaussian"
+    )  # rows
     assert max(row.residual for row in one.table) < 1e-15
     assert max(row.residual for row in few.table) < 1e-15
 
@@ -361,7 +363,7 @@ def test_columns_are_checked_by_rows_or_by_products_alike():
 @pytest.mark.parametrize("batch_size", [1, 7, None])
 def test_batches_do_not_matter(batch_size):
     case = BY_NAME["batchnorm"]
-    found = generators(case.module(), case.inputs(20), batch_size=batch_size)
+    found = generators(case.module(), case.inputs(20), batch_size=batch_size, likelihood="gaussian")
     assert found.dimensions == {"batchnorm": 12}
 
 
@@ -372,7 +374,7 @@ def test_scales_from_thousandths_to_thousands():
         module[0].weight *= scales[:, None]
         module[0].bias *= scales
         module[2].weight /= scales
-    found = generators(module, normal(300, 4, dtype=torch.float32))
+    found = generators(module, normal(300, 4, dtype=torch.float32), likelihood="gaussian")
     assert found.dimensions["scaling"] == 40
     assert max(row.residual for row in found.table) < 1e-15
 
@@ -380,7 +382,7 @@ def test_scales_from_thousandths_to_thousands():
 def test_train_mode_is_warned_of_once():
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).double()
     with pytest.warns(GeometryWarning, match="train mode") as caught, assert_untouched(module):
-        found = generators(module, normal(60, 3))
+        found = generators(module, normal(60, 3), likelihood="gaussian")
     assert len(caught) == 1
     assert found.dimensions["batchnorm"] == 8
 
@@ -417,7 +419,7 @@ def test_norms_without_gain_end_a_stream():
 
 
 def test_modules_without_known_layers():
-    found = generators(LockedMLP(), normal(20, 4))
+    found = generators(LockedMLP(), normal(20, 4), likelihood="gaussian")
     assert found.matrix.shape == (35, 0)
     assert (found.n_generators, found.dimensions) == (0, {})
     assert len(found.not_covered) == 2
@@ -425,9 +427,9 @@ def test_modules_without_known_layers():
 
 def test_reading_is_refused_like_a_fisher_matrix():
     with pytest.raises(SkgeoError, match="NaN"):
-        generators(mlp(2, 3, 1), torch.tensor([[0.0, torch.nan]]))
+        generators(mlp(2, 3, 1), torch.tensor([[0.0, torch.nan]]), likelihood="gaussian")
     with pytest.raises(SkgeoError, match="cannot be run on this data"):
-        generators(mlp(2, 3, 1), normal(4, 5))
+        generators(mlp(2, 3, 1), normal(4, 5), likelihood="gaussian")
 
 
 def test_what_changes_the_outputs_is_not_believed(monkeypatch):
@@ -436,6 +438,6 @@ def test_what_changes_the_outputs_is_not_believed(monkeypatch):
             yield from Change(network).add(layer.bias, 0, 1.0).candidate("wrong", node.module)
 
     monkeypatch.setitem(table._RULES, wrong, ("wrong",))
-    found = generators(mlp(2, 3, 1), normal(20, 2))
+    found = generators(mlp(2, 3, 1), normal(20, 2), likelihood="gaussian")
     assert found.table == ()
     assert [(row.symmetry, row.layer) for row in found.dropped] == [("wrong", "0"), ("wrong", "2")]

@@ -43,7 +43,7 @@ def planted(seed, n=2, d=4, k=3, slope=0.0):
 @pytest.mark.parametrize("slope", [0.0, 0.2])
 def test_several_degeneracies_at_once(seed, k, slope):
     net, X = planted(seed, k=k, slope=slope)
-    account = nullity_account(net, X)
+    account = nullity_account(net, X, likelihood="gaussian")
     assert account.unexplained == 0
     assert account.nullity > net[0].out_features
 
@@ -98,7 +98,7 @@ def test_counts_for_three_outputs(change, rank):
             w[1], b[1] = sign * w[0], sign * b[0]
         if change == "parallel":
             q[:, 1] = -3 * q[:, 0]
-    account = nullity_account(net, 3 * normal(1500, 2))
+    account = nullity_account(net, 3 * normal(1500, 2), likelihood="gaussian")
     assert (account.n_parameters, account.fisher_rank) == (27, rank)
     assert account.unexplained == 0
 
@@ -135,7 +135,7 @@ def test_a_constant_unit_trades_with_its_own_activation(name, bias):
         net[0].weight[1], net[0].bias[1] = 0.0, bias
     for parameter in net[1].parameters():
         parameter.requires_grad_(False)
-    account = nullity_account(net, X)
+    account = nullity_account(net, X, likelihood="gaussian")
     assert account.unexplained == 0
     assert account.explained >= 3  # its bias, and two outgoing weights
 
@@ -151,7 +151,7 @@ def test_a_unit_and_its_negative_are_duplicates_of_odd_activations(activation):
     net, X = stretched(3, 5, 2, activation=activation, seed=2)
     with torch.no_grad():
         net[0].weight[3], net[0].bias[3] = -net[0].weight[0], -net[0].bias[0]
-    account = nullity_account(net, X)
+    account = nullity_account(net, X, likelihood="gaussian")
     assert account.generators.dimensions == {"duplicate": 2}
     assert account.unexplained == 0
 
@@ -176,7 +176,7 @@ def test_the_order_of_units_does_not_matter(activation, explained, unexplained):
         with torch.no_grad():
             signs = torch.tensor([1.0, -1.0, -1.0])[list(order)]
             w[:3], b[:3] = signs[:, None] * w[0].clone(), signs * b[0].clone()
-        account = nullity_account(net, X)
+        account = nullity_account(net, X, likelihood="gaussian")
         assert (account.explained, account.unexplained) == (explained, unexplained)
 
 
@@ -187,7 +187,7 @@ def test_two_names_of_one_function_count_alike():
         with torch.no_grad():
             for i in (1, 2):
                 net[0].weight[i], net[0].bias[i] = -net[0].weight[0], -net[0].bias[0]
-        accounts.append(nullity_account(net, X))
+        accounts.append(nullity_account(net, X, likelihood="gaussian"))
     relu6, hardtanh = accounts
     assert relu6.fisher_rank == hardtanh.fisher_rank
     # The two negatives trade outgoing weights, and no incoming ones: those are not parallel.
@@ -211,7 +211,7 @@ def test_units_that_are_flat_on_the_data(activation, shift):
             net[0].bias[1] = 0.1
         else:
             net[0].bias[1] += shift
-    account = nullity_account(net, X)
+    account = nullity_account(net, X, likelihood="gaussian")
     (flat,) = {row.units for row in account.generators.table if row.symmetry == "dead"}
     assert flat == (1,)
     assert account.unexplained == 0
@@ -223,7 +223,7 @@ def test_dead_units_behind_a_batch_norm():
     with torch.no_grad():
         net[1].bias[0] = -50.0
         net[3].weight[:, 1] = 0.0
-    account = nullity_account(net, 3 * normal(300, 3))
+    account = nullity_account(net, 3 * normal(300, 3), likelihood="gaussian")
     # Of each: three weights, two biases and a gain: six, of which three trade with the norm anyway.
     dimensions = account.generators.dimensions
     assert (dimensions["batchnorm"], dimensions["no_output"]) == (10, 3)
@@ -238,7 +238,7 @@ def test_slopes_of_single_units_tell_them_apart():
             net[0].weight[i], net[0].bias[i] = 2 * net[0].weight[0], 2 * net[0].bias[0]
         net[1].weight.copy_(torch.tensor([0.2, 0.2, 0.5, 0.2]))
     net[1].weight.requires_grad_(False)
-    account = nullity_account(net, 3 * normal(300, 3))
+    account = nullity_account(net, 3 * normal(300, 3), likelihood="gaussian")
     assert account.unexplained == 0
     assert {"duplicate", "affine"} <= set(account.generators.dimensions)
 
@@ -256,7 +256,7 @@ def test_clamps_at_zero_are_rectifiers(clamp):
     net = Clamped()
     with torch.no_grad():
         net.first.weight[1], net.first.bias[1] = -2 * net.first.weight[0], -2 * net.first.bias[0]
-    account = nullity_account(net, 3 * normal(400, 2))
+    account = nullity_account(net, 3 * normal(400, 2), likelihood="gaussian")
     assert account.generators.dimensions == {"scaling": 4, "affine": 1}
     assert account.unexplained == 0
 
@@ -266,7 +266,9 @@ def test_units_that_are_on_or_off_on_the_data():
     with torch.no_grad():
         net[0].bias[:2] = 90.0
         net[0].bias[2] = -90.0
-    account = nullity_account(net, 3 * normal(400, 3))  # wide: the other units see both sides
+    account = nullity_account(
+        net, 3 * normal(400, 3), likelihood="gaussian"
+    )  # wide: the other units see both sides
     assert account.unexplained == 0
     assert account.generators.dimensions["dead"] > 0
     assert account.generators.dimensions["affine"] > 0
@@ -274,21 +276,21 @@ def test_units_that_are_on_or_off_on_the_data():
 
 def test_deep_networks_may_hide_more():
     net = mlp(3, 5, 4, 2, activation=nn.ReLU, seed=2)
-    account = nullity_account(net, 3 * normal(600, 3))
+    account = nullity_account(net, 3 * normal(600, 3), likelihood="gaussian")
     assert account.generators.dimensions["scaling"] == 9
     assert account.unexplained >= 0
 
 
 def test_too_few_data_are_not_explained():
     case = KNOWN["one_hidden_relu"]
-    account = nullity_account(case.module, case.inputs[:5])
+    account = nullity_account(case.module, case.inputs[:5], likelihood="gaussian")
     assert account.fisher_rank <= 10
     assert account.unexplained > 0
 
 
 def test_float32_networks_are_measured_in_float64():
     case = planted_relu("duplicate")
-    account = nullity_account(case.module.float(), case.inputs.float())
+    account = nullity_account(case.module.float(), case.inputs.float(), likelihood="gaussian")
     assert (account.fisher_rank, account.unexplained) == (10, 0)
 
 
@@ -298,7 +300,7 @@ def test_rounded_copies_are_listed_with_how_flat_they_are():
     module = case.module.float()
     with torch.no_grad():
         module[0].weight[1], module[0].bias[1] = module[0].weight[0] / 3, module[0].bias[0] / 3
-    account = nullity_account(module, case.inputs)
+    account = nullity_account(module, case.inputs, likelihood="gaussian")
     # Incoming weights trade exactly, since no sample is between the two boundaries; outgoing ones
     # trade up to rounding.
     assert account.generators.dimensions == {"scaling": 4, "duplicate": 3}
@@ -311,7 +313,7 @@ def test_rounded_copies_are_listed_with_how_flat_they_are():
 def test_large_matrices_are_skipped_with_a_warning():
     case = KNOWN["one_hidden_relu"]
     with pytest.warns(GeometryWarning, match="26 rows on its smaller side, above the limit of 20"):
-        account = nullity_account(case.module, case.inputs, limit=20)
+        account = nullity_account(case.module, case.inputs, limit=20, likelihood="gaussian")
     assert account.explained == 4
     assert account.fisher_rank != account.fisher_rank
     assert account.unexplained != account.unexplained
