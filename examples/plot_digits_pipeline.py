@@ -41,7 +41,7 @@ print(f"likelihood  {fisher.likelihood_}")
 print(f"parameters  {fisher.n_parameters_}")
 print(f"rank        {fisher.fisher_rank_}")
 print(f"flat        {fisher.nullity_}")
-print(f"tolerance   {fisher.rank_tol_:.1e}")
+print(f"tolerance   {fisher.rank_threshold_:.1e}")
 print(f"gap         {fisher.spectral_gap_:.3g}")
 
 # %%

@@ -46,7 +46,7 @@ for (network, X, _), when in zip(run.pairs, ("before", "after"), strict=True):
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 for color, (when, estimator) in zip(("C0", "C1"), fitted.items(), strict=True):
-    RankProfileDisplay.from_estimator(estimator, axes=axes, label=when, color=color)
+    RankProfileDisplay.from_estimator(estimator, ax=axes, label=when, color=color)
 plt.show()
 
 # %%

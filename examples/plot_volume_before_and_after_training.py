@@ -39,7 +39,7 @@ for (network, X, _), when in zip(run.pairs, ("before", "after"), strict=True):
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.9), layout="constrained")
 for color, (when, profiler) in zip(("C0", "C1"), profilers.items(), strict=True):
-    ProfileDisplay.from_estimator(profiler, axes=axes, label=when, color=color)
+    ProfileDisplay.from_estimator(profiler, ax=axes, label=when, color=color)
 plt.show()
 
 # %%

@@ -123,7 +123,7 @@ def _draw(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the table has said it already
             fitted = FisherRankEstimator(model, likelihood=likelihood, n_components=0).fit(*data)
-        SpectrumDisplay.from_estimator(fitted, axes=axes, label=label, color=shade)
+        SpectrumDisplay.from_estimator(fitted, ax=axes, label=label, color=shade)
     figure.savefig(where, dpi=150)
     print(f"Spectra: {where.resolve()}")
 

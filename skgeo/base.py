@@ -32,7 +32,16 @@ from skgeo.pairs import Pair, PairRow, as_pairs, run_pairs
 __all__ = ["GeometryEstimator"]
 
 # They say how a measurement is carried out and reported, never what its answer is.
-_CONDUCT = ("model", "batch_size", "device", "memory", "on_error", "n_jobs", "verbose")
+_CONDUCT = (
+    "model",
+    "memory_budget",
+    "batch_size",
+    "device",
+    "memory",
+    "on_error",
+    "n_jobs",
+    "verbose",
+)
 
 
 class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, ABC):

@@ -327,7 +327,7 @@ def as_likelihood(likelihood: str | Likelihood) -> Likelihood:
 def resolve_likelihood(
     likelihood: str | Likelihood,
     *,
-    declared: str | Likelihood | None = None,
+    declared_likelihood: str | Likelihood | None = None,
     targets: Any = None,
     n_outputs: int,
 ) -> Likelihood:
@@ -337,7 +337,7 @@ def resolve_likelihood(
     ----------
     likelihood : str or Likelihood
         What the user asked; anything but "auto" decides.
-    declared : str or Likelihood, optional
+    declared_likelihood : str or Likelihood, optional
         What the model declares of its outputs (by its type, its loss).
     targets : array-like, optional
         y. Its *dtype* decides: strings, booleans and integers are classes, floats are means.
@@ -360,8 +360,8 @@ def resolve_likelihood(
     """
     if not (isinstance(likelihood, str) and likelihood == "auto"):
         return as_likelihood(likelihood)
-    if declared is not None:
-        return as_likelihood(declared)
+    if declared_likelihood is not None:
+        return as_likelihood(declared_likelihood)
     if targets is None:
         warn(
             "likelihood='auto' without targets and with a model that does not say: 'gaussian' "

@@ -183,10 +183,12 @@ def test_auto_reads_the_dtype_of_the_targets(targets, n_outputs, name):
 def test_auto_prefers_the_word_of_the_user_then_of_the_model():
     y = np.array([0, 1])
     assert (
-        resolve_likelihood("poisson", declared="gaussian", targets=y, n_outputs=2).name == "poisson"
+        resolve_likelihood("poisson", declared_likelihood="gaussian", targets=y, n_outputs=2).name
+        == "poisson"
     )
     assert (
-        resolve_likelihood("auto", declared="gaussian", targets=y, n_outputs=2).name == "gaussian"
+        resolve_likelihood("auto", declared_likelihood="gaussian", targets=y, n_outputs=2).name
+        == "gaussian"
     )
 
 

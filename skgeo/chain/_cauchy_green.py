@@ -143,6 +143,7 @@ def cauchy_green(
             f"principal directions of {network.n_samples} samples, {side} of "
             f"{data.n_source} + {data.n_layer} coordinates each",
             "take fewer samples, or a narrower layer.",
+            budget=network.budget,
         )
         x, parts = data.start(), []
         for batch in data.batches(2 * side):

@@ -127,6 +127,7 @@ class LayerMap:
             f"Jacobians of {len(x)} samples, {self.n_layer} x {self.n_source} each",
             "choose a narrower layer.",
             self.network.device,
+            self.network.budget,
         )
         found = segment.jacobian(x).double()
         check_derivatives(found, repr(self.name))

@@ -83,7 +83,7 @@ class ProfileDisplay:
         cls,
         estimator: Any,
         *,
-        axes: Sequence[Any] | None = None,
+        ax: Sequence[Any] | None = None,
         label: str | None = None,
         **kwargs: Any,
     ) -> ProfileDisplay:
@@ -93,7 +93,7 @@ class ProfileDisplay:
         ----------
         estimator : JacobianChainProfiler
             Fitted, bound to a model.
-        axes : three matplotlib Axes, default=None
+        ax : sequence of three matplotlib Axes, default=None
             Where to draw; a new figure otherwise.
         label : str, default=None
             Name in the legend.
@@ -106,16 +106,16 @@ class ProfileDisplay:
         """
         estimator._check_measured()
         display = cls(profile=estimator.profile_, singular_values=estimator.singular_values_)
-        return display.plot(axes=axes, label=label, **kwargs)
+        return display.plot(ax=ax, label=label, **kwargs)
 
     def plot(
-        self, *, axes: Sequence[Any] | None = None, label: str | None = None, **kwargs: Any
+        self, *, ax: Sequence[Any] | None = None, label: str | None = None, **kwargs: Any
     ) -> ProfileDisplay:
         """Draw on three axes.
 
         Parameters
         ----------
-        axes : three matplotlib Axes, default=None
+        ax : sequence of three matplotlib Axes, default=None
         label : str, default=None
         **kwargs
             Passed on to the lines.
@@ -125,7 +125,7 @@ class ProfileDisplay:
         self
         """
         volume, stretch, deviation = (
-            new_axes("ProfileDisplay", (12.0, 3.6), 3) if axes is None else axes
+            new_axes("ProfileDisplay", (12.0, 3.6), 3) if ax is None else ax
         )
         self.lines_: dict[str, Any] = {}
         self.densities_: dict[str, Any] = {}

@@ -66,6 +66,8 @@ class JacobianChainProfiler(GeometryEstimator):
     strict : bool, default=False
         Whether to refuse layers that are not cuts when ``chain`` is "input" or "output", for which
         a product over them is not the network's. Otherwise they are NaN, with a warning.
+    memory_budget : int or str, default=None
+        Bytes to stay within, such as ``"4 GiB"``; by default 0.7 of what is available.
     batch_size : int, default=None
         Samples per forward pass; by default what 256 MiB hold. The answer does not depend on it.
     device : str, default=None
@@ -178,6 +180,7 @@ class JacobianChainProfiler(GeometryEstimator):
         n_singular_values: int | Literal["auto", "all"] = "auto",
         tol: float | Literal["auto"] = "auto",
         strict: bool = False,
+        memory_budget: int | str | None = None,
         batch_size: int | None = None,
         device: str | None = None,
         memory: Any = None,
@@ -191,6 +194,7 @@ class JacobianChainProfiler(GeometryEstimator):
         self.n_singular_values = n_singular_values
         self.tol = tol
         self.strict = strict
+        self.memory_budget = memory_budget
         self.batch_size = batch_size
         self.device = device
         self.memory = memory

@@ -11,7 +11,7 @@ from skgeo.exceptions import SkgeoError
 from skgeo.fisher._diagonal import exact_trace
 from skgeo.fisher._plan import FisherPlan
 from skgeo.fisher._rows import FisherRows
-from skgeo.jacobian._rules.factored import Structured
+from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.linalg._block_lanczos import block_lanczos
 
 # Vectors a product: a GPU multiplies several in the time of one.
@@ -74,7 +74,7 @@ def leading_eigenpairs(
     return values.clamp_min(0.0).cpu(), vectors.cpu(), trace
 
 
-def _factors(fisher: FisherRows) -> list[Structured] | None:
+def _factors(fisher: FisherRows) -> list[FactoredJacobian] | None:
     """The rows of all samples as factors; None where products with them would not be quick."""
     if fisher.n_covered < fisher.n_parameters:
         return None
@@ -86,7 +86,7 @@ def _factors(fisher: FisherRows) -> list[Structured] | None:
     return held
 
 
-def _by_factors(fisher: FisherRows, held: list[Structured]) -> Callable[[Tensor], Tensor]:
+def _by_factors(fisher: FisherRows, held: list[FactoredJacobian]) -> Callable[[Tensor], Tensor]:
     def product(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
         for part in held:

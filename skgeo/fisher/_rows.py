@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from skgeo.jacobian._parameter_jacobian import ParameterJacobian
-from skgeo.jacobian._rules.factored import Structured
+from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.rule_check import Certificate
 from skgeo.jacobian._rules.rule_table import structure_rule
 from skgeo.linalg._memory import require_memory
@@ -85,14 +85,14 @@ class FisherRows:
         """The samples in batches that fit, with what the caller makes of each sample."""
         return self.network.batches(max(self.gradient_bytes, bytes_each))
 
-    def gradients(self, samples: range) -> Structured:
+    def gradients(self, samples: range) -> FactoredJacobian:
         """Gradients of every output of some samples, one direction per position and output.
 
         Which layers have structure is checked on the first samples of all, once.
         """
         return self._structured(samples, None)
 
-    def weighted_gradients(self, samples: range) -> Structured:
+    def weighted_gradients(self, samples: range) -> FactoredJacobian:
         """Gradients in the directions of R^T, for sums of their squares.
 
         The directions are rounded to the model's dtype before the backward pass. That is cheaper
@@ -109,7 +109,7 @@ class FisherRows:
 
     def _structured(
         self, samples: range, cotangents: Callable[[Tensor], Tensor] | None
-    ) -> Structured:
+    ) -> FactoredJacobian:
         network = self.network
         certificate = None  # a small batch is checked itself
         if network.n_samples > _CHECKED:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skgeo.fisher._plan import FisherPlan
 from skgeo.fisher._rows import FisherRows
-from skgeo.jacobian._rules.factored import Structured
+from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.symmetric import mirror
 from skgeo.likelihood import Gaussian
 
@@ -59,9 +59,9 @@ def _gram(
     batches = fisher.batches()
     length = -(-len(batches) // plan.n_blocks)
     blocks = [batches[start : start + length] for start in range(0, len(batches), length)]
-    held: list[tuple[range, Structured]] = []
+    held: list[tuple[range, FactoredJacobian]] = []
 
-    def gather(block: list[range]) -> list[tuple[range, Structured]]:
+    def gather(block: list[range]) -> list[tuple[range, FactoredJacobian]]:
         found = []
         for samples in block:
             part = fisher.gradients(samples)

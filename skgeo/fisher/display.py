@@ -76,7 +76,7 @@ class SpectrumDisplay:
         cls,
         estimator: Any,
         *,
-        axes: Sequence[Any] | None = None,
+        ax: Sequence[Any] | None = None,
         label: str | None = None,
         **kwargs: Any,
     ) -> SpectrumDisplay:
@@ -86,7 +86,7 @@ class SpectrumDisplay:
         ----------
         estimator : FisherRankEstimator
             Fitted, bound to a model.
-        axes : pair of matplotlib Axes, default=None
+        ax : pair of matplotlib Axes, default=None
             Where to draw; a new figure otherwise.
         label : str, default=None
             Name in the legend.
@@ -101,20 +101,20 @@ class SpectrumDisplay:
         display = cls(
             eigenvalues=estimator.eigenvalues_,
             rank=estimator.fisher_rank_,
-            threshold=estimator.rank_tol_,
+            threshold=estimator.rank_threshold_,
             gap=estimator.spectral_gap_,
             rank_path=estimator.rank_path_,
         )
-        return display.plot(axes=axes, label=label, **kwargs)
+        return display.plot(ax=ax, label=label, **kwargs)
 
     def plot(
-        self, *, axes: Sequence[Any] | None = None, label: str | None = None, **kwargs: Any
+        self, *, ax: Sequence[Any] | None = None, label: str | None = None, **kwargs: Any
     ) -> SpectrumDisplay:
         """Draw on a pair of axes.
 
         Parameters
         ----------
-        axes : pair of matplotlib Axes, default=None
+        ax : pair of matplotlib Axes, default=None
         label : str, default=None
         **kwargs
             Passed on to the lines.
@@ -123,9 +123,7 @@ class SpectrumDisplay:
         -------
         self
         """
-        if axes is None:
-            axes = new_axes("SpectrumDisplay", (9.0, 3.6), 2)
-        spectrum, path = axes
+        spectrum, path = new_axes("SpectrumDisplay", (9.0, 3.6), 2) if ax is None else ax
         if not self.eigenvalues[0] > 0:
             raise SkgeoError("the Fisher metric is identically zero: there is nothing to draw.")
         index = np.arange(1, len(self.eigenvalues) + 1)

@@ -78,14 +78,14 @@ class FisherRankEstimator(GeometryEstimator):
     Attributes
     ----------
     fisher_rank_ : int
-        Eigenvalues above ``rank_tol_``.
+        Eigenvalues above ``rank_threshold_``.
     nullity_ : int
         ``n_parameters_ - fisher_rank_``.
     n_parameters_ : int
         P.
     eigenvalues_ : ndarray of shape (min(n_rows, P),)
         Descending. ``n_rows`` counts rank(F) rows a sample and position: K - 1 for a softmax.
-    rank_tol_ : float
+    rank_threshold_ : float
         Absolute threshold, ``tol`` times the largest eigenvalue.
     spectral_gap_ : float
         ``lambda_r / lambda_{r+1}``; infinite where nothing is left below the threshold.
@@ -207,10 +207,10 @@ class FisherRankEstimator(GeometryEstimator):
 
     def _set_decision(self, decision: NumericalRank | None) -> None:
         if decision is None:  # only leading eigenvalues are known
-            self.rank_tol_ = self.spectral_gap_ = float("nan")
+            self.rank_threshold_ = self.spectral_gap_ = float("nan")
             self.rank_path_ = pd.DataFrame({"tol": [], "rank": []})
             return
-        self.rank_tol_ = decision.threshold
+        self.rank_threshold_ = decision.threshold
         self.spectral_gap_ = decision.gap
         self.rank_path_ = pd.DataFrame({"tol": decision.path_tol, "rank": decision.path_rank})
 

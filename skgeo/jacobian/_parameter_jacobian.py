@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skgeo.jacobian._dense_rows import output_jacobian
-from skgeo.jacobian._rules.factored import Structured
+from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.gradients import certify_structure, structured_gradients
 from skgeo.jacobian._rules.rule_check import Certificate
 from skgeo.network._batch import Inputs
@@ -124,7 +124,7 @@ class ParameterJacobian:
         self,
         cotangents: Cotangents | None = None,
         certificate: Certificate | None = None,
-    ) -> Structured:
+    ) -> FactoredJacobian:
         """J, or combinations of its rows, in the factors that layers make of it.
 
         Parameters

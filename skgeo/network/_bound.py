@@ -284,7 +284,7 @@ class BoundNetwork:
         """The output family, which the outputs of the first sample fit."""
         found = resolve_likelihood(
             self._likelihood,
-            declared=self.model.likelihood,
+            declared_likelihood=self.model.likelihood,
             targets=None if self._samples is None else self._samples.targets,
             n_outputs=self.n_outputs,
         )

@@ -99,6 +99,7 @@ def null_projection(
             2 * 8 * network.n_samples * dim**2,
             f"{network.n_samples} projectors of {dim} x {dim} numbers",
             "give the vectors to project, which never forms them, or fewer samples.",
+            budget=network.budget,
         )
     else:
         vectors = torch.as_tensor(vectors, dtype=torch.float64)

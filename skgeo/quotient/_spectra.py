@@ -18,7 +18,7 @@ from torch import Tensor
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
 from skgeo.jacobian._layer import Layer
 from skgeo.likelihood import Likelihood
-from skgeo.linalg._memory import USABLE_SHARE, available_memory, require_memory
+from skgeo.linalg._memory import require_memory
 from skgeo.linalg._rank import AMBIGUOUS_GAP, NumericalRank, decide_rank, resolution
 from skgeo.linalg._spectra import effective_rank
 from skgeo.linalg._threads import single_blas_thread
@@ -282,7 +282,7 @@ def pointwise_tolerance(tol: Tolerance, rows: LayerRows, name: str) -> float:
 def _groups(rows: LayerRows) -> list[list[str]]:
     """Layers in groups whose mean metrics fit in memory together; each group is one pass."""
     network = rows.network
-    usable = USABLE_SHARE * available_memory(network.device)
+    usable = network.budget
     groups: list[list[str]] = []
     held = 0.0
     for name in rows.names:
@@ -295,6 +295,7 @@ def _groups(rows: LayerRows) -> list[list[str]]:
             "its eigenproblem",
             "measure fewer samples, or name smaller layers with layers=[...].",
             network.device,
+            network.budget,
         )
         if groups and held + own + solver <= usable:
             groups[-1].append(name)

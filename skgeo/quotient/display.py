@@ -81,7 +81,7 @@ class RankProfileDisplay:
         cls,
         estimator: Any,
         *,
-        axes: Sequence[Any] | None = None,
+        ax: Sequence[Any] | None = None,
         label: str | None = None,
         **kwargs: Any,
     ) -> RankProfileDisplay:
@@ -91,7 +91,7 @@ class RankProfileDisplay:
         ----------
         estimator : LayerQuotientEstimator
             Fitted, bound to a model.
-        axes : pair of matplotlib Axes, default=None
+        ax : pair of matplotlib Axes, default=None
             Where to draw; a new figure otherwise.
         label : str, default=None
             Name in the legend.
@@ -103,16 +103,16 @@ class RankProfileDisplay:
         RankProfileDisplay
         """
         estimator._check_measured()
-        return cls(layers=estimator.layers_).plot(axes=axes, label=label, **kwargs)
+        return cls(layers=estimator.layers_).plot(ax=ax, label=label, **kwargs)
 
     def plot(
-        self, *, axes: Sequence[Any] | None = None, label: str | None = None, **kwargs: Any
+        self, *, ax: Sequence[Any] | None = None, label: str | None = None, **kwargs: Any
     ) -> RankProfileDisplay:
         """Draw on a pair of axes.
 
         Parameters
         ----------
-        axes : pair of matplotlib Axes, default=None
+        ax : pair of matplotlib Axes, default=None
         label : str, default=None
         **kwargs
             Passed on to the lines.
@@ -121,7 +121,7 @@ class RankProfileDisplay:
         -------
         self
         """
-        ranks, nullities = new_axes("RankProfileDisplay", (9.0, 3.6), 2) if axes is None else axes
+        ranks, nullities = new_axes("RankProfileDisplay", (9.0, 3.6), 2) if ax is None else ax
         table = self.layers
         depth = np.arange(len(table))
         dim = table["dim"].to_numpy(dtype=np.float64)

@@ -66,6 +66,8 @@ class LayerQuotientEstimator(GeometryEstimator):
     n_components : int, default=None
         Coordinates to keep; None for as many as the common rank, 0 for none, which spares the
         eigenvectors. Does not enter a pair's features.
+    memory_budget : int or str, default=None
+        Bytes to stay within, such as ``"4 GiB"``; by default 0.7 of what is available.
     batch_size : int, default=None
         Samples per forward pass; by default what 256 MiB of rows hold. The answer does not depend
         on it.
@@ -174,6 +176,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         layer: str | None = None,
         tol: float | Literal["auto"] = "auto",
         n_components: int | None = None,
+        memory_budget: int | str | None = None,
         batch_size: int | None = None,
         device: str | None = None,
         memory: Any = None,
@@ -187,6 +190,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         self.layer = layer
         self.tol = tol
         self.n_components = n_components
+        self.memory_budget = memory_budget
         self.batch_size = batch_size
         self.device = device
         self.memory = memory

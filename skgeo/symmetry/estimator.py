@@ -75,6 +75,8 @@ class SymmetryClassifier(GeometryEstimator):
     nullity_limit : int, default=4000
         Size of the Fisher matrix on its smaller side (rows or parameters) above which its rank
         is not taken.
+    memory_budget : int or str, default=None
+        Bytes to stay within, such as ``"4 GiB"``; by default 0.7 of what is available.
     batch_size : int, default=None
         Samples a forward pass. The answer does not depend on it.
     device : str, default=None
@@ -107,16 +109,14 @@ class SymmetryClassifier(GeometryEstimator):
         Flat directions in closed form: ``matrix``, a sparse array of shape (P, m) with one
         direction a column, checked against the Jacobian on the data; ``table``, one row a column;
         ``dimensions``, what each symmetry adds to the span. None above a million parameters.
-    n_generators_ : int
-        Dimension of their span (NaN without them).
     explained_nullity_ : int
-        The same number, as part of the nullity.
+        Dimension of their span, as part of the nullity (NaN without them).
     unexplained_nullity_ : int
         ``n_parameters_ - fisher_rank_ - explained_nullity_``. NaN above `nullity_limit`.
     fisher_rank_ : int
         Of the true Fisher information on the data, in float64 whatever the dtype of the model. NaN
         above `nullity_limit`.
-    rank_tol_ : float
+    rank_threshold_ : float
         Its absolute threshold.
     spectral_gap_ : float
         Ratio of the eigenvalues on either side of it.
@@ -189,6 +189,7 @@ class SymmetryClassifier(GeometryEstimator):
         max_set_size: int = 4,
         rank_tol: float | Literal["auto"] = "auto",
         nullity_limit: int = NULLITY_LIMIT,
+        memory_budget: int | str | None = None,
         batch_size: int | None = None,
         device: str | None = None,
         memory: Any = None,
@@ -203,6 +204,7 @@ class SymmetryClassifier(GeometryEstimator):
         self.max_set_size = max_set_size
         self.rank_tol = rank_tol
         self.nullity_limit = nullity_limit
+        self.memory_budget = memory_budget
         self.batch_size = batch_size
         self.device = device
         self.memory = memory
@@ -222,12 +224,12 @@ class SymmetryClassifier(GeometryEstimator):
             network, tol=self.rank_tol, limit=self.nullity_limit, progress=bound.progress
         )
         self.generators_ = account.generators
-        self.n_generators_ = self.explained_nullity_ = account.explained
+        self.explained_nullity_ = account.explained
         self.unexplained_nullity_ = account.unexplained
         self.fisher_rank_ = account.fisher_rank
         self.n_parameters_ = account.n_parameters
         decision = account.decision
-        self.rank_tol_ = float("nan") if decision is None else decision.threshold
+        self.rank_threshold_ = float("nan") if decision is None else decision.threshold
         self.spectral_gap_ = float("nan") if decision is None else decision.gap
         self.not_covered_ = (
             network.flow.unread if account.generators is None else account.generators.not_covered

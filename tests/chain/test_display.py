@@ -24,7 +24,7 @@ def axes():
 
 
 def test_what_is_drawn_is_what_was_measured(fitted, axes):
-    display = ProfileDisplay.from_estimator(fitted, axes=axes)
+    display = ProfileDisplay.from_estimator(fitted, ax=axes)
     table = fitted.profile_
     assert list(display.lines_) == ["log_volume", "sigma_max", "sigma_min", "isometry_deviation"]
     for name, line in display.lines_.items():
@@ -39,7 +39,7 @@ def test_what_is_drawn_is_what_was_measured(fitted, axes):
 
 
 def test_densities_span_the_singular_values(fitted, axes):
-    display = ProfileDisplay.from_estimator(fitted, axes=axes)
+    display = ProfileDisplay.from_estimator(fitted, ax=axes)
     # Of the first layer all samples have the same four values.
     assert list(display.densities_) == list("01234")
     for place, (layer, drawn) in enumerate(display.densities_.items()):
@@ -49,13 +49,13 @@ def test_densities_span_the_singular_values(fitted, axes):
         np.testing.assert_allclose(corners[:, 1].max(), values.max(), rtol=1e-9)
         assert corners[:, 0].min() == place
         assert place < corners[:, 0].max() < place + 0.5
-    alone = ProfileDisplay(profile=fitted.profile_).plot(axes=Figure().subplots(1, 3))
+    alone = ProfileDisplay(profile=fitted.profile_).plot(ax=Figure().subplots(1, 3))
     assert alone.densities_ == {}
 
 
 def test_several_networks_share_a_picture(fitted, axes):
     for label, color in (("before", "C0"), ("after", "C1")):
-        display = ProfileDisplay.from_estimator(fitted, axes=axes, label=label, color=color)
+        display = ProfileDisplay.from_estimator(fitted, ax=axes, label=label, color=color)
         assert {line.get_color() for line in display.lines_.values()} == {color}
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["before", "after"]
     assert axes[1].get_legend().get_texts()[-1].get_text() == "after: smallest"
@@ -65,12 +65,12 @@ def test_zeros_and_undefined_numbers_leave_gaps(axes):
     dead = nn.Sequential(nn.Linear(4, 3), nn.Threshold(9.0, 0.0), nn.Linear(3, 3)).double()
     with pytest.warns(GeometryWarning, match="zero"):
         fitted = JacobianChainProfiler(dead).fit(normal(5, 4))
-    display = ProfileDisplay.from_estimator(fitted, axes=axes)
+    display = ProfileDisplay.from_estimator(fitted, ax=axes)
     assert list(display.densities_) == ["0"]
     assert np.isfinite(display.lines_["sigma_max"].get_ydata()).tolist() == [True, False, False]
     with pytest.warns(GeometryWarning, match="leading"):
         few = JacobianChainProfiler(mlp(300, 300, 300)).fit(normal(2, 300))
-    display = ProfileDisplay.from_estimator(few, axes=Figure().subplots(1, 3))
+    display = ProfileDisplay.from_estimator(few, ax=Figure().subplots(1, 3))
     assert "sigma_min" not in display.lines_
     display.figure_.canvas.draw()
 
@@ -80,7 +80,7 @@ def test_isometries_are_drawn(axes):
     for layer in net:
         with torch.no_grad():
             layer.weight.copy_(torch.eye(3))
-    display = ProfileDisplay.from_estimator(JacobianChainProfiler(net).fit(normal(4, 3)), axes=axes)
+    display = ProfileDisplay.from_estimator(JacobianChainProfiler(net).fit(normal(4, 3)), ax=axes)
     display.figure_.canvas.draw()
     np.testing.assert_allclose(display.lines_["sigma_max"].get_ydata(), 1.0)
 

@@ -95,7 +95,7 @@ def test_spectrum_of_every_likelihood_matches_brute_force(likelihood, solver):
         found, spectrum(expected)[: len(found)], rtol=1e-10, atol=1e-13 * found[0]
     )
     rank = fitted.fisher_rank_
-    assert rank == np.linalg.matrix_rank(expected, hermitian=True, tol=fitted.rank_tol_)
+    assert rank == np.linalg.matrix_rank(expected, hermitian=True, tol=fitted.rank_threshold_)
     G = fitted.components_.T * found[:rank] @ fitted.components_
     np.testing.assert_allclose(G, expected, atol=1e-11 * found[0])
 

@@ -1,4 +1,4 @@
-"""Structured gradients laid beside a dense Jacobian, product by product."""
+"""FactoredJacobian gradients laid beside a dense Jacobian, product by product."""
 
 import torch
 from torch import nn
@@ -36,7 +36,7 @@ def assert_agrees(found, jacobian, rtol=1e-11):
 
 
 def measure(module, inputs=X, forward=None, rest=(), **options):
-    """Structured gradients of a module, after a comparison with one backward pass an output."""
+    """Gradients of a module by its layer rules, once they agree with plain backward passes."""
     _, jacobian = dense_jacobian(module, inputs, forward)
     with assert_untouched(module):
         found = structured_gradients(replica(module, forward=forward), inputs, **options)

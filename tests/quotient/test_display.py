@@ -27,7 +27,7 @@ def axes():
 
 
 def test_what_is_drawn_is_what_was_measured(fitted, axes):
-    display = RankProfileDisplay.from_estimator(fitted, axes=axes)
+    display = RankProfileDisplay.from_estimator(fitted, ax=axes)
     table = fitted.layers_
     band, middle, whole, effective, shade, unseen, never = display.lines_
     np.testing.assert_array_equal(middle.get_ydata(), table["rank_median"])
@@ -48,7 +48,7 @@ def test_what_is_drawn_is_what_was_measured(fitted, axes):
 
 def test_several_networks_share_a_picture(fitted, axes):
     for label, color in (("before", "C0"), ("after", "C1")):
-        display = RankProfileDisplay.from_estimator(fitted, axes=axes, label=label, color=color)
+        display = RankProfileDisplay.from_estimator(fitted, ax=axes, label=label, color=color)
         assert {display.lines_[i].get_color() for i in (1, 2, 3, 5, 6)} == {color}
     texts = [text.get_text() for text in axes[0].get_legend().get_texts()]
     assert texts[0] == "before: pointwise"

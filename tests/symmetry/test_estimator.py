@@ -51,10 +51,10 @@ def test_opposite_hinges():
     assert fitted.reversible_sets_ == [(0, 2), (1, 3), (0, 1, 2, 3)]
     assert fitted.reversible_sets_complete_
     assert (fitted.fisher_rank_, fitted.n_parameters_) == (13, 17)
-    assert fitted.n_generators_ == fitted.explained_nullity_ == 4
+    assert fitted.explained_nullity_ == 4
     assert fitted.unexplained_nullity_ == 0
     assert (fitted.minimal_width_, fitted.minimal_width_is_optimal_) == (4, True)
-    assert fitted.rank_tol_ > 0
+    assert fitted.rank_threshold_ > 0
     assert fitted.spectral_gap_ > 1e6
     assert fitted.not_covered_ == ()
 

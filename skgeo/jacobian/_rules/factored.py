@@ -15,7 +15,7 @@ from skgeo.jacobian._rules.symmetric import lower_product, mirror
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Structured:
+class FactoredJacobian:
     r"""Derivatives of m directions of the outputs of b samples, layer by layer.
 
     With respect to P parameters. Made by
@@ -62,7 +62,7 @@ class Structured:
         """Entries P of the selected parameters."""
         return sum(shape.numel() for shape in self.shapes.values())
 
-    def weighted(self, weights: Tensor) -> Structured:
+    def weighted(self, weights: Tensor) -> FactoredJacobian:
         """Other directions, as combinations of these.
 
         Parameters
@@ -73,7 +73,7 @@ class Structured:
 
         Returns
         -------
-        Structured
+        FactoredJacobian
             With r directions.
         """
         dtype = torch.promote_types(weights.dtype, self.rest_rows.dtype)
@@ -119,7 +119,7 @@ class Structured:
 
     def gram(
         self,
-        other: Structured | None = None,
+        other: FactoredJacobian | None = None,
         dtype: torch.dtype = torch.float64,
         *,
         out: Tensor | None = None,
@@ -128,7 +128,7 @@ class Structured:
 
         Parameters
         ----------
-        other : Structured, optional
+        other : FactoredJacobian, optional
             Of the same network and selection; by default this one.
         dtype : torch.dtype, default=torch.float64
             Of the products and of the result. A rank must not be decided on less than float64.
@@ -330,6 +330,6 @@ def _key(call: LayerGradients) -> tuple[str, ...]:
     return tuple(call.names.values())
 
 
-def _full_names(side: Structured) -> set[str]:
+def _full_names(side: FactoredJacobian) -> set[str]:
     """Parameters that the outputs depend on."""
     return {*side.rest, *(name for call in side.calls for name in call.names.values())}

@@ -15,11 +15,11 @@ from skgeo.jacobian._agreement import agree
 from skgeo.jacobian._calls import Call, CallRecorder
 from skgeo.jacobian._cotangents import unit_cotangents
 from skgeo.jacobian._dense_rows import output_jacobian
-from skgeo.jacobian._rules.factored import Structured
+from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.rule import LayerGradients
 from skgeo.jacobian._rules.rule_check import (
-    Admission,
     Certificate,
+    RuleCheck,
     edges,
     own_names,
     watched,
@@ -41,7 +41,7 @@ def structured_gradients(
     cotangents: Cotangents | None = None,
     certificate: Certificate | None = None,
     max_bytes: int = _MAX_BYTES,
-) -> Structured:
+) -> FactoredJacobian:
     r"""The Jacobian of a batch in factored form.
 
     The implementation of :meth:`~skgeo.jacobian.ParameterJacobian.factors`.
@@ -66,7 +66,7 @@ def structured_gradients(
         del calls  # and the graph with it
         covered = {name for call in found for name in call.names.values()}
         rest = tuple(name for name in used if name not in covered)
-        return Structured(
+        return FactoredJacobian(
             outputs=z,
             calls=tuple(found),
             rest=rest,
@@ -164,7 +164,7 @@ def _admitted(
         ]
         if all(known for known, _ in read):
             return [found for _, found in read if found is not None]
-    admission = Admission(replica, z, directions, once)
+    admission = RuleCheck(replica, z, directions, once)
     admitted = []
     for call, gradient in zip(calls, gradients, strict=True):
         arrangement, found = admission.admit(call, gradient)

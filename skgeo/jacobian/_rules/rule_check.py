@@ -138,7 +138,7 @@ def edges(outputs: Tensor) -> Counter[int]:
     return uses
 
 
-class Admission:
+class RuleCheck:
     """When a layer rule can be trusted with a call.
 
     A parameter is admitted if the graph uses it once and, for a random cotangent v, the rule's

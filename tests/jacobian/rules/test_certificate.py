@@ -8,7 +8,7 @@ from helpers.oracles import dense_jacobian
 from helpers.rule_oracles import Net, assert_agrees, linear, near
 from skgeo import SkgeoError, fisher_diagonal, fisher_trace
 from skgeo.jacobian._rules.gradients import certify_structure, structured_gradients
-from skgeo.jacobian._rules.rule_check import Admission
+from skgeo.jacobian._rules.rule_check import RuleCheck
 from skgeo.network import replica
 
 MANY = torch.linspace(-1, 1, 240, dtype=torch.float64).reshape(60, 4).sin()
@@ -18,13 +18,13 @@ MANY = torch.linspace(-1, 1, 240, dtype=torch.float64).reshape(60, 4).sin()
 def checks(monkeypatch):
     """Names of the layers that are checked against a plain backward pass."""
     seen = []
-    admit = Admission.admit
+    admit = RuleCheck.admit
 
     def spy(self, call, gradients):
         seen.append(call.name)
         return admit(self, call, gradients)
 
-    monkeypatch.setattr(Admission, "admit", spy)
+    monkeypatch.setattr(RuleCheck, "admit", spy)
     return seen
 
 
