@@ -20,11 +20,9 @@ from timing import seconds, show  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.func import jacrev, vmap  # noqa: E402
 
-from skgeo.chain import (  # noqa: E402
-    ElementwiseGram,
-    chain_profile,
-    leading_singular_values,
-)
+from skgeo.chain import chain_profile  # noqa: E402
+from skgeo.chain._moments import ElementwiseGram  # noqa: E402
+from skgeo.chain._topk import leading_singular_values  # noqa: E402
 from skgeo.jacobian import Layers  # noqa: E402
 from skgeo.linalg import single_blas_thread  # noqa: E402
 from skgeo.linalg._products import product_log_singular_values  # noqa: E402

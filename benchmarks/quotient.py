@@ -30,7 +30,8 @@ from torch.func import jacrev, vmap  # noqa: E402
 from skgeo import WrappedModel  # noqa: E402
 from skgeo.jacobian import Layers  # noqa: E402
 from skgeo.network import bind, replica  # noqa: E402
-from skgeo.quotient import LayerRows, pointwise_eigenvalues  # noqa: E402
+from skgeo.quotient._rows import LayerRows  # noqa: E402
+from skgeo.quotient._spectra import pointwise_eigenvalues  # noqa: E402
 
 WIDTHS = [784, *[512] * 8, 10]
 SAMPLES = 256

@@ -131,15 +131,8 @@ def _draw(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    Parameters
-    ----------
-    argv : sequence of str, default=None
-        Arguments; those of the process by default.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 2 where the input cannot be measured.
+    argv: arguments; those of the process by default.
+    Returns: Exit status: 0, or 2 where the input cannot be measured.
     """
     options = _parser().parse_args(argv)
     try:

@@ -13,8 +13,6 @@ from skgeo.exceptions import SkgeoError
 def check_option(name: str, value: Any, options: Iterable[Any]) -> None:
     """Refuse a value that is not one of the options.
 
-    Examples
-    --------
     >>> check_option("side", "left", ("left", "right", None))
     """
     known = list(options)
@@ -29,8 +27,6 @@ def check_integer(
 ) -> int:
     """The value as an int; `also` names, for the message, what else the caller accepts.
 
-    Examples
-    --------
     >>> check_integer("depth", 3)
     3
     """
@@ -56,8 +52,6 @@ def check_number(
 ) -> float:
     """The value as a finite float, greater than `above`, at least `least`, less than `below`.
 
-    Examples
-    --------
     >>> check_number("scale", 2, above=0)
     2.0
     """

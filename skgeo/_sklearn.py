@@ -35,11 +35,7 @@ except ImportError:
 class FitProgress:
     """The passes of one fit, told to the estimator's callbacks.
 
-    Parameters
-    ----------
-    estimator : estimator with scikit-learn's callback support
-    X, y
-        What ``fit`` was given.
+    X, y: what ``fit`` was given.
     """
 
     def __init__(self, estimator: Any, X: Any, y: Any) -> None:

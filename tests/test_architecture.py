@@ -23,11 +23,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 SUBJECTS = {"chain", "fiber", "fisher", "quotient", "symmetry"}
 # Components from the bottom to the top; those in one row may import each other.
 LAYERS = [
-    {"_arguments", "exceptions", "_show_versions"},
+    {"_arguments", "_results", "exceptions", "_show_versions"},
     {"linalg"},
-    {"data"},
+    {"data", "likelihood"},
     {"models"},
-    {"likelihood"},
     {"network"},
     {"jacobian"},
     {"_axes", "_depth", "_sklearn", "base", "pairs"},

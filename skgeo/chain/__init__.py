@@ -2,34 +2,25 @@
 
 from skgeo.chain._cauchy_green import CauchyGreen, cauchy_green
 from skgeo.chain._curvature import CurveCurvature, SectionalCurvature, curvature
-from skgeo.chain._jacobians import ChainJacobians
 from skgeo.chain._kinks import KinkDensity, kink_density
 from skgeo.chain._mean_field import MeanField, mean_field
 from skgeo.chain._mean_field_theory import MeanFieldTheory, mean_field_theory
-from skgeo.chain._moments import ElementwiseGram
 from skgeo.chain._penalties import curvature_penalty, isometry_penalty, jacobian_penalty
-from skgeo.chain._plan import LayerPlan, plan_chain
 from skgeo.chain._profile import (
     ChainProfile,
     LayerStretches,
     chain_profile,
-    measure_chain,
 )
 from skgeo.chain._stability import StabilityEstimate, stability
-from skgeo.chain._summaries import spectral_quantities
-from skgeo.chain._topk import leading_singular_values
 from skgeo.chain.display import ProfileDisplay
 from skgeo.chain.estimator import JacobianChainProfiler
 
 __all__ = [
     "CauchyGreen",
-    "ChainJacobians",
     "ChainProfile",
     "CurveCurvature",
-    "ElementwiseGram",
     "JacobianChainProfiler",
     "KinkDensity",
-    "LayerPlan",
     "LayerStretches",
     "MeanField",
     "MeanFieldTheory",
@@ -43,11 +34,7 @@ __all__ = [
     "isometry_penalty",
     "jacobian_penalty",
     "kink_density",
-    "leading_singular_values",
     "mean_field",
     "mean_field_theory",
-    "measure_chain",
-    "plan_chain",
-    "spectral_quantities",
     "stability",
 ]

@@ -32,10 +32,7 @@ class Curve:
     def at(self, x: Tensor, n_samples: int) -> tuple[Tensor, Tensor | None]:
         """Derivatives in the form of the places x, of shape (N, n_0).
 
-        Raises
-        ------
-        SkgeoError
-            For other shapes, or a velocity of zero.
+        Raises SkgeoError for other shapes, or a velocity of zero.
         """
         assert self.velocity is not None
         velocity = _shaped("velocity", self.velocity, x)
@@ -53,23 +50,10 @@ class Curve:
 def read_curve(X: Any, t: Any, velocity: Any, acceleration: Any, *, needed: bool) -> Curve:
     """Read a curve in either form.
 
-    Parameters
-    ----------
-    X : data or callable
-    t : array or Tensor of shape (m,), or None
-    velocity, acceleration : array or Tensor, or None
-    needed : bool
-        Whether derivatives are wanted at all.
-
-    Returns
-    -------
-    Curve
-
-    Raises
-    ------
-    SkgeoError
-        If what is given does not make a curve.
+    needed: whether derivatives are wanted at all.
+    Raises SkgeoError if what is given does not make a curve.
     """
+    # t (m,)
     if callable(X):
         if velocity is not None or acceleration is not None:
             raise SkgeoError(

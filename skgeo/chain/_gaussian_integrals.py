@@ -27,11 +27,7 @@ _MOST_HALVINGS = 7
 class GaussianMoments:
     r"""Expectations under :math:`u = \sqrt q z`, z standard normal.
 
-    Parameters
-    ----------
-    activation : ScalarFunction
-    q : float
-        At least 0.
+    q: at least 0.
 
     Attributes
     ----------
@@ -77,26 +73,12 @@ def correlation(
 ) -> float:
     r"""Expectation over two preactivations of variance q and correlation c.
 
-    Parameters
-    ----------
-    activation : ScalarFunction
-    q : float
-        Above 0.
-    c : float
-        In (-1, 1).
-    slopes : bool, default=False
-        Take :math:`\phi'` in place of :math:`\phi`.
-    check : bool, default=True
-        Halve the pieces until nothing changes. Without, ten times as fast, and good to some 1e-9
+    c: in (-1, 1).
+    slopes: take :math:`\phi'` in place of :math:`\phi`.
+    check: halve the pieces until nothing changes. Without, ten times as fast, and good to some 1e-9
         for the usual activations.
+    Returns: :math:`E \phi(u_1) \phi(u_2)` or :math:`E \phi'(u_1) \phi'(u_2)`.
 
-    Returns
-    -------
-    float
-        :math:`E \phi(u_1) \phi(u_2)` or :math:`E \phi'(u_1) \phi'(u_2)`.
-
-    Notes
-    -----
     Given :math:`u_1`, the other is :math:`c u_1 + \sqrt{q (1 - c^2)}\, z`: the inner expectation is
     a smooth function of :math:`u_1`, taken on pieces of its own for each.
     """

@@ -22,14 +22,11 @@ _PROBE = 4
 class LayerMap:
     r"""The map :math:`x \mapsto h_l` of a network on its samples.
 
-    Parameters
-    ----------
-    network : BoundNetwork
-        With ``parameters=None``.
-    layer : str, optional
-        Where to end; by default at the outputs.
-    source : str, optional
-        Where to start instead of the first floating input: a layer that is a cut.
+    network: with ``parameters=None``.
+    layer: where to end; by default at the outputs.
+    source: where to start instead of the first floating input: a layer that is a cut.
+    Raises SkgeoError if the representation of one sample depends on another sample, or on no sample
+        at all.
 
     Attributes
     ----------
@@ -40,11 +37,6 @@ class LayerMap:
         Of one sample at the start.
     n_source, n_layer : int
         Coordinates of one sample at the start and at the layer.
-
-    Raises
-    ------
-    SkgeoError
-        If the representation of one sample depends on another sample, or on no sample at all.
     """
 
     def __init__(

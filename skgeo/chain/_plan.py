@@ -135,16 +135,8 @@ def plan_chain(found: Layers, kind: str, n_singular_values: Any) -> tuple[LayerP
 def path_between(found: Layers, source: Layer, target: Layer) -> list[tuple[Layer, Layer]]:
     """The links from one cut to another place.
 
-    Parameters
-    ----------
-    found : Layers
-    source, target : Layer
-        The root or a cut, and a later layer or the output.
-
-    Returns
-    -------
-    list of (Layer, Layer)
-        Sources and targets, in order of application.
+    source, target: the root or a cut, and a later layer or the output.
+    Returns: Sources and targets, in order of application.
     """
     cuts = list(found.cuts)
     if target == found.output:

@@ -76,17 +76,9 @@ def scalar_function(
 ) -> ScalarFunction:
     """Read a function of one number, and check that it acts on single numbers.
 
-    Parameters
-    ----------
-    given : str, nn.Module, Activation or callable
-        The name of an activation, a module of torch, or a function of a tensor.
-    breaks : sequence of float, optional
-        Where a derivative jumps; known for activations of torch.
-
-    Raises
-    ------
-    SkgeoError
-        If it mixes entries, jumps, or is not known.
+    given: the name of an activation, a module of torch, or a function of a tensor.
+    breaks: where a derivative jumps; known for activations of torch.
+    Raises SkgeoError if it mixes entries, jumps, or is not known.
     """
     known = given if isinstance(given, Activation) else _known(given)
     if known is not None:

@@ -177,24 +177,13 @@ def log_euclidean_distance(
 ) -> Tensor:
     r"""Distances :math:`\|\log(g + \epsilon I) - \log(g' + \epsilon I)\|_F` from factors of g.
 
-    Parameters
-    ----------
-    s, other_s : Tensor of shape (b, r)
-        Singular values of J and J'.
-    v, other_v : Tensor of shape (b, r, n)
-        Right singular vectors as rows.
-    epsilon : Tensor of shape (b,)
-        Above 0.
+    s, other_s: (b, r), singular values of J and J'.
+    v, other_v: (b, r, n), right singular vectors as rows.
 
-    Returns
-    -------
-    Tensor of shape (b,)
-
-    Notes
-    -----
     Both logarithms are multiples of the identity off the span of all 2 r vectors; within it, their
     difference is formed in an orthonormal basis, where nothing cancels but what is equal.
     """
+    # epsilon (b,) -> (b,)
     e = epsilon.unsqueeze(1)
     stacked = torch.cat([v, other_v], dim=1)
     basis = torch.linalg.qr(stacked.mT).Q  # (b, n, min(n, 2 r))
@@ -209,16 +198,9 @@ def log_euclidean_distance(
 def subspace_angle(v: Tensor, other: Tensor) -> Tensor:
     """Largest principal angle between two spans of the same dimension.
 
-    Parameters
-    ----------
-    v, other : Tensor of shape (b, k, n)
-        Orthonormal rows.
-
-    Returns
-    -------
-    Tensor of shape (b,)
-        In radians, exact also where it is tiny.
+    Returns (b,): in radians, exact also where it is tiny.
     """
+    # v, other (b, k, n)
     inner = other @ v.mT
     sine = torch.linalg.svdvals(other - inner @ v)[:, 0]
     cosine = torch.linalg.svdvals(inner)[:, -1]

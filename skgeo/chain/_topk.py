@@ -16,8 +16,6 @@ RELATIVE = 1e-5
 def default_steps(n_values: int, side: int) -> int:
     """Pairs of products that usually settle `n_values` leading values: four each and five.
 
-    Examples
-    --------
     >>> default_steps(10, 512), default_steps(10, 12)
     (45, 12)
     """

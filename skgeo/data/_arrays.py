@@ -17,22 +17,10 @@ from skgeo.exceptions import SkgeoError
 def as_tensor(value: Any, name: str) -> Tensor:
     """Read anything array-like as one tensor of real numbers, without a change of dtype.
 
-    Parameters
-    ----------
-    value : array-like, Tensor, DataFrame, Series or list of Tensor
-    name : str
-        What messages call it.
-
-    Returns
-    -------
-    Tensor
-        Shares memory with `value` where torch allows it: not with read-only arrays, nor with
+    name: what messages call it.
+    Returns: Shares memory with `value` where torch allows it: not with read-only arrays, nor with
         dtypes that torch lacks.
-
-    Raises
-    ------
-    SkgeoError
-        The entries are not real numbers, or do not form one array.
+    Raises SkgeoError the entries are not real numbers, or do not form one array.
     """
     if isinstance(value, list) and value and all(isinstance(row, Tensor) for row in value):
         value = join_tensors([row.detach() for row in value], torch.stack, name)
@@ -120,17 +108,8 @@ def join_tensors(
 ) -> Tensor:
     """Stack samples, or concatenate batches, after a check that their shapes agree.
 
-    Parameters
-    ----------
-    tensors : list of Tensor
-    join : callable
-        `torch.stack` or `torch.cat`.
-    name : str
-        What messages call them.
-
-    Returns
-    -------
-    Tensor
+    join: `torch.stack` or `torch.cat`.
+    name: what messages call them.
     """
     whole = 0 if join is torch.stack else 1
     shapes = {tuple(tensor.shape[whole:]) for tensor in tensors}

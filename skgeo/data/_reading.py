@@ -25,30 +25,14 @@ _READINGS = (
 def as_samples(X: Any, y: Any = None) -> Samples:
     """Read data of any accepted kind into memory, once and in order.
 
-    Parameters
-    ----------
-    X : array-like, Tensor, DataFrame, dict, tuple, Dataset, DataLoader or Samples
-        The leading axis is the sample. A dict or a tuple of arrays is one input with several
-        parts of equal length; a list holds one entry a sample. Items of a Dataset and batches of
-        a DataLoader may be ``x``, ``(x, y)`` or a dict; a loader that shuffles is read once, in
-        the order in which it happens to come.
-    y : array-like or Tensor, default=None
-        Targets, one a sample. Takes precedence over those of a Dataset or a DataLoader.
-
-    Returns
-    -------
-    Samples
-        The dtype of every array is kept; see :meth:`Samples.to`. Arrays share memory with the
+    X: the leading axis is the sample. A dict or a tuple of arrays is one input with several parts
+        of equal length; a list holds one entry a sample. Items of a Dataset and batches of a
+        DataLoader may be ``x``, ``(x, y)`` or a dict; a loader that shuffles is read once, in the
+        order in which it happens to come.
+    y: targets, one a sample. Takes precedence over those of a Dataset or a DataLoader.
+    Returns: The dtype of every array is kept; see :meth:`Samples.to`. Arrays share memory with the
         result where torch allows it.
 
-    Raises
-    ------
-    SkgeoError
-        No data, no samples, NaN or infinite values, parts of unequal length, or entries that are
-        not real numbers (objects, strings, complex or sparse arrays).
-
-    Examples
-    --------
     >>> from skgeo.data import as_samples
     >>> samples = as_samples([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], y=["a", "b", "a"])
     >>> len(samples), [tuple(batch.shape) for batch in samples.batches(2)]

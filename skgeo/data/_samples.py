@@ -21,16 +21,8 @@ Inputs: TypeAlias = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 class Samples:
     """Samples held in memory as tensors, in a fixed order.
 
-    Parameters
-    ----------
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        What the model is called on; the leading axis of every tensor is the sample.
-    targets : ndarray, Tensor or None, default=None
-        One target a sample, in its own dtype (labels may be strings).
-
-    See Also
-    --------
-    as_samples : Reads every accepted kind of data into this form and checks it.
+    inputs: what the model is called on; the leading axis of every tensor is the sample.
+    targets: one target a sample, in its own dtype (labels may be strings).
     """
 
     inputs: Inputs
@@ -42,15 +34,8 @@ class Samples:
     def batches(self, size: int) -> Iterator[Inputs]:
         """Consecutive slices of the inputs.
 
-        Parameters
-        ----------
-        size : int
-            Samples in a batch; the last one may hold fewer.
-
-        Yields
-        ------
-        Tensor, dict or tuple
-            Views of `inputs`, of the same kind as `inputs`.
+        size: samples in a batch; the last one may hold fewer.
+        Returns: Views of `inputs`, of the same kind as `inputs`.
         """
         size = check_integer("batch_size", size)
         for start in range(0, len(self), size):
@@ -59,15 +44,8 @@ class Samples:
     def take(self, start: int, stop: int) -> Inputs:
         """A slice of the inputs.
 
-        Parameters
-        ----------
-        start, stop : int
-            Of the samples, as in a Python slice.
-
-        Returns
-        -------
-        Tensor, dict or tuple
-            Views of `inputs`, of the same kind as `inputs`.
+        start, stop: of the samples, as in a Python slice.
+        Returns: Views of `inputs`, of the same kind as `inputs`.
         """
         return apply(self.inputs, lambda tensor, _: tensor[start:stop])
 
@@ -79,15 +57,7 @@ class Samples:
     ) -> Samples:
         """The same samples with inputs in another dtype or on another device.
 
-        Parameters
-        ----------
-        dtype, device, keep_integers
-            As in :func:`cast_inputs`.
-
-        Returns
-        -------
-        Samples
-            Shares every tensor that needs no change, and the targets.
+        Returns: Shares every tensor that needs no change, and the targets.
         """
         inputs = cast_inputs(self.inputs, dtype=dtype, device=device, keep_integers=keep_integers)
         return Samples(inputs, self.targets)
@@ -95,10 +65,7 @@ class Samples:
     def fingerprint(self) -> str:
         """Hexadecimal digest of the contents: names, dtypes, shapes and bytes.
 
-        Returns
-        -------
-        str
-            Independent of the device that holds the tensors.
+        Returns: Independent of the device that holds the tensors.
         """
         digest = hashlib.blake2b(digest_size=20)
         digest.update(type(self.inputs).__name__.encode())
@@ -121,26 +88,12 @@ def cast_inputs(
 ) -> Inputs:
     """Inputs in another floating dtype or on another device.
 
-    Parameters
-    ----------
-    inputs : Tensor, dict or tuple
-        As in :class:`Samples`.
-    dtype : torch.dtype, default=None
-        What floating and integer tensors become; booleans are masks and stay. None keeps all.
-    device : torch.device or str, default=None
-        Where the tensors go. None leaves them where they are.
-    keep_integers : bool, default=False
-        Leave integer tensors alone: they are indices (tokens, categories) and not quantities.
-
-    Returns
-    -------
-    Tensor, dict or tuple
-        Of the same kind as `inputs`; unchanged tensors are shared.
-
-    Raises
-    ------
-    SkgeoError
-        A value overflows in `dtype`.
+    dtype: what floating and integer tensors become; booleans are masks and stay. None keeps all.
+    device: where the tensors go. None leaves them where they are.
+    keep_integers: leave integer tensors alone: they are indices (tokens, categories) and not
+        quantities.
+    Returns: Of the same kind as `inputs`; unchanged tensors are shared.
+    Raises SkgeoError a value overflows in `dtype`.
     """
 
     def cast(tensor: Tensor, name: str) -> Tensor:

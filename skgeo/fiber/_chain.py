@@ -14,14 +14,7 @@ from skgeo.exceptions import SkgeoError
 def precision(weights: Sequence[object]) -> float:
     """Machine epsilon of the least precise floating type among the matrices.
 
-    Parameters
-    ----------
-    weights : sequence of arrays or tensors
-
-    Returns
-    -------
-    float
-        That of float64 for integers.
+    Returns: That of float64 for integers.
     """
     worst = float(np.finfo(np.float64).eps)
     for weight in weights:

@@ -51,22 +51,9 @@ class ThinLayers:
 def check_widths(widths: Iterable[int], rank: int) -> tuple[tuple[int, ...], int]:
     """Widths and rank as Python integers, if some linear network has them.
 
-    Parameters
-    ----------
-    widths : iterable of int
-        d_0, ..., d_L: at least two, each positive.
-    rank : int
-        Rank of the product of the weights, between 0 and the smallest width.
-
-    Returns
-    -------
-    widths : tuple of int
-    rank : int
-
-    Raises
-    ------
-    SkgeoError
-        If the widths or the rank cannot occur.
+    widths: d_0, ..., d_L: at least two, each positive.
+    rank: rank of the product of the weights, between 0 and the smallest width.
+    Raises SkgeoError if the widths or the rank cannot occur.
     """
     dims = tuple(index(width) for width in widths)
     if len(dims) < 2 or min(dims) < 1:

@@ -24,30 +24,9 @@ _ADVICE = (
 def linear_network_of(model: Any) -> LinearNetwork:
     """The linear network that a module is.
 
-    Parameters
-    ----------
-    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        A chain of linear layers, however it is written, with identities, flattening and dropout
+    model: a chain of linear layers, however it is written, with identities, flattening and dropout
         (which does nothing in eval mode) anywhere. Only the first layer may have a bias.
 
-    Returns
-    -------
-    LinearNetwork
-
-    Raises
-    ------
-    SkgeoError
-        If something else stands in the chain (it is named), a bias comes after the first layer,
-        weights are shared or computed from other parameters, the shapes do not fit together, or a
-        matrix is empty or not finite.
-
-    Warns
-    -----
-    GeometryWarning
-        If the module is in train mode and holds dropout.
-
-    Examples
-    --------
     >>> network = linear_network_of(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 4, bias=False)))
     >>> network.widths, network.shapes
     ((4, 2, 4), ((2, 3), (2,), (4, 2)))

@@ -59,57 +59,24 @@ class LinearNetwork:
         return places
 
     def to_parameters(self, matrices: Sequence[np.ndarray]) -> np.ndarray:
-        """Changes of the matrices as vectors in the order of ``named_parameters()``.
-
-        Parameters
-        ----------
-        matrices : sequence of ndarray, shapes (..., d_l, d_{l-1})
-
-        Returns
-        -------
-        ndarray, shape (..., P)
-        """
+        """Changes of the matrices as vectors in the order of ``named_parameters()``."""
+        # -> (..., P)
         return self.reorder(as_parameters(matrices))
 
     def reorder(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors over the matrices, as :func:`as_parameters` lays them out, in that same order.
-
-        Parameters
-        ----------
-        rows : ndarray, shape (..., P)
-
-        Returns
-        -------
-        ndarray, shape (..., P)
-        """
+        """Vectors over the matrices, as :func:`as_parameters` lays them out, in that same order."""
+        # rows (..., P) -> (..., P)
         return rows[..., self._order] if self.has_bias else rows
 
     def to_matrices(self, vector: np.ndarray) -> list[np.ndarray]:
-        """The inverse of :meth:`to_parameters`.
-
-        Parameters
-        ----------
-        vector : ndarray, shape (..., P)
-
-        Returns
-        -------
-        list of ndarray, shapes (..., d_l, d_{l-1})
-        """
+        """The inverse of :meth:`to_parameters`."""
+        # vector (..., P)
         inverse = np.empty_like(self._order)
         inverse[self._order] = np.arange(len(inverse))
         return from_parameters(vector[..., inverse], self.widths)
 
     def split(self, matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Matrices as one array a parameter, in the shapes of the parameters.
-
-        Parameters
-        ----------
-        matrices : sequence of ndarray, shapes (d_l, d_{l-1})
-
-        Returns
-        -------
-        list of ndarray
-        """
+        """Matrices as one array a parameter, in the shapes of the parameters."""
         if not self.has_bias:
             return list(matrices)
         first, *rest = matrices
@@ -118,21 +85,9 @@ class LinearNetwork:
     def map_change(self, change: Any, function: Callable[[list[np.ndarray]], Any]) -> Any:
         """Apply a linear function of the matrices to changes of the parameters.
 
-        Parameters
-        ----------
-        change : array-like of shape (..., P), or list of arrays
-            Vectors in the order of ``named_parameters()``, or one array a parameter.
-        function : callable
-            From matrices, one a layer, to matrices of the same shapes.
-
-        Returns
-        -------
-        ndarray of the shape of `change`, or list of ndarray
-
-        Raises
-        ------
-        SkgeoError
-            If the shapes are not those of the parameters.
+        change: (..., P), vectors in the order of ``named_parameters()``, or one array a parameter.
+        function: from matrices, one a layer, to matrices of the same shapes.
+        Raises SkgeoError if the shapes are not those of the parameters.
         """
         if isinstance(change, (list, tuple)) and any(getattr(part, "ndim", 0) for part in change):
             parts = [_as_numbers(part) for part in change]
@@ -160,19 +115,9 @@ class LinearNetwork:
     def inputs(self, inputs: Any) -> np.ndarray:
         """Samples as rows of d_0 numbers in float64, the constant appended where there is one.
 
-        Parameters
-        ----------
-        inputs : Tensor of shape (n_samples, ...)
-
-        Returns
-        -------
-        ndarray, shape (n_samples, d_0)
-
-        Raises
-        ------
-        SkgeoError
-            If the samples do not fit the first matrix.
+        Raises SkgeoError if the samples do not fit the first matrix.
         """
+        # inputs (n_samples, ...) -> (n_samples, d_0)
         if not isinstance(inputs, Tensor):
             raise SkgeoError(
                 f"X is a {type(inputs).__name__} of tensors; a linear network takes one array."

@@ -1,11 +1,10 @@
 """The Fisher information matrix on parameters: spectrum, rank, diagonal, trace and kernel."""
 
 from skgeo.fisher._diagonal import fisher_diagonal, fisher_trace
-from skgeo.fisher._directions import direction_leverage
 from skgeo.fisher._ntk import ntk
-from skgeo.fisher._plan import FisherPlan, plan_fisher
+from skgeo.fisher._plan import FisherPlan
 from skgeo.fisher._rank import fisher_rank
-from skgeo.fisher._spectrum import FisherSpectrum, fisher_spectrum, measure_fisher
+from skgeo.fisher._spectrum import FisherSpectrum, fisher_spectrum
 from skgeo.fisher.display import SpectrumDisplay
 from skgeo.fisher.estimator import FisherRankEstimator
 
@@ -14,12 +13,9 @@ __all__ = [
     "FisherRankEstimator",
     "FisherSpectrum",
     "SpectrumDisplay",
-    "direction_leverage",
     "fisher_diagonal",
     "fisher_rank",
     "fisher_spectrum",
     "fisher_trace",
-    "measure_fisher",
     "ntk",
-    "plan_fisher",
 ]

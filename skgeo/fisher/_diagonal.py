@@ -126,15 +126,6 @@ def fisher_trace(
 
 
 def exact_trace(fisher: FisherRows) -> float:
-    """Trace of the Fisher information of a :class:`FisherRows`.
-
-    Parameters
-    ----------
-    fisher : FisherRows
-
-    Returns
-    -------
-    float
-    """
+    """Trace of the Fisher information of a :class:`FisherRows`."""
     parts = [fisher.weighted_gradients(samples).trace() for samples in fisher.batches()]
     return float(torch.stack(parts).sum()) / fisher.network.n_samples

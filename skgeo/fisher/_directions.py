@@ -16,21 +16,11 @@ def row_space(
 ) -> Tensor:
     """Leading eigenvectors as oriented orthonormal rows.
 
-    Parameters
-    ----------
-    fisher : FisherRows
-    metric : Tensor or None
-        The side that was formed; None where the rank was decided without squaring.
-    values : Tensor
-        Its eigenvalues, descending.
-    count : int
-        Vectors wanted, at most the rank.
-    side : {"gram", "parameter"}
-
-    Returns
-    -------
-    Tensor of shape (count, P), float64
+    metric: the side that was formed; None where the rank was decided without squaring.
+    values: its eigenvalues, descending.
+    count: vectors wanted, at most the rank.
     """
+    # -> (count, P)
     if metric is None:
         return orient_rows(torch.linalg.svd(_dense_rows(fisher), full_matrices=False).Vh[:count])
     vectors = eigenvectors_descending(metric, count)
@@ -51,17 +41,9 @@ def row_space(
 def unsquared_eigenvalues(fisher: FisherRows, side: str) -> Tensor:
     """Eigenvalues from the singular values of A, which was never multiplied by itself.
 
-    Parameters
-    ----------
-    fisher : FisherRows
-    side : {"gram", "parameter"}
-        Which of the two sides the triangular factor has.
-
-    Returns
-    -------
-    Tensor of shape (min(n_rows, P),), float64
-        Descending.
+    side: which of the two sides the triangular factor has.
     """
+    # -> (min(n_rows, P)
     if side == "gram":
         factor = RowFactor(fisher.n_rows, fisher.network.device)
         for columns in _dense_rows(fisher).split(fisher.n_rows, dim=1):
@@ -93,19 +75,10 @@ def direction_leverage(fisher: FisherRows, directions: Tensor, eigenvalues: Tens
     Over the N samples that defined the metric, each column averages to 1. Summed over all
     directions it is the linearised Laplace variance of the sample, and averages to the rank.
 
-    Parameters
-    ----------
-    fisher : FisherRows
-        The network on the samples to measure.
-    directions : Tensor of shape (k, P)
-        Eigenvectors as rows.
-    eigenvalues : Tensor of shape (k,)
-        Their eigenvalues, positive.
-
-    Returns
-    -------
-    Tensor of shape (n_samples, k)
-        float64, on the CPU.
+    fisher: the network on the samples to measure.
+    directions: (k, P), eigenvectors as rows.
+    eigenvalues: (k,), their eigenvalues, positive.
+    Returns (n_samples, k): float64, on the CPU.
     """
     directions, eigenvalues = (
         directions.to(fisher.network.device),

@@ -28,28 +28,13 @@ def leading_eigenpairs(
     vectors with the layers' inputs and output gradients, at half the cost of the two passes of
     automatic differentiation that it takes otherwise, and the trace follows from the same factors.
 
-    Parameters
-    ----------
-    fisher : FisherRows
-    plan : FisherPlan
-        With side "lanczos".
-    n_components : int
-        Pairs asked for, fewer than P.
-
-    Returns
-    -------
-    eigenvalues : Tensor of shape (k,)
-        Descending. Each residual ``|G v - lambda v|`` is at most ``eps(dtype)^0.6 lambda``, 7e-5
-        in float32 and 4e-10 in float64, or the rounding of products, ``16 eps(dtype)`` times the
-        largest eigenvalue; the error of an eigenvalue is of the order of its square.
-    vectors : Tensor of shape (k, P)
-        Orthonormal rows.
-    trace : float
-
-    Raises
-    ------
-    SkgeoError
-        Without a number of components, or where the iteration does not converge.
+    plan: with side "lanczos".
+    n_components: pairs asked for, fewer than P.
+    Returns eigenvalues (k,): descending. Each residual ``|G v - lambda v|`` is at most
+        ``eps(dtype)^0.6 lambda``, 7e-5 in float32 and 4e-10 in float64, or the rounding of
+        products, ``16 eps(dtype)`` times the largest eigenvalue; the error of an eigenvalue is of
+        the order of its square; vectors (k, P): orthonormal rows; trace: .
+    Raises SkgeoError without a number of components, or where the iteration does not converge.
     """
     p = fisher.n_parameters
     if n_components is None or not 0 < n_components < p:

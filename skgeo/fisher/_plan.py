@@ -80,23 +80,9 @@ def plan_fisher(
 ) -> FisherPlan:
     """Decide side, blocks and passes, and refuse what would not fit.
 
-    Parameters
-    ----------
-    fisher : FisherRows
-    solver : {"auto", "gram", "parameter", "lanczos"}
-    n_components : int or None
-        Eigenvectors wanted; None for all.
-    tangent : bool
-        Whether the unweighted spectrum is wanted too.
-
-    Returns
-    -------
-    FisherPlan
-
-    Raises
-    ------
-    SkgeoError
-        With the size it would take, and what to do instead.
+    n_components: eigenvectors wanted; None for all.
+    tangent: whether the unweighted spectrum is wanted too.
+    Raises SkgeoError with the size it would take, and what to do instead.
     """
     n, t, p = fisher.n_rows, fisher.n_tangent_rows, fisher.n_parameters
     side = choose_side(n, p, solver)

@@ -93,19 +93,12 @@ def fisher_rank(
 def leading_eigenvalues(matrix: Tensor, relative: float) -> Tensor:
     """Eigenvalues of a positive semi-definite matrix above a relative threshold, and some below.
 
-    Parameters
-    ----------
-    matrix : Tensor of shape (n, n), float64
-        Overwritten.
-    relative : float
-        Threshold relative to the largest eigenvalue.
-
-    Returns
-    -------
-    Tensor of shape (k,), k <= n
-        Descending, each within a tenth of the threshold of an eigenvalue of the matrix (or within
-        rounding, where that is more); the n - k others are below a tenth of the threshold.
+    relative: threshold relative to the largest eigenvalue.
+    Returns (k,): descending, each within a tenth of the threshold of an eigenvalue of the matrix
+        (or within rounding, where that is more); the n - k others are below a tenth of the
+        threshold.
     """
+    # matrix (n, n)
     n = len(matrix)
     if matrix.device.type != "cpu":  # cuSOLVER has no pivoted Cholesky
         return eigenvalues_descending(matrix)

@@ -22,21 +22,11 @@ def fisher_metric(
 ) -> tuple[Tensor, Tensor | None]:
     """Form the planned side.
 
-    Parameters
-    ----------
-    fisher : FisherRows
-    plan : FisherPlan
-        With side "gram" or "parameter".
-    tangent : bool, default=False
-        Whether to form the product of the unweighted Jacobian as well.
-    progress : callable, default=iter
-        Wraps the sequence of steps.
-
-    Returns
-    -------
-    metric : Tensor of shape (n_rows, n_rows) or (P, P), float64
-    kernel : Tensor of shape (n_tangent_rows, n_tangent_rows) or (P, P), or None
-        Under a Gaussian it is the metric up to a factor, and None.
+    plan: with side "gram" or "parameter".
+    tangent: whether to form the product of the unweighted Jacobian as well.
+    progress: wraps the sequence of steps.
+    Returns metric (n_rows, n_rows) or (P, P): ; kernel (n_tangent_rows, n_tangent_rows) or (P, P):
+        under a Gaussian it is the metric up to a factor, and None.
     """
     two = tangent and not isinstance(fisher.network.likelihood, Gaussian)
     if plan.side == "parameter":

@@ -215,17 +215,7 @@ def measure_fisher(
 ) -> FisherSpectrum:
     """Spectrum and rank of the Fisher information matrix of a :class:`FisherRows`.
 
-    Parameters
-    ----------
-    fisher : FisherRows
-    solver, tol, n_components, tangent
-        As in :func:`fisher_spectrum`.
-    progress : callable, default=iter
-        Wraps the sequence of passes over the data, to show how far they are.
-
-    Returns
-    -------
-    FisherSpectrum
+    progress: wraps the sequence of passes over the data, to show how far they are.
     """
     if n_components is not None:
         check_integer("n_components", n_components, least=0, also="None")

@@ -11,8 +11,9 @@ import torch
 
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError
-from skgeo.fisher import direction_leverage, measure_fisher
+from skgeo.fisher._directions import direction_leverage
 from skgeo.fisher._rows import FisherRows
+from skgeo.fisher._spectrum import measure_fisher
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._memory import require_memory
 from skgeo.linalg._rank import NumericalRank

@@ -17,20 +17,10 @@ def agree(
 ) -> bool:
     """Whether two computations differ by rounding only; False for NaN.
 
-    Parameters
-    ----------
-    found, expected : Tensor of one shape
-    dtype : torch.dtype
-        In which both were computed.
-    scale : float
-        Of the numbers that were added up on the way.
-    by_entry : bool, default=False
-        Whether every entry is compared with the scale, instead of the norm of the difference.
-    floor, default=True
-        As in :func:`agreement_tolerance`.
+    dtype: in which both were computed.
+    scale: of the numbers that were added up on the way.
+    by_entry: whether every entry is compared with the scale, instead of the norm of the difference.
 
-    Examples
-    --------
     >>> x = torch.ones(3)
     >>> agree(x + 1e-6, x, x.dtype, 1.0), agree(x + 0.1, x, x.dtype, 1.0)
     (True, False)

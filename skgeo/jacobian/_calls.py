@@ -72,10 +72,7 @@ class Call:
 class CallRecorder:
     """Hooks that keep what layers return, and hand on a copy of it.
 
-    Parameters
-    ----------
-    keep_inputs : bool, default=False
-        Whether to keep what layers are called with as well.
+    keep_inputs: whether to keep what layers are called with as well.
 
     Attributes
     ----------

@@ -28,37 +28,19 @@ def pull_back(
 ) -> list[Tensor]:
     r"""Rows :math:`v_k^T\, \partial z / \partial h_l` for every cotangent k and every tensor l.
 
-    Parameters
-    ----------
-    output : Tensor of shape (b, \*out_shape)
-        With its graph.
-    tensors : sequence of Tensor
-        Tensors that `output` was computed from.
-    cotangents : callable
-        ``cotangents(slice) -> Tensor`` of shape (c, b, \*out_shape): those numbered by the slice.
-        They are made when needed, since all at once may take more memory than the rows.
-    count : int
-        Their number.
-    axes : sequence of int, optional
-        The axis of the samples in each tensor; by default the first.
-    batched : bool, default=True
-        Whether several cotangents may go through one backward pass (torch's
+    output: (b, \*out_shape), with its graph.
+    tensors: tensors that `output` was computed from.
+    cotangents: ``cotangents(slice) -> Tensor`` of shape (c, b, \*out_shape): those numbered by the
+        slice. They are made when needed, since all at once may take more memory than the rows.
+    axes: the axis of the samples in each tensor; by default the first.
+    batched: whether several cotangents may go through one backward pass (torch's
         ``is_grads_batched``), 64 at most: all of them where `max_bytes` hold the result, else what
         1/32 of it holds, and single ones where that is fewer than four.
-    max_bytes : int, default=2**26
-        Bound on the gradients of `tensors` in one backward pass, never less than those of one
-        cotangent. Inner layers may take a few times as much meanwhile.
-
-    Returns
-    -------
-    list of Tensor
-        One of shape (b, count, n_l) for each tensor, flattened sample by sample. It need not be
-        contiguous: the cotangents may come first in memory.
-
-    Raises
-    ------
-    SkgeoError
-        If the graph refuses a backward pass.
+    max_bytes: bound on the gradients of `tensors` in one backward pass, never less than those of
+        one cotangent. Inner layers may take a few times as much meanwhile.
+    Returns: One of shape (b, count, n_l) for each tensor, flattened sample by sample. It need not
+        be contiguous: the cotangents may come first in memory.
+    Raises SkgeoError if the graph refuses a backward pass.
     """
     axes = [0] * len(tensors) if axes is None else list(axes)
     one = max(1, sum(t.numel() * t.element_size() for t in tensors))
@@ -121,8 +103,6 @@ def _chunks(
 def unit_cotangents(output: Tensor) -> Callable[[slice], Tensor]:
     """Cotangents that pick single outputs, for rows of the Jacobian itself.
 
-    Examples
-    --------
     >>> import torch
     >>> unit_cotangents(torch.zeros(1, 3))(slice(1, 3))
     tensor([[[0., 1., 0.]],

@@ -52,13 +52,6 @@ def find_calls(replica: Replica, inputs: Inputs, names: Sequence[str] | None) ->
     """Run one forward pass and choose layers: those named, or the default ones.
 
     Costs one forward pass, one backward pass to all layers, and one for each layer's cut test.
-
-    Raises
-    ------
-    SkgeoError
-        If a name is unknown; if a named layer was never called, returned no floating tensor, does
-        not depend on the root or does not reach the output; if no layer is left; if outputs or
-        their derivatives with respect to the root are NaN or infinite.
     """
     module = replica.module
     everything = named(module)

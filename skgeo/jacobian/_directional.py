@@ -19,22 +19,11 @@ def push(
 ) -> tuple[Tensor, ...]:
     r"""Value of a function and its derivatives along one direction after the other.
 
-    Parameters
-    ----------
-    function : callable
-        From (b, n) to (b, \*out_shape), samples kept apart.
-    x : Tensor of shape (b, n)
-    *directions : Tensor of shape (b, n)
-    create_graph : bool, default=False
-        Whether the results are on a graph to the parameters that the function closes over.
+    function: from (b, n) to (b, \*out_shape), samples kept apart.
+    create_graph: whether the results are on a graph to the parameters that the function closes
+        over.
+    Returns: :math:`f(x),\ Df(x)[u_1],\ D^2 f(x)[u_1, u_2], \dots`.
 
-    Returns
-    -------
-    tuple of Tensor of the shape of the value
-        :math:`f(x),\ Df(x)[u_1],\ D^2 f(x)[u_1, u_2], \dots`
-
-    Notes
-    -----
     With a cotangent :math:`c`, let :math:`s_1 = \langle J^T c, u_1 \rangle` and
     :math:`s_{k+1} = \langle \partial_x s_k, u_{k+1} \rangle`. Each is linear in :math:`c`, and its
     derivative with respect to :math:`c` is the k-th result: one more backward pass for each
@@ -42,12 +31,11 @@ def push(
     because kernels that keep statistics treat them as constants in the derivatives of their second
     derivatives.
 
-    Examples
-    --------
     >>> x, u = torch.tensor([[2.0]]), torch.tensor([[1.0]])
     >>> [float(value) for value in push(lambda x: x**3, x, u, u)]
     [8.0, 12.0, 12.0]
     """
+    # x (b, n); *directions (b, n)
     x = x.detach().clone().requires_grad_(True)
     with torch.enable_grad():
         value = function(x)

@@ -70,18 +70,9 @@ def link_parts(
     Functions that are not modules are not seen: what is found is a guess, to be checked against
     derivatives of the network.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-    ran : sequence of str
-        The leaves and layers that ran, in the order in which they returned.
-    pairs : sequence of (Layer, Layer)
-        Source and target.
-
-    Returns
-    -------
-    dict of str to (Linear or None, Activation or None)
-        By the name of the target; absent where anything else runs.
+    ran: the leaves and layers that ran, in the order in which they returned.
+    pairs: source and target.
+    Returns: By the name of the target; absent where anything else runs.
     """
     own = leaves(module)
     found = {}

@@ -20,20 +20,11 @@ class LayerJacobian:
     Made by :meth:`Recording.operator`. A product costs about one backward pass of what lies
     between the places.
 
-    Parameters
-    ----------
-    output : Tensor of shape (b, \*out_shape)
-        At the target, samples first, with its graph.
-    tensor : Tensor
-        At the source.
-    source : Layer
-    batched : bool
-        Whether several vectors may go through one pass.
-
-    Raises
-    ------
-    SkgeoError
-        If something between the two has no second derivative, of which products with J are made.
+    output: (b, \*out_shape), at the target, samples first, with its graph.
+    tensor: at the source.
+    batched: whether several vectors may go through one pass.
+    Raises SkgeoError if something between the two has no second derivative, of which products with
+        J are made.
     """
 
     def __init__(self, output: Tensor, tensor: Tensor, source: Layer, batched: bool) -> None:

@@ -64,10 +64,7 @@ def resolve(
 ) -> list[tuple[str, int | None]]:
     """Read layer names as modules and call numbers: all calls for ``"relu"``, one for ``"relu#1"``.
 
-    Raises
-    ------
-    SkgeoError
-        If the list is empty or a name is unknown.
+    Raises SkgeoError if the list is empty or a name is unknown.
     """
     if isinstance(names, str):
         raise SkgeoError(

@@ -35,16 +35,13 @@ _PROBE = 4
 class Layers:
     r"""The places of a network, found in one forward pass of a few samples.
 
-    Parameters
-    ----------
-    replica : Replica
-        With ``parameters=None``, or its parameters are on the graphs too.
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        Some samples, of which the first four are run.
-    layers : list of str, optional
-        Names of submodules (all their calls) or of single calls (``"relu#1"``). None takes the
+    replica: with ``parameters=None``, or its parameters are on the graphs too.
+    inputs: some samples, of which the first four are run.
+    layers: names of submodules (all their calls) or of single calls (``"relu#1"``). None takes the
         children of a ``Sequential``; of any other module the members of its longest ``ModuleList``,
         or else its direct children, that are cuts.
+    Raises SkgeoError for the reasons of :func:`~skgeo.jacobian._cuts.find_calls`; if samples are
+        coupled at a layer, or no axis of its result is that of the samples.
 
     Attributes
     ----------
@@ -55,14 +52,6 @@ class Layers:
     batched : bool
         Whether several cotangents may go through one backward pass.
 
-    Raises
-    ------
-    SkgeoError
-        For the reasons of :func:`~skgeo.jacobian._cuts.find_calls`; if samples are coupled at a
-        layer, or no axis of its result is that of the samples.
-
-    Examples
-    --------
     >>> from torch import nn
     >>> from skgeo.jacobian import Layers
     >>> from skgeo.network import replica
@@ -180,15 +169,9 @@ class Layers:
     ) -> Recording:
         """Run one forward pass of a batch, and keep what is at the layers and the output.
 
-        Parameters
-        ----------
-        inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        names : list of str, optional
-            Which layers; by default all. The graph starts at the first of them.
-        root : bool, default=False
-            Start it at the root instead, which is then one of the recording's places.
-        start : int, default=0
-            Number of the first sample, for messages.
+        names: which layers; by default all. The graph starts at the first of them.
+        root: start it at the root instead, which is then one of the recording's places.
+        start: number of the first sample, for messages.
         """
         chosen = self.layers if names is None else tuple(self[name] for name in names)
         recorder = CallRecorder()

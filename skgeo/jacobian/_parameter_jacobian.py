@@ -26,16 +26,10 @@ class ParameterJacobian:
     Products (:meth:`push`, :meth:`pull`), dense rows (:meth:`rows`), and the factors that layers
     make of it (:meth:`factors`). Nothing is computed before it is asked for.
 
-    Parameters
-    ----------
-    replica : Replica
-        Its selected parameters, in their order and each flattened, are the P columns. Parameters
-        that an output does not depend on have zero columns.
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        A batch of b samples, samples first.
+    replica: its selected parameters, in their order and each flattened, are the P columns.
+        Parameters that an output does not depend on have zero columns.
+    inputs: a batch of b samples, samples first.
 
-    Examples
-    --------
     The Jacobian of a linear model repeats its inputs:
 
     >>> from torch import nn
@@ -95,24 +89,11 @@ class ParameterJacobian:
     def rows(self, *, path: str = "auto", max_bytes: int = 2**25) -> Tensor:
         """J itself, of shape (b, M, P), in the dtype of the parameters; M outputs per sample.
 
-        Parameters
-        ----------
-        path : {"auto", "vmap", "loop"}, default="auto"
-            ``"vmap"`` takes all samples of a piece at once with ``torch.func``, ``"loop"`` one
+        path: ``"vmap"`` takes all samples of a piece at once with ``torch.func``, ``"loop"`` one
             sample at a time with plain backward passes; ``"auto"`` uses the second where the first
             fails.
-        max_bytes : int, default=2**25
-            Bound on the gradients in flight besides the result. Never less than one row.
+        max_bytes: bound on the gradients in flight besides the result. Never less than one row.
 
-        Raises
-        ------
-        SkgeoError
-            If no selected parameter is reached from the outputs; if outputs or derivatives are NaN
-            or infinite; if outputs of one sample depend on the others or on chance; if `path` is
-            unknown, or is ``"vmap"`` and fails.
-
-        Notes
-        -----
         M backward passes per sample, and one of the whole batch that the result must agree with.
         """
         self._outputs, rows = output_jacobian(
@@ -127,14 +108,10 @@ class ParameterJacobian:
     ) -> FactoredJacobian:
         """J, or combinations of its rows, in the factors that layers make of it.
 
-        Parameters
-        ----------
-        cotangents : callable, optional
-            ``cotangents(outputs) -> Tensor of shape (b, m, *out_shape)``: the directions of the
-            outputs to differentiate, sample by sample. By default all M outputs one by one.
-        certificate : Certificate, optional
-            Of :meth:`certify` on some samples of the same data: layers that look as they did there
-            are not checked again.
+        cotangents: ``cotangents(outputs) -> Tensor of shape (b, m, *out_shape)``: the directions of
+            the outputs to differentiate, sample by sample. By default all M outputs one by one.
+        certificate: of :meth:`certify` on some samples of the same data: layers that look as they
+            did there are not checked again.
         """
         found = structured_gradients(
             self._replica, self._inputs, cotangents=cotangents, certificate=certificate

@@ -76,31 +76,15 @@ def activation_pattern(replica: Replica, inputs: Inputs) -> dict[str, Tensor]:
     network is affine. The regions are convex, so equal patterns at both ends of a segment
     mean that there is no kink between them.
 
-    Parameters
-    ----------
-    replica : Replica
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        A batch, samples first.
+    inputs: a batch, samples first.
+    Returns (b, n): by the module in which the kink is, later ones of the same module numbered
+        (``relu#1``). The values are signs, numbers of pieces, or the positions of maxima. Empty for
+        a smooth network.
+    Raises SkgeoError if an operation with a kink does not have the samples on its first axis.
 
-    Returns
-    -------
-    dict of str to Tensor of shape (b, n)
-        By the module in which the kink is, later ones of the same module numbered
-        (``relu#1``). The values are signs, numbers of pieces, or the positions of maxima. Empty
-        for a smooth network.
-
-    Raises
-    ------
-    SkgeoError
-        If an operation with a kink does not have the samples on its first axis.
-
-    Notes
-    -----
     Seen are rectifiers of all kinds, clamps, absolute values, maxima and max-pooling, called in
     whatever way. Not seen are kinks that are written with ``torch.where`` or a comparison.
 
-    Examples
-    --------
     >>> import torch
     >>> from torch import nn
     >>> from skgeo.network import replica

@@ -40,15 +40,9 @@ class Recording:
     Made by :meth:`Layers.record`. Sources are the root or cuts: a derivative with respect to
     anything else misses what goes around it.
 
-    Parameters
-    ----------
-    places : Layers
-    output : Tensor of shape (b, ...)
-        With its graph.
-    tensors : dict of Layer to Tensor
-        What the recorded layers, and the root if it was recorded, returned.
-    layers : tuple of Layer
-        The recorded layers.
+    output: (b, ...), with its graph.
+    tensors: what the recorded layers, and the root if it was recorded, returned.
+    layers: the recorded layers.
 
     Attributes
     ----------
@@ -147,10 +141,7 @@ class Recording:
     ) -> Tensor:
         """``J A`` for each sample: (b, n_source, c) to (b, n_target, c).
 
-        Raises
-        ------
-        SkgeoError
-            If something between the two has no second derivative.
+        Raises SkgeoError if something between the two has no second derivative.
         """
         link = self._link(target, source)
         if link is not None:
@@ -165,18 +156,9 @@ class Recording:
     def jacobian(self, target: Layer, source: Layer, max_bytes: int = _CHUNK_BYTES) -> Tensor:
         r"""The Jacobian :math:`\partial h_{target} / \partial h_{source}` of each sample.
 
-        Returns
-        -------
-        Tensor of shape (b, n_target, n_source)
-            In the dtype of the representations.
+        Returns (b, n_target, n_source): in the dtype of the representations.
+        Raises SkgeoError if a derivative is NaN or infinite, or the graph refuses one.
 
-        Raises
-        ------
-        SkgeoError
-            If a derivative is NaN or infinite, or the graph refuses one.
-
-        Notes
-        -----
         As many passes as the smaller side has coordinates, of what lies between the two: rows by
         backward passes, columns by backward passes through these. None for an elementwise link.
         """
@@ -204,8 +186,6 @@ class Recording:
     ) -> dict[str, Tensor]:
         r"""Jacobians :math:`A_l = \partial h_l/\partial h_0`, (b, n_l, n_0), at cuts, by name.
 
-        Notes
-        -----
         Columns are carried from cut to cut, so all layers together cost n_0 passes of the network;
         where the layers have fewer coordinates than that, each is pulled back alone.
         """

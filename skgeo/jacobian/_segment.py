@@ -26,17 +26,12 @@ class _Reached(Exception):
 class Segment:
     r"""The map :math:`h_m \mapsto h_l` of one batch: put a representation in place and run on.
 
-    Parameters
-    ----------
-    replica : Replica
-        With ``parameters=None``, or its parameters are on the graphs too.
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        The batch that everything but the first floating tensor is taken from.
-    layer : Layer or None
-        Where to end; None for the outputs.
-    source : Layer, optional
-        Where to start instead of the first floating input: at this layer's representation. Where
-        it is not a cut, what goes around it is taken from the batch.
+    replica: with ``parameters=None``, or its parameters are on the graphs too.
+    inputs: the batch that everything but the first floating tensor is taken from.
+    layer: where to end; None for the outputs.
+    source: where to start instead of the first floating input: at this layer's representation.
+        Where it is not a cut, what goes around it is taken from the batch.
+    Raises SkgeoError if the inputs are indices, or hold some, and no `source` is given.
 
     Attributes
     ----------
@@ -45,18 +40,9 @@ class Segment:
     shape : tuple of int
         Of one sample at the start.
 
-    Raises
-    ------
-    SkgeoError
-        If the inputs are indices, or hold some, and no `source` is given.
-
-    Notes
-    -----
     A call runs the network up to the layer and no further; what comes before the source is computed
     and thrown away. It may be differentiated as often as the layers can be.
 
-    Examples
-    --------
     >>> import torch
     >>> from torch import nn
     >>> from skgeo.jacobian import Layers, Segment

@@ -31,36 +31,15 @@ def block_lanczos(
 ) -> tuple[Tensor, Tensor]:
     r"""Largest eigenvalues of a symmetric matrix, by thick-restarted block Lanczos.
 
-    Parameters
-    ----------
-    product : callable
-        :math:`G v` for vectors as rows: (w, n) to (w, n).
-    start : Tensor of shape (w, n), float64
-        Any w vectors: random ones. Blocks have their number.
-    n_values : int
-        At most n.
-    tol : float
-        A pair has converged where :math:`\|G v - \lambda v\| \le` ``tol`` :math:`\lambda`.
-    noise : float
-        Relative error of a product. Residuals below ``noise`` times the largest eigenvalue are
+    product: :math:`G v` for vectors as rows: (w, n) to (w, n).
+    start: (w, n), any w vectors: random ones. Blocks have their number.
+    n_values: at most n.
+    tol: a pair has converged where :math:`\|G v - \lambda v\| \le` ``tol`` :math:`\lambda`.
+    noise: relative error of a product. Residuals below ``noise`` times the largest eigenvalue are
         rounding, and are not waited for.
-    max_steps : int
-        Blocks of products after which to give up.
+    max_steps: blocks of products after which to give up.
+    Raises SkgeoError if the iteration does not converge, or a product is NaN or infinite.
 
-    Returns
-    -------
-    values : Tensor of shape (n_values,)
-        Descending.
-    vectors : Tensor of shape (n_values, n)
-        Orthonormal rows.
-
-    Raises
-    ------
-    SkgeoError
-        If the iteration does not converge, or a product is NaN or infinite.
-
-    Notes
-    -----
     Runs on the device of `start`. Each new block is orthogonalised against all vectors held, and
     the small matrix is formed of their inner products with the old ones. When no more fit, the
     leading Ritz vectors are kept [1]_.
@@ -70,19 +49,16 @@ def block_lanczos(
     look for eigenvalues that belong among the wanted: these then have to converge too, and the
     search is repeated until it finds no more.
 
-    References
-    ----------
     .. [1] K. Wu and H. Simon, "Thick-restart Lanczos method for large symmetric eigenvalue
        problems", SIAM J. Matrix Anal. Appl. 22 (2000), section 3.
 
-    Examples
-    --------
     >>> G = torch.diag(torch.tensor([3.0, 3.0, 2.0, 1.0])).double()
     >>> start = torch.ones(1, 4, dtype=torch.float64)
     >>> values, _ = block_lanczos(lambda v: v @ G, start, n_values=3)
     >>> [round(value, 9) for value in values.tolist()]
     [3.0, 3.0, 2.0]
     """
+    # -> values (n_values,), vectors (n_values, n)
     width, n = start.shape
     if not 1 <= n_values <= n:
         raise SkgeoError(f"n_values={n_values}: expected 1 to {n}, the size of the matrix.")

@@ -19,46 +19,24 @@ def golub_kahan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Bidiagonalise a batch of matrices, keeping all vectors orthogonal.
 
-    Parameters
-    ----------
-    matvec : callable
-        :math:`A v` for each matrix: (b, n) to (b, m).
-    rmatvec : callable
-        :math:`A^T u` for each matrix: (b, m) to (b, n).
-    start : Tensor of shape (b, m)
-        Random vectors; :math:`A^T` takes them into the row space, where all others stay, so that a
-        matrix of rank r is exhausted after r steps.
-    n_values : int
-    n_steps : int
-        Pairs of products, at least `n_values`.
+    matvec: :math:`A v` for each matrix: (b, n) to (b, m).
+    rmatvec: :math:`A^T u` for each matrix: (b, m) to (b, n).
+    start: (b, m), random vectors; :math:`A^T` takes them into the row space, where all others stay,
+        so that a matrix of rank r is exhausted after r steps.
+    n_steps: pairs of products, at least `n_values`.
+    Returns values (b, n_values): descending, never above the true ones; 0 beyond the rank; vectors
+        (b, n_values, n): right singular vectors as rows; zero beyond the rank; residuals (b,
+        n_values): :math:`\|A^T u_i - \sigma_i v_i\|`, a bound on the distance to a true singular
+        value.
+    Raises SkgeoError if `n_steps` is smaller than `n_values`.
 
-    Returns
-    -------
-    values : Tensor of shape (b, n_values)
-        Descending, never above the true ones; 0 beyond the rank.
-    vectors : Tensor of shape (b, n_values, n)
-        Right singular vectors as rows; zero beyond the rank.
-    residuals : Tensor of shape (b, n_values)
-        :math:`\|A^T u_i - \sigma_i v_i\|`, a bound on the distance to a true singular value.
-
-    Raises
-    ------
-    SkgeoError
-        If `n_steps` is smaller than `n_values`.
-
-    Notes
-    -----
     Costs `n_steps` pairs of products and ``b * n_steps * (m + n)`` numbers. The vectors are
     orthogonalised twice against all before them: without that, copies of the largest values come up
     as soon as they have converged.
 
-    References
-    ----------
-    .. [1] G. Golub and W. Kahan, "Calculating the singular values and pseudo-inverse of a matrix",
-       SIAM J. Numer. Anal. B 2 (1965), section 3.
+    Source: G. Golub and W. Kahan, "Calculating the singular values and pseudo-inverse of a matrix",
+    SIAM J. Numer. Anal. B 2 (1965), section 3.
 
-    Examples
-    --------
     >>> A = torch.diag(torch.tensor([3.0, 2.0, 1.0])).double().unsqueeze(0)
     >>> values, _, _ = golub_kahan(
     ...     lambda v: torch.einsum("bij,bj->bi", A, v),

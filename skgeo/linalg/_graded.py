@@ -17,27 +17,15 @@ _APART = 40.0
 def graded_log_singular_values(logs: Tensor, unit: Tensor) -> Tensor:
     r"""Logarithms of the singular values of :math:`\mathrm{diag}(e^{l}) U`.
 
-    Parameters
-    ----------
-    logs : Tensor of shape (b, r)
-        l, of any size.
-    unit : Tensor of shape (b, r, r)
-        U, upper triangular with ones on the diagonal. Where `logs` span more than
-        :data:`SPAN`, entries between rows that lie far apart must be negligible, as those of
-        sorted factors are.
+    logs: (b, r), l, of any size.
+    unit: (b, r, r), U, upper triangular with ones on the diagonal. Where `logs` span more than
+        :data:`SPAN`, entries between rows that lie far apart must be negligible, as those of sorted
+        factors are.
+    Returns (b, r): descending. Each is as accurate as U is well-conditioned, however small it is.
 
-    Returns
-    -------
-    Tensor of shape (b, r)
-        Descending. Each is as accurate as U is well-conditioned, however small it is.
+    Source: J. Demmel and K. Veselic, "Jacobi's method is more accurate than QR", SIAM J. Matrix
+    Anal. Appl. 13 (1992), Theorem 4.1.
 
-    References
-    ----------
-    .. [1] J. Demmel and K. Veselic, "Jacobi's method is more accurate than QR", SIAM J. Matrix
-       Anal. Appl. 13 (1992), Theorem 4.1.
-
-    Examples
-    --------
     >>> logs = torch.tensor([[1000.0, -1000.0]]).double()
     >>> graded_log_singular_values(logs, torch.eye(2).double().unsqueeze(0)).tolist()
     [[1000.0, -1000.0]]

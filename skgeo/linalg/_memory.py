@@ -29,14 +29,6 @@ def available_memory(device: torch.device | str = "cpu") -> int:
 
     On the CPU: the free pages the operating system reports and the room left in the control
     group, whichever is smaller; half of the physical memory where free pages are not reported.
-
-    Parameters
-    ----------
-    device : torch.device or str, default="cpu"
-
-    Returns
-    -------
-    int
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -66,19 +58,9 @@ def _free_pages() -> int:
 def memory_budget(budget: int | str | None, device: torch.device | str = "cpu") -> int:
     """Bytes that a measurement may take.
 
-    Parameters
-    ----------
-    budget : int, str or None
-        A number of bytes, a text such as "2 GiB" or "500 MB", or None for 0.7 of what is
+    budget: a number of bytes, a text such as "2 GiB" or "500 MB", or None for 0.7 of what is
         available now.
-    device : torch.device or str, default="cpu"
 
-    Returns
-    -------
-    int
-
-    Examples
-    --------
     >>> memory_budget("2 GiB") == memory_budget(2 * 2**30) == 2147483648
     True
     """
@@ -99,8 +81,6 @@ def memory_budget(budget: int | str | None, device: torch.device | str = "cpu") 
 def format_bytes(count: float) -> str:
     """A number of bytes as people read it.
 
-    Examples
-    --------
     >>> format_bytes(3 * 2**30)
     '3.0 GiB'
     """
@@ -120,22 +100,9 @@ def require_memory(
 ) -> None:
     """Refuse an allocation that would not fit, before it is made.
 
-    Parameters
-    ----------
-    count : float
-        Bytes needed.
-    what : str
-        What takes them, with its shape.
-    instead : str
-        What the caller can do about it.
-    device : torch.device or str, default="cpu"
-    budget : int, str or None, default=None
-        As in :func:`memory_budget`.
-
-    Raises
-    ------
-    SkgeoError
-        When ``count`` exceeds the budget.
+    what: what takes them, with its shape.
+    instead: what the caller can do about it.
+    Raises SkgeoError when ``count`` exceeds the budget.
     """
     usable = memory_budget(budget, device)
     if count > usable:

@@ -30,15 +30,7 @@ def factor_tolerance(n_rows: int, n_columns: int, dtype: torch.dtype = torch.flo
     ``16 d eps(dtype)^2`` with d the larger side: four times the uncertainty ``sqrt(d) eps`` of a
     singular value, squared, since tolerances are relative to eigenvalues.
 
-    Parameters
-    ----------
-    n_rows, n_columns : int
-    dtype : torch.dtype, default=torch.float64
-        In which the factor was computed.
-
-    Returns
-    -------
-    float
+    dtype: in which the factor was computed.
     """
     return 16.0 * max(n_rows, n_columns) * float(torch.finfo(dtype).eps) ** 2
 
@@ -46,18 +38,12 @@ def factor_tolerance(n_rows: int, n_columns: int, dtype: torch.dtype = torch.flo
 class LongProduct:
     r"""A batch of products :math:`A_l = J_l J_{l-1} \cdots J_1` that grows on the left.
 
-    Parameters
-    ----------
-    tol : float, optional
-        A direction is lost where a factor, restricted to the range of all before it, has a
+    tol: a direction is lost where a factor, restricted to the range of all before it, has a
         singular value whose square is at most `tol` times its largest squared. By default
         :func:`factor_tolerance`. Never relative to the product: one that shrinks without losing
         anything keeps its rank.
-    dtype : torch.dtype, default=torch.float64
-        In which the factors were computed; products are formed in float64 whatever it is.
+    dtype: in which the factors were computed; products are formed in float64 whatever it is.
 
-    Notes
-    -----
     Each factor is multiplied with an orthonormal basis of the range before it and triangularised,
     :math:`J_l Q_{l-1} = Q_l R_l`; where R is numerically singular, a singular value decomposition
     takes its place, and the directions that are lost are set to zero. The product of the triangles
@@ -75,15 +61,11 @@ class LongProduct:
     The relative error of every singular value, the smallest as well, is about eps times the largest
     condition number of a factor.
 
-    References
-    ----------
-    .. [1] D. E. Stewart, "A new algorithm for the SVD of a long product of matrices and the
-       stability of products", Electron. Trans. Numer. Anal. 5 (1997).
-    .. [2] J. Demmel and K. Veselic, "Jacobi's method is more accurate than QR", SIAM J. Matrix
-       Anal. Appl. 13 (1992), Theorem 4.1: the relative accuracy of one-sided Jacobi.
+    Source: D. E. Stewart, "A new algorithm for the SVD of a long product of matrices and the
+    stability of products", Electron. Trans. Numer. Anal. 5 (1997). J. Demmel and K. Veselic,
+    "Jacobi's method is more accurate than QR", SIAM J. Matrix Anal. Appl. 13 (1992), Theorem 4.1:
+    the relative accuracy of one-sided Jacobi.
 
-    Examples
-    --------
     A thousand shears and shrinkings, which together leave the range of floating point:
 
     >>> import math, torch
@@ -115,15 +97,9 @@ class LongProduct:
     def multiply(self, factor: Tensor) -> None:
         """Take in the next factor.
 
-        Parameters
-        ----------
-        factor : Tensor of shape (b, n_l, n_{l-1})
-
-        Raises
-        ------
-        SkgeoError
-            If it does not fit the one before, or is NaN or infinite.
+        Raises SkgeoError if it does not fit the one before, or is NaN or infinite.
         """
+        # factor (b, n_l, n_{l-1})
         factor = factor.double()
         given = factor
         basis, alive, before = self._basis, self._alive, self._triangles
@@ -211,11 +187,8 @@ class LongProduct:
     def log_singular_values(self) -> Tensor:
         """Logarithms of the singular values of the product so far.
 
-        Returns
-        -------
-        Tensor of shape (b, k)
-            Descending, k the narrowest width so far; ``-inf`` beyond the rank. All others are
-            exactly zero.
+        Returns (b, k): descending, k the narrowest width so far; ``-inf`` beyond the rank. All
+            others are exactly zero.
         """
         alive, straight = self._alive, self._straight
         if alive is None or straight is None:
@@ -250,25 +223,10 @@ class LongProduct:
 def product_log_singular_values(factors: Iterable[Tensor], tol: float | None = None) -> Tensor:
     r"""Logarithms of the singular values of :math:`J_L \cdots J_1`.
 
-    Parameters
-    ----------
-    factors : iterable of Tensor of shape (b, n_l, n_{l-1})
-        In order of application, :math:`J_1` first.
-    tol : float, optional
-        As in :class:`LongProduct`.
+    factors: (b, n_l, n_{l-1}), in order of application, :math:`J_1` first.
+    Returns (b, k): descending, k the narrowest width; ``-inf`` beyond the rank.
+    Raises SkgeoError if there is no factor, or they do not fit each other.
 
-    Returns
-    -------
-    Tensor of shape (b, k)
-        Descending, k the narrowest width; ``-inf`` beyond the rank.
-
-    Raises
-    ------
-    SkgeoError
-        If there is no factor, or they do not fit each other.
-
-    Examples
-    --------
     >>> A = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]).double()
     >>> product_log_singular_values([A, 2 * A])
     tensor([[0.6931,   -inf]], dtype=torch.float64)

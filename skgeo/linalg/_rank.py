@@ -57,21 +57,10 @@ def resolution(
     singular values near zero by ``eps(dtype)^2 d s_1^2``. Forming ``A^T A`` in float64 adds
     ``eps(float64) d s_1^2``, which an unsquared factorisation of A does not.
 
-    Parameters
-    ----------
-    n_rows, n_columns : int
-        Shape of A.
-    dtype : torch.dtype, default=torch.float64
-        In which A was computed.
-    squared : bool, default=True
-        Whether ``A^T A`` or ``A A^T`` was formed, in float64.
+    n_rows, n_columns: shape of A.
+    dtype: in which A was computed.
+    squared: whether ``A^T A`` or ``A A^T`` was formed, in float64.
 
-    Returns
-    -------
-    float
-
-    Examples
-    --------
     >>> resolution(10, 1000) == 1000 * torch.finfo(torch.float64).eps
     True
     """
@@ -89,28 +78,11 @@ def decide_rank(
 ) -> NumericalRank:
     """Count the eigenvalues above a tolerance, and say how sure the count is.
 
-    Parameters
-    ----------
-    eigenvalues : Tensor of shape (n,)
-        Non-negative, descending.
-    tol : float or "auto", default="auto"
-        Relative to the largest eigenvalue; "auto" is ``resolution``.
-    resolution : float
-        Relative size under which eigenvalues are rounding.
-    name : str, default="rank"
-        What the warning calls the quantity.
+    eigenvalues: (n,), non-negative, descending.
+    tol: relative to the largest eigenvalue; "auto" is ``resolution``.
+    resolution: relative size under which eigenvalues are rounding.
+    name: what the warning calls the quantity.
 
-    Returns
-    -------
-    NumericalRank
-
-    Warns
-    -----
-    RankAmbiguityWarning
-        Where the gap is under one order of magnitude, or ``tol`` under the resolution.
-
-    Examples
-    --------
     >>> decide_rank(torch.tensor([4.0, 1.0, 1e-20]).double(), resolution=1e-12).rank
     2
     """

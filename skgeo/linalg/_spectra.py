@@ -9,27 +9,16 @@ from torch import Tensor
 def eigenvalues_descending(matrix: Tensor) -> Tensor:
     """Eigenvalues of a positive semi-definite matrix, descending, rounding below zero cut off.
 
-    Parameters
-    ----------
-    matrix : Tensor of shape (n, n)
-        Symmetric; only its lower triangle is read.
+    matrix: (n, n), symmetric; only its lower triangle is read.
 
-    Returns
-    -------
-    Tensor of shape (n,)
-        In float64.
-
-    Notes
-    -----
     4/3 m^3 operations for m rows that are not zero, m^2 numbers of workspace. A zero on the
     diagonal of a positive semi-definite matrix makes its whole row zero: what such rows add to the
     spectrum is known, and they are left out.
 
-    Examples
-    --------
     >>> eigenvalues_descending(torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 2.0]]))
     tensor([3., 1., 0.], dtype=torch.float64)
     """
+    # -> (n,)
     matrix = matrix.double()
     alive = matrix.diagonal() != 0
     count = int(alive.sum())
@@ -42,16 +31,9 @@ def eigenvalues_descending(matrix: Tensor) -> Tensor:
 def eigenvectors_descending(matrix: Tensor, n_vectors: int) -> Tensor:
     """Leading eigenvectors of a symmetric matrix, as rows.
 
-    Parameters
-    ----------
-    matrix : Tensor of shape (n, n)
-    n_vectors : int
-
-    Returns
-    -------
-    Tensor of shape (n_vectors, n)
-        Orthonormal rows, by descending eigenvalue.
+    Returns (n_vectors, n): orthonormal rows, by descending eigenvalue.
     """
+    # matrix (n, n)
     _, vectors = torch.linalg.eigh(matrix.double())
     return vectors.flip(1)[:, :n_vectors].T
 
@@ -63,12 +45,6 @@ class RowFactor:
     squared they keep all the digits of its entries: a float64 spectrum of ``A^T A`` resolves
     relative eigenvalues down to about 1e-30 instead of 1e-15.
 
-    Parameters
-    ----------
-    n_columns : int
-
-    Examples
-    --------
     >>> factor = RowFactor(2)
     >>> factor.update(torch.tensor([[3.0, 0.0], [0.0, 1e-12]]).double())
     >>> [f"{s:.0e}" for s in factor.singular_values().tolist()]
@@ -100,24 +76,13 @@ def effective_rank(weights: Tensor) -> float:
 
     ``exp(-sum p_i log p_i)`` with ``p_i = weights_i / sum(weights)``.
 
-    Parameters
-    ----------
-    weights : Tensor of shape (n,)
-        Non-negative. Roy and Vetterli put singular values in; the Fisher estimators put
+    weights: (n,), non-negative. Roy and Vetterli put singular values in; the Fisher estimators put
         eigenvalues in, and say so.
+    Returns: Between 1 and n; NaN for a spectrum that is identically zero, which has none.
 
-    Returns
-    -------
-    float
-        Between 1 and n; NaN for a spectrum that is identically zero, which has none.
+    Source: O. Roy and M. Vetterli, "The effective rank: a measure of effective dimensionality",
+    EUSIPCO 2007, Definition 1.
 
-    References
-    ----------
-    .. [1] O. Roy and M. Vetterli, "The effective rank: a measure of effective dimensionality",
-       EUSIPCO 2007, Definition 1.
-
-    Examples
-    --------
     >>> round(effective_rank(torch.tensor([1.0, 1.0, 1.0, 0.0])), 12)
     3.0
     """
@@ -132,21 +97,12 @@ def effective_rank(weights: Tensor) -> float:
 def participation_ratio(weights: Tensor) -> float:
     """``(sum w)^2 / sum w^2``: how many equal weights would spread as much.
 
-    Parameters
-    ----------
-    weights : Tensor of shape (n,)
-        Non-negative.
+    Returns: Between 1 and n; NaN for a spectrum that is identically zero.
 
-    Returns
-    -------
-    float
-        Between 1 and n; NaN for a spectrum that is identically zero.
-
-    Examples
-    --------
     >>> participation_ratio(torch.tensor([2.0, 2.0, 0.0]))
     2.0
     """
+    # weights (n,)
     weights = weights.double()
     largest = weights.max() if len(weights) else torch.tensor(0.0)
     if not largest > 0:

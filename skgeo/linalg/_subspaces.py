@@ -12,15 +12,9 @@ def orthonormalise_rows(rows: Tensor) -> Tensor:
     ``V V^T = L L^T``, ``V <- L^{-1} V``: the first rows move least. Two matrix products, where a QR
     factorisation of a wide matrix would run at a fraction of their speed.
 
-    Parameters
-    ----------
-    rows : Tensor of shape (k, n), k <= n
-        Orthonormal up to some 1e-3.
-
-    Returns
-    -------
-    Tensor of shape (k, n)
+    rows: (k, n), orthonormal up to some 1e-3.
     """
+    # -> (k, n)
     lower, failed = torch.linalg.cholesky_ex(rows @ rows.T)
     if int(failed):  # far from orthonormal: the general factorisation
         basis, triangle = torch.linalg.qr(rows.T)
@@ -32,19 +26,10 @@ def orthonormalise_rows(rows: Tensor) -> Tensor:
 def orient_rows(rows: Tensor) -> Tensor:
     """Flip each row so that its entry of largest modulus is positive.
 
-    Parameters
-    ----------
-    rows : Tensor of shape (k, n)
-
-    Returns
-    -------
-    Tensor of shape (k, n)
-
-    Examples
-    --------
     >>> orient_rows(torch.tensor([[1.0, -3.0]]))
     tensor([[-1.,  3.]])
     """
+    # rows (k, n) -> (k, n)
     if rows.numel() == 0:
         return rows
     at = rows.abs().argmax(dim=1, keepdim=True)
@@ -54,19 +39,9 @@ def orient_rows(rows: Tensor) -> Tensor:
 def complement(rows: Tensor) -> Tensor:
     """Orthonormal basis of the complement of a row space.
 
-    Parameters
-    ----------
-    rows : Tensor of shape (k, n)
-        Orthonormal.
-
-    Returns
-    -------
-    Tensor of shape (n - k, n)
-
-    Notes
-    -----
     A complete QR factorisation: n^2 numbers, about 4/3 n^3 operations.
     """
+    # rows (k, n) -> (n - k, n)
     count, size = rows.shape
     if count == 0:
         return torch.eye(size, dtype=rows.dtype, device=rows.device)

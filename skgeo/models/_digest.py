@@ -46,30 +46,15 @@ def fingerprint(model: Any) -> str:
     parameters and fitted attributes. It does not depend on train or eval mode, gradients,
     device, or on which of several copies is given.
 
-    Parameters
-    ----------
-    model : object
-        Any kind of model; a Checkpoint is loaded. Of a resolved one, all that turns inputs into
+    model: any kind of model; a Checkpoint is loaded. Of a resolved one, all that turns inputs into
         outputs and their likelihood.
-
-    Returns
-    -------
-    str
-        40 hexadecimal digits. Stable between processes under one version of Python, torch and
+    Returns: 40 hexadecimal digits. Stable between processes under one version of Python, torch and
         scikit-learn.
+    Raises NotAModelError `model` is none of the kinds.
 
-    Raises
-    ------
-    NotAModelError
-        `model` is none of the kinds.
-
-    Notes
-    -----
     The cost is one pass over the weights. Code of installed packages counts by name, and an
     attribute of an unknown kind by its pickle.
 
-    Examples
-    --------
     >>> import copy, torch
     >>> from skgeo.models import fingerprint
     >>> net = torch.nn.Linear(3, 2)

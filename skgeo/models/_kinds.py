@@ -28,15 +28,7 @@ KINDS = (
 def is_model(obj: Any) -> bool:
     """Whether `obj` is a kind of model that skgeo reads.
 
-    Parameters
-    ----------
-    obj : object
-        Anything.
-
-    Returns
-    -------
-    bool
-        True for the kinds that :func:`resolve_model` accepts, fitted or not.
+    Returns: True for the kinds that :func:`resolve_model` accepts, fitted or not.
     """
     try:
         check_model(obj)
@@ -46,13 +38,7 @@ def is_model(obj: Any) -> bool:
 
 
 def check_model(model: Any) -> None:
-    """Raise :class:`NotAModelError`, with what to pass instead, unless `model` is one.
-
-    Parameters
-    ----------
-    model : object
-        Anything.
-    """
+    """Raise :class:`NotAModelError`, with what to pass instead, unless `model` is one."""
     if isinstance(model, WrappedModel | Checkpoint):
         return
     if isinstance(model, nn.Module):
@@ -111,15 +97,8 @@ def last_step(model: Any) -> Any:
 def check_parameters(module: nn.Module) -> None:
     """Refuse parameters that hold no values yet.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The module that is about to be measured.
-
-    Raises
-    ------
-    SkgeoError
-        A lazy layer has not seen data, or a parameter is on the meta device.
+    module: the module that is about to be measured.
+    Raises SkgeoError a lazy layer has not seen data, or a parameter is on the meta device.
     """
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):

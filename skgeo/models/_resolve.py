@@ -39,20 +39,12 @@ Forward = Callable[[nn.Module, Any], Tensor]
 class ResolvedModel:
     """A module ready to be measured.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Holds the parameters; the user's own module wherever there is one.
-    forward : callable or None
-        ``forward(module, inputs)`` gives the natural outputs; None for ``module(inputs)``.
-    preprocess : callable or None
-        Takes X to what the module is given: the earlier steps of a Pipeline.
-    likelihood : str or None
-        What the model itself says of its outputs.
-    estimator : object or None
-        The fitted scikit-learn or skorch object that the module was taken from.
-    keep_integers : bool
-        Integer inputs are indices, and stay integers.
+    module: holds the parameters; the user's own module wherever there is one.
+    forward: ``forward(module, inputs)`` gives the natural outputs; None for ``module(inputs)``.
+    preprocess: takes X to what the module is given: the earlier steps of a Pipeline.
+    likelihood: what the model itself says of its outputs.
+    estimator: the fitted scikit-learn or skorch object that the module was taken from.
+    keep_integers: integer inputs are indices, and stay integers.
     """
 
     module: nn.Module
@@ -74,30 +66,12 @@ class ResolvedModel:
     def samples(self, X: Any, y: Any = None) -> Samples:
         """Data as the module takes it: preprocessed, in memory, in its dtype.
 
-        Parameters
-        ----------
-        X, y : any kind of data
-            As in :func:`skgeo.data.as_samples`, before preprocessing.
-
-        Returns
-        -------
-        Samples
-            On the device where the data was.
+        Returns: On the device where the data was.
         """
         return self.read(X, y).to(dtype=self.dtype, keep_integers=self.keep_integers)
 
     def read(self, X: Any, y: Any = None) -> Samples:
-        """Data in memory after preprocessing, in its own dtype.
-
-        Parameters
-        ----------
-        X, y : any kind of data
-            As in :func:`skgeo.data.as_samples`. The targets of a Dataset survive preprocessing.
-
-        Returns
-        -------
-        Samples
-        """
+        """Data in memory after preprocessing, in its own dtype."""
         if self.preprocess is not None:
             X, y = _in_memory(X, y)
             X = self.preprocess(X)
@@ -107,31 +81,15 @@ class ResolvedModel:
 def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> ResolvedModel:
     """Read any kind of model.
 
-    Parameters
-    ----------
-    model : object
-        A torch module, WrappedModel, Checkpoint, scikit-learn MLP or linear model, skorch net,
+    model: a torch module, WrappedModel, Checkpoint, scikit-learn MLP or linear model, skorch net,
         or a Pipeline or FrozenEstimator around one of the last two.
-    X, y : any kind of data, default=None
-        What a scikit-learn or skorch model is fitted on.
-    refit : bool
-        True: a clone is fitted on X, y, unless the model is a FrozenEstimator. False: a fitted
+    X, y: what a scikit-learn or skorch model is fitted on.
+    refit: true: a clone is fitted on X, y, unless the model is a FrozenEstimator. False: a fitted
         model is used as it is, and only an unfitted one is cloned and fitted.
+    Returns: `model` itself is never fitted or changed; modules are shared, not copied.
+    Raises NotAModelError `model` is of no such kind.; SkgeoError it must be fitted, and there is no
+        X or no y; or its parameters hold no values.
 
-    Returns
-    -------
-    ResolvedModel
-        `model` itself is never fitted or changed; modules are shared, not copied.
-
-    Raises
-    ------
-    NotAModelError
-        `model` is of no such kind.
-    SkgeoError
-        It must be fitted, and there is no X or no y; or its parameters hold no values.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from sklearn.linear_model import Ridge
     >>> from sklearn.pipeline import make_pipeline
@@ -177,15 +135,8 @@ def bare_model(model: Any) -> ResolvedModel:
 def needs_fit(model: Any) -> bool:
     """Whether the bound reading fits a clone of `model`.
 
-    Parameters
-    ----------
-    model : object
-        Any kind of model.
-
-    Returns
-    -------
-    bool
-        True for scikit-learn models, skorch nets and Pipelines; False for modules,
+    model: any kind of model.
+    Returns: True for scikit-learn models, skorch nets and Pipelines; False for modules,
         WrappedModel, Checkpoint, FrozenEstimator and None.
     """
     return is_estimator(model) and not isinstance(model, FrozenEstimator)
@@ -194,15 +145,8 @@ def needs_fit(model: Any) -> bool:
 def needs_y(model: Any) -> bool:
     """Whether fitting a clone of `model` takes targets.
 
-    Parameters
-    ----------
-    model : object
-        Any kind of model.
-
-    Returns
-    -------
-    bool
-        By scikit-learn's tag `target_tags.required`, over all steps of a Pipeline; False where
+    model: any kind of model.
+    Returns: By scikit-learn's tag `target_tags.required`, over all steps of a Pipeline; False where
         nothing is fitted.
     """
     if not needs_fit(model):
@@ -215,15 +159,8 @@ def needs_y(model: Any) -> bool:
 def share_or_clone(model: Any) -> Any:
     """What a clone of an estimator holds in place of its `model`.
 
-    Parameters
-    ----------
-    model : object
-        Any kind of model, or None.
-
-    Returns
-    -------
-    object
-        Modules, WrappedModel, Checkpoint and FrozenEstimator themselves; an unfitted clone of
+    model: any kind of model, or None.
+    Returns: Modules, WrappedModel, Checkpoint and FrozenEstimator themselves; an unfitted clone of
         other scikit-learn models and of skorch nets.
     """
     if isinstance(model, nn.Module):

@@ -58,15 +58,9 @@ _OUTPUTS = {
 def check_supported(estimator: Any) -> None:
     """Refuse, before any fit, an estimator that has no natural outputs.
 
-    Parameters
-    ----------
-    estimator : scikit-learn estimator
-        Fitted or not; neither a Pipeline nor a FrozenEstimator.
-
-    Raises
-    ------
-    NotAModelError
-        It is none of the supported models, or its loss belongs to none of the likelihoods.
+    estimator: fitted or not; neither a Pipeline nor a FrozenEstimator.
+    Raises NotAModelError it is none of the supported models, or its loss belongs to none of the
+        likelihoods.
     """
     name = type(estimator).__name__
     if isinstance(estimator, linear.SGDClassifier):
@@ -95,27 +89,13 @@ def check_supported(estimator: Any) -> None:
 def sklearn_module(estimator: Any) -> tuple[nn.Module, str]:
     """The module that computes a fitted model's natural outputs, and their likelihood.
 
-    Parameters
-    ----------
-    estimator : scikit-learn estimator
-        Fitted.
+    Returns module: linear layers and activations, in the dtype of the coefficients, in eval mode.
+        Its outputs have shape (n_samples, n_outputs): logits, means or log-rates. There is no bias
+        where the model has no intercept; likelihood: what the outputs parametrise. Two classes are
+        one logit.
+    Raises NotAModelError as :func:`check_supported`, and for a one-vs-rest classifier of more than
+        two classes.
 
-    Returns
-    -------
-    module : torch.nn.Sequential
-        Linear layers and activations, in the dtype of the coefficients, in eval mode. Its
-        outputs have shape (n_samples, n_outputs): logits, means or log-rates. There is no bias
-        where the model has no intercept.
-    likelihood : {"categorical", "bernoulli", "gaussian", "poisson"}
-        What the outputs parametrise. Two classes are one logit.
-
-    Raises
-    ------
-    NotAModelError
-        As :func:`check_supported`, and for a one-vs-rest classifier of more than two classes.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from sklearn.linear_model import LogisticRegression
     >>> from skgeo.models._sklearn_models import sklearn_module

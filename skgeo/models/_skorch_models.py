@@ -23,12 +23,8 @@ def is_skorch(obj: object) -> bool:
 class SkorchForward:
     """A module called as skorch calls it, up to natural outputs.
 
-    Parameters
-    ----------
-    link : {"identity", "log", "logit"}
-        What takes the module's outputs to natural ones.
-    classes_first : bool
-        The criterion expects classes on axis 1; they are moved to the last axis.
+    link: what takes the module's outputs to natural ones.
+    classes_first: the criterion expects classes on axis 1; they are moved to the last axis.
     """
 
     link: str = "identity"
@@ -52,26 +48,13 @@ class SkorchForward:
 def skorch_module(net: Any) -> tuple[nn.Module, SkorchForward, str | None]:
     """The module inside a fitted net, the way to call it, and its likelihood.
 
-    Parameters
-    ----------
-    net : skorch.NeuralNet
-        Initialised or fitted.
-
-    Returns
-    -------
-    module : torch.nn.Module
-        ``net.module_`` itself.
-    forward : SkorchForward
-        Computes natural outputs: with `NLLLoss`, a `NeuralNetClassifier` takes its module's
-        outputs for probabilities and natural outputs are their logarithms.
-    likelihood : str or None
-        By criterion; None for one that belongs to no likelihood. A `NeuralNetRegressor` is
-        gaussian under any other criterion than a Poisson one.
-
-    Raises
-    ------
-    NotAModelError
-        The net has no attribute ``module_``, or a step of its own between module and output.
+    net: initialised or fitted.
+    Returns module: ``net.module_`` itself; forward: computes natural outputs: with `NLLLoss`, a
+        `NeuralNetClassifier` takes its module's outputs for probabilities and natural outputs are
+        their logarithms; likelihood: by criterion; None for one that belongs to no likelihood. A
+        `NeuralNetRegressor` is gaussian under any other criterion than a Poisson one.
+    Raises NotAModelError the net has no attribute ``module_``, or a step of its own between module
+        and output.
     """
     import skorch
 

@@ -61,19 +61,10 @@ def torch_base(module: nn.Module) -> type[nn.Module] | None:
 def read_activation(module: nn.Module) -> Activation | None:
     """The activation that a module is in eval mode, with its options.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Hooks on it are not looked at.
-
-    Returns
-    -------
-    Activation or None
-        ``identity`` for what does nothing in eval mode. None for anything that does not act on
+    module: hooks on it are not looked at.
+    Returns: ``identity`` for what does nothing in eval mode. None for anything that does not act on
         every unit alone, or is not known.
 
-    Examples
-    --------
     >>> str(read_activation(nn.Softplus(beta=3))), read_activation(nn.Softmax(-1))
     ('softplus(beta=3)', None)
     """
@@ -124,21 +115,9 @@ def activation_call(
 ) -> Activation | None:
     """The activation that a function call, or a method call of a tensor, applies.
 
-    Parameters
-    ----------
-    target : callable or str
-        The function, or the method's name.
-    args, kwargs
-        As in the call; the first argument is what it is applied to.
-    method : bool, default=False
+    target: the function, or the method's name.
+    Returns: None where the function is not one, or an option is computed by the network.
 
-    Returns
-    -------
-    Activation or None
-        None where the function is not one, or an option is computed by the network.
-
-    Examples
-    --------
     >>> str(activation_call(F.hardtanh, (torch.zeros(2), -6, 6), {}))
     'hardtanh(min_val=-6, max_val=6)'
     """
@@ -182,16 +161,8 @@ def activation_operation(
 ) -> Activation | None:
     """The activation that an operation of the dispatcher applies, such as ``aten::hardtanh``.
 
-    Parameters
-    ----------
-    name : str
-        Without namespace, overload and the underscore of an operation in place.
-    args, kwargs
-        As the dispatcher has them.
-
-    Returns
-    -------
-    Activation or None
+    name: without namespace, overload and the underscore of an operation in place.
+    args, kwargs: as the dispatcher has them.
     """
     if name == "_prelu_kernel":
         return activation("prelu", weight=tuple(args[1].detach().double().flatten().tolist()))

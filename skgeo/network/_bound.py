@@ -49,30 +49,17 @@ class FirstRun:
 class BoundNetwork:
     """A model on data, read at most once.
 
-    Parameters
-    ----------
-    model : ResolvedModel
-        The user's module, which is never touched, and how it is called.
-    samples : Samples or None
-        In their own dtype; None for measurements that need no data.
-    likelihood : str or Likelihood, default="gaussian"
-        What the outputs mean. "auto" asks the model, then the targets of the samples.
-    parameters : "trainable", "all", list of str or None, default="trainable"
-        Which parameters derivatives are taken with respect to. None for none: graphs then hold
-        only what lies behind a representation.
-    batch_size : int, optional
-        Samples per forward pass; by default what 256 MiB hold.
-    device : str or torch.device, optional
-        Where to compute; by default where the module is.
-    memory_budget : int or str, optional
-        Bytes to stay within; by default 0.7 of what is available.
-    dtype : torch.dtype, optional
-        To convert the replica to; by default that of the module.
-    progress : callable, default=iter
-        Wraps a sequence of passes over the data.
+    model: the user's module, which is never touched, and how it is called.
+    samples: in their own dtype; None for measurements that need no data.
+    likelihood: what the outputs mean. "auto" asks the model, then the targets of the samples.
+    parameters: which parameters derivatives are taken with respect to. None for none: graphs then
+        hold only what lies behind a representation.
+    batch_size: samples per forward pass; by default what 256 MiB hold.
+    device: where to compute; by default where the module is.
+    memory_budget: bytes to stay within; by default 0.7 of what is available.
+    dtype: to convert the replica to; by default that of the module.
+    progress: wraps a sequence of passes over the data.
 
-    Examples
-    --------
     >>> network = bind(nn.Linear(3, 2), torch.ones(5, 3))
     >>> network.n_samples, network.n_outputs, network.batches()
     (5, 2, [range(0, 5)])
@@ -319,18 +306,8 @@ def bind(
 ) -> BoundNetwork:
     """A model of any kind on data of any kind.
 
-    Parameters
-    ----------
-    model : object
-        What an estimator takes.
-    X, y : any kind of data
-        X may be None where no data are needed.
-    **options
-        Of :class:`BoundNetwork`.
-
-    Returns
-    -------
-    BoundNetwork
+    model: what an estimator takes.
+    X, y: X may be None where no data are needed.
     """
     found = resolve_model(model, X, y, refit=False)
     samples = None if X is None else found.read(X, y)

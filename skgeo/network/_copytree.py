@@ -30,16 +30,7 @@ _ATOMS = (str, int, float, complex, bytes, type, type(None), torch.dtype, torch.
 
 
 def is_record(value: object) -> bool:
-    """Tell whether an object is a dataclass or namespace, and may be written to by attribute.
-
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether an object is a dataclass or namespace, and may be written to by attribute."""
     if isinstance(value, type) or not hasattr(value, "__dict__"):
         return False
     return isinstance(value, types.SimpleNamespace) or dataclasses.is_dataclass(value)
@@ -110,16 +101,8 @@ def _rebuild(value: Any, visit: Visit) -> Any:
 def substitute(value: Any, tensors: dict[int, Tensor]) -> Any:
     """Replace tensors inside a tuple, partial, closure, weak reference or nest of them.
 
-    Parameters
-    ----------
-    value : object
-    tensors : dict of int to Tensor
-        New tensors by the ``id`` of those they replace.
-
-    Returns
-    -------
-    object
-        `value` itself when it holds none of them. Lists, dicts and modules are not entered.
+    tensors: new tensors by the ``id`` of those they replace.
+    Returns: `value` itself when it holds none of them. Lists, dicts and modules are not entered.
     """
     entered: set[int] = set()
 
@@ -141,12 +124,8 @@ def substitute(value: Any, tensors: dict[int, Tensor]) -> Any:
 class TreeCopy:
     """One copy of a module tree, with everything in it that refers to the tree moved along.
 
-    Parameters
-    ----------
-    root : torch.nn.Module
-        Only read. Wrappers around it or inside it are left out of the copy.
-    device : torch.device, optional
-        Where parameters and buffers go; by default they stay where they are.
+    root: only read. Wrappers around it or inside it are left out of the copy.
+    device: where parameters and buffers go; by default they stay where they are.
 
     Attributes
     ----------
@@ -159,8 +138,6 @@ class TreeCopy:
     misplaced : list of str
         Tensors that are neither parameters nor buffers and are not on `device`.
 
-    Notes
-    -----
     Parameters become new ``nn.Parameter`` objects over the same memory (a copy on another device).
     Buffers, tensor attributes, lists, dicts, sets and deques are copied, since a forward pass may
     write to them. Bound methods, partials, closures, weak references and dataclasses are rebuilt

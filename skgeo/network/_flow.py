@@ -96,16 +96,7 @@ class Flow:
         return {node.name: node for node in self.nodes}
 
     def layer(self, node: FlowNode) -> nn.Module:
-        """Return the user's module of a step that is one.
-
-        Parameters
-        ----------
-        node : FlowNode
-
-        Returns
-        -------
-        torch.nn.Module
-        """
+        """Return the user's module of a step that is one."""
         assert node.module is not None
         return self.root.get_submodule(node.module) if node.module else self.root
 
@@ -165,29 +156,14 @@ def read_flow(
 ) -> Flow:
     """Read the data flow of a module, on a private copy.
 
-    Parameters
-    ----------
-    module : torch.nn.Module or Replica
-        Of any architecture. Layers of ``torch.nn`` are steps; other modules are looked into. A
+    module: of any architecture. Layers of ``torch.nn`` are steps; other modules are looked into. A
         replica is used as it is, and left as it was.
-    forward : callable, optional
-        ``forward(module, inputs)``; by default ``module(inputs)``. A replica has its own.
-    example : Tensor, dict of str to Tensor, or tuple of Tensor, optional
-        A few samples, in the dtype of the module. Where it cannot be followed without data, its
-        lengths are taken from them.
+    forward: ``forward(module, inputs)``; by default ``module(inputs)``. A replica has its own.
+    example: a few samples, in the dtype of the module. Where it cannot be followed without data,
+        its lengths are taken from them.
+    Returns: What is not understood is listed in ``unread``, never guessed.
+    Raises NotAModelError, SkgeoError if `module` is no ``torch.nn.Module``, or has no values yet.
 
-    Returns
-    -------
-    Flow
-        What is not understood is listed in ``unread``, never guessed.
-
-    Raises
-    ------
-    NotAModelError, SkgeoError
-        If `module` is no ``torch.nn.Module``, or has no values yet.
-
-    Notes
-    -----
     The forward pass is run once on a placeholder that records what is done with it. Where a module
     decides by the values of its input, or without an example by its length, it becomes one step of
     kind ``"unread"``, and the modules inside are read one by one, each without knowing what it is
@@ -195,8 +171,6 @@ def read_flow(
     A step that changes a tensor in place is taken for one that returns a new tensor, which is what
     it comes to unless the old one is used again.
 
-    Examples
-    --------
     >>> from torch import nn
     >>> flow = read_flow(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
     >>> [node.kind for node in flow]

@@ -15,24 +15,7 @@ from skgeo.exceptions import NotAModelError, SkgeoError, warn
 
 
 def check_kind(module: object) -> nn.Module:
-    """Refuse objects that are not modules, or whose tensors hold no values.
-
-    Parameters
-    ----------
-    module : object
-
-    Returns
-    -------
-    torch.nn.Module
-        `module` itself.
-
-    Raises
-    ------
-    NotAModelError
-        If it is not a ``torch.nn.Module``, or is or holds a ``ScriptModule``.
-    SkgeoError
-        If a lazy layer is not initialised yet, or a tensor lies on the meta device.
-    """
+    """Refuse objects that are not modules, or whose tensors hold no values."""
     if isinstance(module, type) and issubclass(module, nn.Module):
         raise NotAModelError(
             f"Got the class {module.__name__}; expected an instance of it. "
@@ -69,14 +52,8 @@ def check_finite(module: nn.Module) -> None:
 
     Minus infinity is let through in buffers, where attention masks are kept.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    Raises
-    ------
-    SkgeoError
-        Naming the first parameter or floating buffer that has NaN or infinite entries.
+    Raises SkgeoError naming the first parameter or floating buffer that has NaN or infinite
+        entries.
     """
     for name, tensor in _named_tensors(module):
         if not (tensor.is_floating_point() or tensor.is_complex()):
@@ -94,14 +71,7 @@ def check_finite(module: nn.Module) -> None:
 def check_samples_apart(module: nn.Module) -> None:
     """Refuse normalisation over the batch, which ties every output to every sample.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    Raises
-    ------
-    SkgeoError
-        Naming each BatchNorm layer that keeps no running statistics.
+    Raises SkgeoError naming each BatchNorm layer that keeps no running statistics.
     """
     names = [
         name or type(child).__name__
@@ -121,10 +91,7 @@ def check_samples_apart(module: nn.Module) -> None:
 def warn_train_mode(module: nn.Module) -> None:
     """Warn once if eval mode changes what the module computes.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        As its owner left it.
+    module: as its owner left it.
     """
     names = [
         name or type(child).__name__

@@ -112,20 +112,11 @@ class Replica:
     def __call__(self, inputs: Inputs) -> Tensor:
         """Run the forward pass and check what comes out.
 
-        Parameters
-        ----------
-        inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-            A batch, samples first, handed to the module as one argument.
-
-        Returns
-        -------
-        Tensor of shape (b, ...)
-
-        Raises
-        ------
-        SkgeoError
-            If the result is not one real floating tensor whose first axis is that of the batch.
+        inputs: a batch, samples first, handed to the module as one argument.
+        Raises SkgeoError if the result is not one real floating tensor whose first axis is that of
+            the batch.
         """
+        # -> (b, ...)
         with no_fast_path():
             forward = self.forward
             outputs = self.module(inputs) if forward is None else forward(self.module, inputs)
@@ -154,29 +145,16 @@ class Replica:
     def call(self, parameters: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
         """Run the forward pass as a function of some of the parameters.
 
-        Parameters
-        ----------
-        parameters : mapping of str to Tensor
-            Tensors to use in place of the parameters of these names; the others stay.
-        inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-            A batch, samples first.
+        parameters: tensors to use in place of the parameters of these names; the others stay.
+        inputs: a batch, samples first.
+        Raises SkgeoError for an unknown name, or as for a plain call.
 
-        Returns
-        -------
-        Tensor of shape (b, ...)
-
-        Raises
-        ------
-        SkgeoError
-            For an unknown name, or as for a plain call.
-
-        Notes
-        -----
         ``torch.func.functional_call`` reaches only what is registered as a parameter. This also
         reaches the same tensor in lists and closures (the flat weights of recurrent layers), and
         afterwards puts back every attribute that the forward pass has set, so that nothing of a
         ``torch.func`` transform outlives it. Not for two threads at once on one replica.
         """
+        # -> (b, ...)
         unknown = [name for name in parameters if name not in self.parameters]
         if unknown:
             raise SkgeoError(unknown_names(unknown, self.names))
@@ -193,21 +171,10 @@ class Replica:
     def reached(self, outputs: Tensor) -> tuple[str, ...]:
         """List the selected parameters that a result was computed from.
 
-        Parameters
-        ----------
-        outputs : Tensor
-            A result of this replica with its graph.
-
-        Returns
-        -------
-        tuple of str
-            In the order of `selected`.
-
-        Raises
-        ------
-        SkgeoError
-            If the graph ends in the user's own parameters: the module keeps them in an object that
-            the copy shares, and derivatives would silently be zero.
+        outputs: a result of this replica with its graph.
+        Returns: In the order of `selected`.
+        Raises SkgeoError if the graph ends in the user's own parameters: the module keeps them in
+            an object that the copy shares, and derivatives would silently be zero.
         """
         leaves = _graph_leaves(outputs)
         for leaf in leaves:
@@ -236,46 +203,17 @@ def replica(
     The module is only read: its weights, gradients, flags, hooks, device and mode stay as they
     are, and other threads may use it meanwhile. The copy is in eval mode.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Wrappers of ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel`` are taken
-        off.
-    forward : callable, optional
-        ``forward(module, inputs) -> Tensor`` of shape (b, ...); by default ``module(inputs)``.
-    parameters : {"trainable", "all"}, list of str or None, default="trainable"
-        Which parameters derivatives are taken with respect to: those with ``requires_grad``, all
-        floating ones, those named, or none.
-    device : str or torch.device, optional
-        Where to copy parameters and buffers; by default they stay and are shared.
-    dtype : torch.dtype, optional
-        What floating parameters and buffers are converted to; by default they stay as they are.
+    module: wrappers of ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel`` are
+        taken off.
+    forward: ``forward(module, inputs) -> Tensor`` of shape (b, ...); by default ``module(inputs)``.
+    parameters: which parameters derivatives are taken with respect to: those with
+        ``requires_grad``, all floating ones, those named, or none.
+    device: where to copy parameters and buffers; by default they stay and are shared.
+    dtype: what floating parameters and buffers are converted to; by default they stay as they are.
 
-    Returns
-    -------
-    Replica
-
-    Raises
-    ------
-    NotAModelError
-        If `module` is not a ``torch.nn.Module``, or is a ``ScriptModule``.
-    SkgeoError
-        If weights are lazy, on the meta device, NaN or infinite; if BatchNorm keeps no running
-        statistics; if no parameter is selected or a name is unknown; if a tensor held outside
-        parameters and buffers is not on `device`.
-
-    Warns
-    -----
-    GeometryWarning
-        If the module is in train mode and holds dropout or running statistics.
-
-    Notes
-    -----
     Costs one pass over the objects of the tree, one over the weights (to see that they are
     finite) and the memory of the buffers.
 
-    Examples
-    --------
     >>> from torch import nn
     >>> from skgeo.network import replica
     >>> net = nn.Linear(3, 2)

@@ -22,16 +22,6 @@ def check_batch_size(batch_size: Any) -> None:
 def batch_ranges(n_samples: int, size: int) -> list[range]:
     """Split samples into batches of one size; the last may be shorter.
 
-    Parameters
-    ----------
-    n_samples, size : int
-
-    Returns
-    -------
-    list of range
-
-    Examples
-    --------
     >>> batch_ranges(5, 2)
     [range(0, 2), range(2, 4), range(4, 5)]
     """
@@ -43,15 +33,7 @@ def batch_ranges(n_samples: int, size: int) -> list[range]:
 def running(inputs: Inputs) -> Iterator[None]:
     """Say of a failing forward pass what the model was given.
 
-    Parameters
-    ----------
-    inputs : Tensor, dict of str to Tensor, or tuple of Tensor
-        One sample.
-
-    Raises
-    ------
-    SkgeoError
-        In place of whatever a forward pass inside the block raises.
+    Raises SkgeoError in place of whatever a forward pass inside the block raises.
     """
     try:
         yield

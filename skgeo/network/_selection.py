@@ -15,22 +15,10 @@ def select(
 ) -> tuple[str, ...]:
     """Choose the parameters that derivatives are taken by.
 
-    Parameters
-    ----------
-    root : torch.nn.Module
-    trainable : set of str
-        First names of the parameters that the user's module trains.
-    parameters : {"trainable", "all"} or list of str
-
-    Returns
-    -------
-    tuple of str
-        First names, in ``named_parameters()`` order.
-
-    Raises
-    ------
-    SkgeoError
-        If nothing is selected, a name is unknown or a parameter is not real and floating.
+    trainable: first names of the parameters that the user's module trains.
+    Returns: First names, in ``named_parameters()`` order.
+    Raises SkgeoError if nothing is selected, a name is unknown or a parameter is not real and
+        floating.
     """
     own = dict(root.named_parameters())
     first_name = {id(p): name for name, p in own.items()}
@@ -67,16 +55,7 @@ def select(
 
 
 def unknown_names(unknown: Sequence[str], known: Sequence[str]) -> str:
-    """Word the message about parameter names that do not exist.
-
-    Parameters
-    ----------
-    unknown, known : sequence of str
-
-    Returns
-    -------
-    str
-    """
+    """Word the message about parameter names that do not exist."""
     close = difflib.get_close_matches(str(unknown[0]), known, n=3)
     hint = f"Did you mean {', '.join(map(repr, close))}? " if close else ""
     shown = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")

@@ -98,23 +98,11 @@ class Stack:
     def rebuild(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> nn.Module:
         """Make a module of the same classes with other weights, on the device of the first.
 
-        Parameters
-        ----------
-        weights : sequence of Tensor, one a layer
-            Hidden widths may differ from those of the module.
-        biases : sequence of Tensor or None, one a layer
-            A layer without a bias may get one, and the reverse.
-
-        Returns
-        -------
-        torch.nn.Module
-            Shares no tensor with the module it was read from, has its dtype, and the mode and the
-            ``requires_grad`` of each part.
-
-        Raises
-        ------
-        SkgeoError
-            If the shapes do not fit each other.
+        weights: hidden widths may differ from those of the module.
+        biases: a layer without a bias may get one, and the reverse.
+        Returns: Shares no tensor with the module it was read from, has its dtype, and the mode and
+            the ``requires_grad`` of each part.
+        Raises SkgeoError if the shapes do not fit each other.
         """
         self._check(weights, biases)
         for index, each in enumerate(self.activations):
@@ -173,28 +161,10 @@ def read_stack(
 ) -> Stack:
     """Read a model that is a plain chain of affine layers and pointwise activations.
 
-    Parameters
-    ----------
-    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        However it is written: what counts is its data flow. Flattening, identities, and dropout,
+    model: however it is written: what counts is its data flow. Flattening, identities, and dropout,
         which does nothing in eval mode, are passed over.
-    convolutions : bool, default=False
-        Whether layers may be convolutions (without groups).
+    convolutions: whether layers may be convolutions (without groups).
 
-    Returns
-    -------
-    Stack
-
-    Raises
-    ------
-    NotAModelError
-        If `model` is not a model.
-    SkgeoError
-        If it is not such a chain, naming the step that is not part of one; if layers share a
-        weight, or weights are not finite.
-
-    Examples
-    --------
     >>> from torch import nn
     >>> stack = read_stack(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
     >>> stack.widths, str(stack.activations[0]), stack.names

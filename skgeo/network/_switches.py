@@ -71,10 +71,6 @@ def no_fast_path() -> AbstractContextManager[None]:
 
     In eval mode ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer`` may compute a whole
     block in one kernel, which has no derivative and skips the hooks of the layers inside.
-
-    Returns
-    -------
-    context manager
     """
     return _fast_path.held()
 
@@ -84,10 +80,6 @@ def math_attention() -> AbstractContextManager[None]:
 
     The fused CPU kernels have no rule for ``torch.func`` transforms, forward-mode derivatives or
     second derivatives; the plain formula has all of them, at a cost of one (T, T) matrix a head.
-
-    Returns
-    -------
-    context manager
     """
     return _math.held()
 
@@ -96,9 +88,5 @@ def silent_vmap() -> AbstractContextManager[None]:
     """Context in which ``torch.func.vmap`` runs operations it has no rule for without a warning.
 
     Such operations (weight normalisation is one) are looped over inside torch: slower, and right.
-
-    Returns
-    -------
-    context manager
     """
     return _fallback_warnings.held()

@@ -18,11 +18,6 @@ class PlaceholderTracer(fx.Tracer):
     ``Tracer.trace`` would swap methods of ``nn.Module`` for the whole process while it runs, which
     other threads would see. Here the leaves of a private copy have a forward pass of their own
     instead, and nothing global is changed.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-        The copy.
     """
 
     def __init__(self, root: nn.Module) -> None:
@@ -43,12 +38,7 @@ class ExampleTracer(PlaceholderTracer):
     Lengths that are asked for are those of the example. Its values are not looked at: a forward
     pass that decides by them raises, as it does for a placeholder.
 
-    Parameters
-    ----------
-    root : torch.nn.Module
-        The copy.
-    example : Tensor, dict of str to Tensor, or tuple of Tensor
-        A few samples.
+    example: a few samples.
     """
 
     def __init__(self, root: nn.Module, example: Any) -> None:

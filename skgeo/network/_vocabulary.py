@@ -83,14 +83,7 @@ _CONTAINERS = (
 def is_leaf(module: nn.Module) -> bool:
     """Tell whether a module is one step, rather than a composition to look into.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    Returns
-    -------
-    bool
-        True for the layers of ``torch.nn``, and for what cannot be looked into: a module with
+    Returns: True for the layers of ``torch.nn``, and for what cannot be looked into: a module with
         hooks, or whose weights are computed from others.
     """
     if is_parametrized(module) or module._forward_hooks or module._forward_pre_hooks:
@@ -102,15 +95,8 @@ def is_leaf(module: nn.Module) -> bool:
 def describe_module(module: nn.Module) -> Step:
     """Name the step that a leaf module is.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        As its forward pass stands in eval mode.
-
-    Returns
-    -------
-    Step
-        Of kind ``"other"`` where nothing is known of it.
+    module: as its forward pass stands in eval mode.
+    Returns: Of kind ``"other"`` where nothing is known of it.
     """
     base = torch_base(module)
     if module._forward_hooks or module._forward_pre_hooks:
@@ -138,19 +124,8 @@ def describe_call(
 ) -> Step:
     """Name the step that a function call, or a method call of a tensor, is.
 
-    Parameters
-    ----------
-    target : callable or str
-        The function, or the method's name.
-    args, kwargs
-        As in the call; steps that have been computed stand there as objects of other types than
-        numbers.
-    method : bool
-        Whether `target` is a method's name.
-
-    Returns
-    -------
-    Step
+    target: the function, or the method's name.
+    method: whether `target` is a method's name.
     """
     if method:
         name = str(target)
@@ -190,14 +165,7 @@ def describe_call(
 def rewritten(module: nn.Module) -> Callable[..., Any]:
     """Forward pass of a composition in terms of its parts, for a placeholder to go through.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    Returns
-    -------
-    callable
-        The module's own, but for the encoders of torch: those ask for shapes, masks and fused
+    Returns: The module's own, but for the encoders of torch: those ask for shapes, masks and fused
         kernels on the way to the plain formula that is returned here, without masks.
     """
     if isinstance(module, nn.TransformerEncoder):

@@ -215,23 +215,9 @@ def _layer_between(network: BoundNetwork, layer: str) -> Callable[[int, Tensor],
 def between(ends: Inputs, t: Tensor, *, single: bool = False) -> Inputs:
     """Inputs on the straight line between two samples, or one sample repeated.
 
-    Parameters
-    ----------
-    ends : Tensor, dict or tuple
-        Two samples, or one where `single`.
-    t : Tensor of shape (m,)
-        Positions in [0, 1].
-    single : bool, default=False
-
-    Returns
-    -------
-    Tensor, dict or tuple
-        m samples.
-
-    Raises
-    ------
-    SkgeoError
-        If the two differ in a tensor of indices.
+    ends: two samples, or one where `single`.
+    t: (m,), positions in [0, 1].
+    Raises SkgeoError if the two differ in a tensor of indices.
     """
 
     def mix(tensor: Tensor) -> Tensor:

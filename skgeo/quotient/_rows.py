@@ -24,12 +24,8 @@ from skgeo.network._finite import check_derivatives
 class LayerRows:
     """Rows of the Jacobians from the layers of a network on data, weighted by its likelihood.
 
-    Parameters
-    ----------
-    network : BoundNetwork
-        With ``parameters=None``.
-    names : list of str, optional
-        Names of layers or of single calls (``"relu#1"``).
+    network: with ``parameters=None``.
+    names: names of layers or of single calls (``"relu#1"``).
 
     Attributes
     ----------

@@ -166,14 +166,8 @@ def measure_layers(
 ) -> tuple[LayerSpectrum, ...]:
     """Spectra and ranks at every layer.
 
-    Parameters
-    ----------
-    rows : LayerRows
-    tol : float or "auto", default="auto"
-    layer : str, optional
-        The layer whose leading eigenvectors are wanted.
-    n_directions : int or None, default=0
-        How many of them; None for as many as the common rank.
+    layer: the layer whose leading eigenvectors are wanted.
+    n_directions: how many of them; None for as many as the common rank.
     """
     if tol != "auto" and not 0.0 <= _number(tol) < 1.0:
         raise SkgeoError(

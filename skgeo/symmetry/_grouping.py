@@ -11,38 +11,24 @@ _KEYS = 4
 def group_rows(rows: Tensor, tol: float, *, chains: bool = False) -> tuple[Tensor, Tensor]:
     r"""Label rows so that those of one label are within `tol` of the first among them.
 
-    Parameters
-    ----------
-    rows : Tensor of shape (m, p)
-        float64.
-    tol : float
-        Largest Euclidean distance of a row from the first of its group.
-    chains : bool, default=False
-        Join rows that a chain leads from one to the other, in steps that are within `tol` in every
-        projection. Rows within `tol` then always have one label, and those of one label may be
-        further apart.
+    tol: largest Euclidean distance of a row from the first of its group.
+    chains: join rows that a chain leads from one to the other, in steps that are within `tol` in
+        every projection. Rows within `tol` then always have one label, and those of one label may
+        be further apart.
+    Returns labels (m,): int64. Groups are numbered in the order of a fixed random projection, so
+        that permuted rows get the same numbers; first (n_groups,): index of the row that each group
+        was compared with.
 
-    Returns
-    -------
-    labels : Tensor of shape (m,)
-        int64. Groups are numbered in the order of a fixed random projection, so that permuted rows
-        get the same numbers.
-    first : Tensor of shape (n_groups,)
-        Index of the row that each group was compared with.
-
-    Notes
-    -----
     Rows within `tol` have projections on a vector g within :math:`\mathrm{tol}\,|g|`. Sorting
     projections cuts the rows into runs, and further projections, of the runs that are left, cut
     those again; what remains is compared in full. Costs :math:`O(m p + m \log m)`.
 
-    Examples
-    --------
     >>> rows = torch.tensor([[1.0, 2.0], [3.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
     >>> labels, first = group_rows(rows, 1e-12)
     >>> bool(labels[0] == labels[2]), len(first)
     (True, 2)
     """
+    # rows (m, p)
     m, p = rows.shape
     if m == 0:
         empty = torch.empty(0, dtype=torch.int64)

@@ -73,16 +73,8 @@ class HiddenLayer:
         return result if self.skip is None else result + inputs @ self.skip.T
 
     def rounding(self, inputs: Tensor) -> Tensor:
-        """Size of what rounding the weights, and computing in float64, does to each output.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, n)
-
-        Returns
-        -------
-        Tensor of shape (N, k)
-        """
+        """Size of what rounding the weights, and computing in float64, does to each output."""
+        # inputs (N, n) -> (N, k)
         size = max(1, _BLOCK // max(self.n_units, 1))
         w, b, q = self.weights.abs(), self.biases.abs(), self.outputs.abs()
         parts = [(x.abs() @ w.T + b) @ q.T for x in inputs.split(size)]
@@ -124,33 +116,15 @@ def one_hidden(
 ) -> HiddenLayer:
     """Arrays of a network of one hidden layer, checked and in float64.
 
-    Parameters
-    ----------
-    weights : array or Tensor of shape (d, n)
-        One row per unit.
-    biases : array or Tensor of shape (d,) or None
-    outputs : array or Tensor of shape (k, d)
-    shift : array or Tensor of shape (k,), optional
-        Output bias.
-    skip : array or Tensor of shape (k, n), optional
-        Linear part beside the hidden layer.
-    activation : Activation or str, default="relu"
+    weights: (d, n), one row per unit.
+    skip: (k, n), linear part beside the hidden layer.
+    Raises SkgeoError for shapes that do not fit, NaN or infinite weights, or an unknown activation.
 
-    Returns
-    -------
-    HiddenLayer
-
-    Raises
-    ------
-    SkgeoError
-        For shapes that do not fit, NaN or infinite weights, or an unknown activation.
-
-    Examples
-    --------
     >>> net = one_hidden([[1.0], [-1.0]], [0.0, 0.0], [[1.0, 1.0]])  # |x|
     >>> net(torch.tensor([[-3.0]], dtype=torch.float64))
     tensor([[3.]], dtype=torch.float64)
     """
+    # biases (d,); outputs (k, d); shift (k,)
     w, q = _tensor(weights), _tensor(outputs)
     if w.dim() != 2 or q.dim() != 2 or q.shape[1] != len(w):
         raise SkgeoError(

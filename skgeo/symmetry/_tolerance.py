@@ -14,29 +14,10 @@ _COARSE = 1e-3
 def resolve_tolerance(tol: Any, precision: float) -> float:
     """Relative tolerance for weights of a given machine epsilon.
 
-    Parameters
-    ----------
-    tol : "auto" or float
-    precision : float
-        Machine epsilon of the type in which the weights were stored.
+    precision: machine epsilon of the type in which the weights were stored.
+    Returns: ``"auto"`` is 1e-10 for float64 and 16 machine epsilons, 2e-6, for float32.
+    Raises SkgeoError if `tol` is not a positive number below 1.
 
-    Returns
-    -------
-    float
-        ``"auto"`` is 1e-10 for float64 and 16 machine epsilons, 2e-6, for float32.
-
-    Raises
-    ------
-    SkgeoError
-        If `tol` is not a positive number below 1.
-
-    Warns
-    -----
-    GeometryWarning
-        If `tol` is below the weights' own precision, or "auto" for weights of half precision.
-
-    Examples
-    --------
     >>> resolve_tolerance("auto", 2.220446049250313e-16)
     1e-10
     """

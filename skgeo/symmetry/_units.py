@@ -212,24 +212,13 @@ def unit_boundaries(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Group units that are one up to a symmetry of their activation.
 
-    Parameters
-    ----------
-    weights : Tensor of shape (d, n)
-        No row zero.
-    biases : Tensor of shape (d,)
-    activation : Activation
-        Rectifiers: up to a factor of either sign; odd ones: up to a sign; others: equal (w, b).
-    tol : float
-
-    Returns
-    -------
-    label : Tensor of shape (d,)
-        int64.
-    side : Tensor of shape (d,)
-        +1 or -1; units of one label are equal, up to a positive factor, where their sides are.
-    apart : Tensor of shape (d,)
-        Distance from the unit that stands for the label.
+    weights: (d, n), no row zero.
+    activation: rectifiers: up to a factor of either sign; odd ones: up to a sign; others: equal (w,
+        b).
+    Returns label (d,): int64; side (d,): +1 or -1; units of one label are equal, up to a positive
+        factor, where their sides are; apart (d,): distance from the unit that stands for the label.
     """
+    # biases (d,)
     d, n = weights.shape
     norms = torch.linalg.vector_norm(weights, dim=1)
     generator = torch.Generator().manual_seed(0)
@@ -280,24 +269,15 @@ def _first_other(label: Tensor, side: Tensor, sign: int) -> Tensor:
 def box_interval(weights: Tensor, biases: Tensor, low: Tensor, high: Tensor) -> Interval:
     """Bounds of pre-activations for inputs in a box, which may be unbounded.
 
-    Parameters
-    ----------
-    weights : Tensor of shape (d, n)
-    biases : Tensor of shape (d,)
-    low, high : Tensor of shape (n,)
+    Returns (d,): attained by single units: exact for the first layer of a network, and bounds for
+        later ones.
 
-    Returns
-    -------
-    tuple of two Tensors of shape (d,)
-        Attained by single units: exact for the first layer of a network, and bounds for later ones.
-
-    Examples
-    --------
     >>> w = torch.tensor([[-1.0]], dtype=torch.float64)
     >>> b = torch.tensor([-3.0], dtype=torch.float64)
     >>> box_interval(w, b, *torch.tensor([[-2.0], [2.0]], dtype=torch.float64))
     (tensor([-5.], dtype=torch.float64), tensor([-1.], dtype=torch.float64))
     """
+    # weights (d, n); biases (d,); low, high (n,)
     up, down = weights.clamp(min=0), weights.clamp(max=0)
     least, most = (
         _products(up, low) + _products(down, high),
@@ -313,21 +293,10 @@ def _products(weights: Tensor, bounds: Tensor) -> Tensor:
 def data_interval(weights: Tensor, biases: Tensor, inputs: Tensor) -> Interval:
     """Least and largest pre-activation of each unit over samples.
 
-    Parameters
-    ----------
-    weights : Tensor of shape (d, n)
-    biases : Tensor of shape (d,)
-    inputs : Tensor of shape (N, n)
-
-    Returns
-    -------
-    tuple of two Tensors of shape (d,)
-
-    Examples
-    --------
     >>> w = torch.tensor([[2.0]], dtype=torch.float64)
     >>> data_interval(w, torch.zeros(1, dtype=torch.float64), torch.tensor([[1.0], [3.0]]).double())
     (tensor([2.], dtype=torch.float64), tensor([6.], dtype=torch.float64))
     """
+    # weights (d, n); biases (d,); inputs (N, n) -> (d,)
     values = inputs @ weights.T + biases
     return values.amin(0), values.amax(0)

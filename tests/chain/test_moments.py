@@ -7,7 +7,8 @@ from torch import nn
 
 from helpers.chain_oracles import quantities
 from helpers.networks import mlp, normal
-from skgeo.chain import ElementwiseGram, chain_profile
+from skgeo.chain import chain_profile
+from skgeo.chain._moments import ElementwiseGram
 
 
 def assert_matches(weight, slopes, exact_volume=True):

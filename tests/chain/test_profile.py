@@ -8,8 +8,8 @@ from helpers.chain_oracles import dense_between, exact_log_singular_values, quan
 from helpers.networks import mlp, normal
 from helpers.oracles import assert_untouched
 from skgeo import GeometryWarning, SkgeoError
-from skgeo.chain import chain_profile, spectral_quantities
-from skgeo.chain._summaries import QUANTITIES
+from skgeo.chain import chain_profile
+from skgeo.chain._summaries import QUANTITIES, spectral_quantities
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (4, 7), (7, 4), (1, 3), (3, 1)])

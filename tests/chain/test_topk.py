@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from helpers.networks import mlp, normal
-from skgeo.chain import leading_singular_values
-from skgeo.chain._topk import default_steps
+from skgeo.chain._topk import default_steps, leading_singular_values
 
 
 def products(A):

@@ -7,14 +7,9 @@ from helpers.cases import BY_NAME
 from helpers.layer_oracles import dense_layer_metric
 from skgeo import SkgeoError
 from skgeo.network import bind
-from skgeo.quotient import (
-    LayerRows,
-    collapse,
-    measure_layers,
-    null_projection,
-    pointwise_eigenvalues,
-    quotient_fidelity,
-)
+from skgeo.quotient._coordinates import collapse, null_projection, quotient_fidelity
+from skgeo.quotient._rows import LayerRows
+from skgeo.quotient._spectra import measure_layers, pointwise_eigenvalues
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,11 @@ from helpers.layer_oracles import dense_layer_metric, dense_tail_jacobian
 from helpers.oracles import assert_untouched, spectrum
 from skgeo import GeometryWarning, RankAmbiguityWarning, SkgeoError, WrappedModel
 from skgeo.network import bind
-from skgeo.quotient import LayerRows, layer_spectra, measure_layers
 from skgeo.quotient import _metric as metric_module
 from skgeo.quotient import _spectra as spectra_module
+from skgeo.quotient import layer_spectra
+from skgeo.quotient._rows import LayerRows
+from skgeo.quotient._spectra import measure_layers
 
 no_gap = pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
 LIKELIHOODS = {"categorical": 4, "bernoulli": 4, "gaussian": 4, "gaussian_scale": 4, "poisson": 4}

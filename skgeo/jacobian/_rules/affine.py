@@ -33,16 +33,8 @@ class AffineRule(StructureRule):
     def affine(self, call: LayerGradients) -> tuple[Tensor, Tensor]:
         """Inputs and gradients of the matrix product within the layer.
 
-        Parameters
-        ----------
-        call : LayerGradients
-
-        Returns
-        -------
-        a : Tensor of shape (b, G, T, i)
-            For G groups and T positions.
-        g : Tensor of shape (b, m, G, T, o)
-            ``weight.reshape(G, o, i)`` takes a to the layer's result.
+        Returns a (b, G, T, i): for G groups and T positions; g (b, m, G, T, o): ``weight.reshape(G,
+            o, i)`` takes a to the layer's result.
         """
         raise NotImplementedError(f"{type(self).__name__} must define affine(call).")
 
@@ -120,17 +112,8 @@ class AffineRule(StructureRule):
 
 
 def rows(a: Tensor, g: Tensor) -> Tensor:
-    """Per-sample gradients with respect to the weight.
-
-    Parameters
-    ----------
-    a : Tensor of shape (b, G, T, i)
-    g : Tensor of shape (b, m, G, T, o)
-
-    Returns
-    -------
-    Tensor of shape (b, m, G, o, i)
-    """
+    """Per-sample gradients with respect to the weight."""
+    # a (b, G, T, i); g (b, m, G, T, o) -> (b, m, G, o, i)
     a = a.to(g.dtype)
     if a.shape[2] == 1:
         return g[:, :, :, 0, :, None] * a[:, None, :, 0, None, :]
@@ -141,16 +124,8 @@ def diagonal(a: Tensor, g: Tensor) -> Tensor:
     """Sum over samples and directions of the squared gradients with respect to the weight.
 
     The square of a sum over positions, not a sum of squares.
-
-    Parameters
-    ----------
-    a : Tensor of shape (b, G, T, i), float64
-    g : Tensor of shape (b, m, G, T, o), float64
-
-    Returns
-    -------
-    Tensor of shape (G, o, i)
     """
+    # a (b, G, T, i); g (b, m, G, T, o) -> (G, o, i)
     if a.shape[2] == 1:
         return torch.einsum("bgo,bgi->goi", g[:, :, :, 0].square().sum(1), a[:, :, 0].square())
     (b, groups, _, i), (m, o) = a.shape, (g.shape[1], g.shape[4])
@@ -161,17 +136,8 @@ def diagonal(a: Tensor, g: Tensor) -> Tensor:
 
 
 def trace(a: Tensor, g: Tensor) -> Tensor:
-    """Sum over samples, directions and entries of the squared gradients with respect to the weight.
-
-    Parameters
-    ----------
-    a : Tensor of shape (b, G, T, i), float64
-    g : Tensor of shape (b, m, G, T, o), float64
-
-    Returns
-    -------
-    Tensor of shape ()
-    """
+    """Sum over samples, directions and entries of the squared gradients of the weight."""
+    # a (b, G, T, i); g (b, m, G, T, o) -> ()
     (b, groups, positions, i), (m, o) = a.shape, (g.shape[1], g.shape[4])
     if positions == 1:
         return _trace_without_positions(a, g, ("weight",))
@@ -222,14 +188,10 @@ def add_gram(
     (g_{nkt} \cdot g_{n'k's})`, or from the gradients themselves, some output channels at a time:
     whichever takes fewer operations.
 
-    Parameters
-    ----------
-    total : Tensor of shape (b_left * m_left, b_right * m_right), float64
-        Changed in place; only below the diagonal where `left` is `right`.
-    left, right : tuple of Tensor
-        Inputs (b, G, T, i) and gradients (b, m, G, T, o), float64.
-    weight, bias : bool
-        Which of the two parameters count.
+    total: (b_left * m_left, b_right * m_right), changed in place; only below the diagonal where
+        `left` is `right`.
+    left, right: inputs (b, G, T, i) and gradients (b, m, G, T, o), float64.
+    weight, bias: which of the two parameters count.
     """
     same = left is right
     if weight and _pairs_are_cheaper(left, right):

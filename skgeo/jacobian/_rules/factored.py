@@ -65,16 +65,10 @@ class FactoredJacobian:
     def weighted(self, weights: Tensor) -> FactoredJacobian:
         """Other directions, as combinations of these.
 
-        Parameters
-        ----------
-        weights : Tensor of shape (b, r, m)
-            Row (n, r) holds what direction r of sample n takes from each of the m directions:
-            ``R^T`` turns the Jacobian J of the outputs into the rows ``R^T J`` of a metric.
-
-        Returns
-        -------
-        FactoredJacobian
-            With r directions.
+        weights: (b, r, m), row (n, r) holds what direction r of sample n takes from each of the m
+            directions: ``R^T`` turns the Jacobian J of the outputs into the rows ``R^T J`` of a
+            metric.
+        Returns: With r directions.
         """
         dtype = torch.promote_types(weights.dtype, self.rest_rows.dtype)
         return dataclasses.replace(
@@ -87,15 +81,8 @@ class FactoredJacobian:
     def rows(self, names: Collection[str] | None = None) -> Tensor:
         """The dense Jacobian.
 
-        Parameters
-        ----------
-        names : collection of str, optional
-            Full names of the parameters to keep, by default all.
-
-        Returns
-        -------
-        Tensor of shape (b, m, P)
-            In the order of `shapes`, each parameter flattened.
+        names: full names of the parameters to keep, by default all.
+        Returns (b, m, P): in the order of `shapes`, each parameter flattened.
         """
         where, width = self._columns(self.shapes if names is None else names)
         dense = torch.zeros(
@@ -126,22 +113,11 @@ class FactoredJacobian:
     ) -> Tensor:
         r"""Inner products :math:`J J'^T` of all per-sample gradients.
 
-        Parameters
-        ----------
-        other : FactoredJacobian, optional
-            Of the same network and selection; by default this one.
-        dtype : torch.dtype, default=torch.float64
-            Of the products and of the result. A rank must not be decided on less than float64.
-        out : Tensor of shape (b m, b' m'), optional
-            Zeros to write into, in place of `dtype`.
+        other: of the same network and selection; by default this one.
+        dtype: of the products and of the result. A rank must not be decided on less than float64.
+        out: (b m, b' m'), zeros to write into, in place of `dtype`.
+        Returns (b m, b' m'): ordered by sample, then direction.
 
-        Returns
-        -------
-        Tensor of shape (b m, b' m')
-            Ordered by sample, then direction.
-
-        Notes
-        -----
         For Linear layers on vectors :math:`2 (bm)(b'm')` operations an output feature, in place of
         that many a parameter; half of it against itself.
         """
@@ -184,15 +160,9 @@ class FactoredJacobian:
     def push(self, vectors: Tensor) -> Tensor:
         """``J v``.
 
-        Parameters
-        ----------
-        vectors : Tensor of shape (w, P)
-
-        Returns
-        -------
-        Tensor of shape (b, m, w)
-            In the type of the factors.
+        Returns (b, m, w): in the type of the factors.
         """
+        # vectors (w, P)
         where, _ = self._columns(self.shapes)
         vectors = vectors.to(self.dtype)
         size = (self.n_samples, self.n_directions, len(vectors))
@@ -211,15 +181,9 @@ class FactoredJacobian:
     def pull(self, weights: Tensor) -> Tensor:
         """``J^T u``.
 
-        Parameters
-        ----------
-        weights : Tensor of shape (b, m, w)
-
-        Returns
-        -------
-        Tensor of shape (w, P)
-            In the type of the factors.
+        Returns (w, P): in the type of the factors.
         """
+        # weights (b, m, w)
         where, width = self._columns(self.shapes)
         weights = weights.to(self.dtype)
         size = (weights.shape[2], width)
@@ -237,10 +201,7 @@ class FactoredJacobian:
     def diagonal(self) -> Tensor:
         """Sum over samples and directions of the squared derivatives.
 
-        Returns
-        -------
-        Tensor of shape (P,), float64
-            In the order of `shapes`.
+        Returns (P,): in the order of `shapes`.
         """
         where, width = self._columns(self.shapes)
         total = torch.zeros(width, dtype=torch.float64, device=self.rest_rows.device)
@@ -254,12 +215,8 @@ class FactoredJacobian:
         return total
 
     def trace(self) -> Tensor:
-        """Sum of all squared derivatives.
-
-        Returns
-        -------
-        Tensor of shape (), float64
-        """
+        """Sum of all squared derivatives."""
+        # -> ()
         total = self.rest_rows.double().square().sum()
         for call in self.calls:
             total = total + _rule(call).trace(call)
@@ -270,14 +227,9 @@ class FactoredJacobian:
 
         Batches are added up so, and :func:`mirror` completes the matrix at the end.
 
-        Parameters
-        ----------
-        total : Tensor of shape (P, P), float64
-            Changed in place. In the order of `shapes`; entries above the diagonal are left in an
-            undefined state.
+        total: (P, P), changed in place. In the order of `shapes`; entries above the diagonal are
+            left in an undefined state.
 
-        Notes
-        -----
         :math:`2 b P^2` operations for Linear layers on vectors, however many directions there are,
         and a quarter of it within a layer; :math:`2 b m P^2` for other layers.
         """
@@ -301,10 +253,7 @@ class FactoredJacobian:
     def metric(self) -> Tensor:
         r"""Sum over samples of :math:`J_n^T J_n`.
 
-        Returns
-        -------
-        Tensor of shape (P, P), float64
-            In the order of `shapes`.
+        Returns (P, P): in the order of `shapes`.
         """
         p = self.n_parameters
         total = torch.zeros(p, p, dtype=torch.float64, device=self.rest_rows.device)

@@ -66,12 +66,9 @@ class Columns:
 def add_block(total: Tensor, left: Columns, right: Columns) -> None:
     """Add the products of two sets of columns to a matrix, on and below its diagonal.
 
-    Parameters
-    ----------
-    total : Tensor of shape (P, P), float64
-    left, right : Columns
-        If they are one object, each pair is added once.
+    left, right: if they are one object, each pair is added once.
     """
+    # total (P, P)
     if not all(t.numel() for t in (left.a, left.g, right.a, right.g)):
         return  # of a layer without units
     if left is right and left.a.shape[1] > 1:
@@ -96,16 +93,9 @@ def _view(total: Tensor, rows: slice, columns: slice, shape: Sequence[int]) -> T
 def parameter_block(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:
     """Sum over samples and directions of products of outer-product gradients of two layers.
 
-    Parameters
-    ----------
-    left : tuple of Tensor of shapes (b, i) and (b, m, o)
-        Factors of the gradients, as :meth:`StructureRule.outer` gives them.
-    right : tuple of Tensor of shapes (b, j) and (b, m, p)
-
-    Returns
-    -------
-    Tensor of shape (o, i, p, j)
+    left: factors of the gradients, as :meth:`StructureRule.outer` gives them.
     """
+    # -> (o, i, p, j)
     (a, g), (c, h) = left, right
     b, i, j = len(a), a.shape[1], c.shape[1]
     m, o, p = g.shape[1], g.shape[2], h.shape[2]

@@ -57,15 +57,9 @@ class Certificate:
     ) -> tuple[bool, LayerGradients | None]:
         """Whether the verdict on a call is known, and the call if it was admitted.
 
-        Parameters
-        ----------
-        call : Call
-        gradients : Tensor of shape (m, \\*output_shape) or None
-        names : dict of str to str
-            The call's parameters that are used once.
-        size : int
-            Samples b.
+        names: the call's parameters that are used once.
         """
+        # gradients (m, \\*output_shape)
         if call.name not in self._shown:
             return False, None
         shown = self._shown[call.name]
@@ -86,15 +80,8 @@ class Certificate:
 def watched(replica: Replica) -> dict[str, nn.Module]:
     """Name the layers that may be covered by a rule.
 
-    Parameters
-    ----------
-    replica : Replica
-
-    Returns
-    -------
-    dict of str to torch.nn.Module
-        Those with a rule and a selected parameter, without hooks or parametrisations: either may
-        change what the layer is given or gives.
+    Returns: Those with a rule and a selected parameter, without hooks or parametrisations: either
+        may change what the layer is given or gives.
     """
     chosen = {id(replica.parameters[name]) for name in replica.selected}
     return {
@@ -111,14 +98,7 @@ def watched(replica: Replica) -> dict[str, nn.Module]:
 def edges(outputs: Tensor) -> Counter[int]:
     """Count how often each leaf of a graph is used.
 
-    Parameters
-    ----------
-    outputs : Tensor
-
-    Returns
-    -------
-    Counter
-        By ``id`` of the leaf.
+    Returns: By ``id`` of the leaf.
     """
     uses: Counter[int] = Counter()
     seen = set()
@@ -146,15 +126,9 @@ class RuleCheck:
     the second everything else: weights that are read past the call of their layer, samples that
     are not where they are taken to be, samples that influence each other, rules that are wrong.
 
-    Parameters
-    ----------
-    replica : Replica
-    outputs : Tensor of shape (b, ...)
-        With their graph.
-    directions : Tensor of shape (b, m, ...) or None
-        Cotangents of the directions; None for single outputs.
-    names : dict of int to str
-        Names of the selected parameters that the graph uses once, by ``id``.
+    outputs: (b, ...), with their graph.
+    directions: (b, m, ...), cotangents of the directions; None for single outputs.
+    names: names of the selected parameters that the graph uses once, by ``id``.
     """
 
     def __init__(
@@ -185,17 +159,10 @@ class RuleCheck:
     def admit(self, call: Call, gradients: Tensor | None) -> tuple[str, LayerGradients | None]:
         """Check a call.
 
-        Parameters
-        ----------
-        call : Call
-        gradients : Tensor of shape (m, \\*output_shape) or None
-
-        Returns
-        -------
-        arrangement : str
-        found : LayerGradients or None
-            With samples first; None if no arrangement of the samples passes the check.
+        Returns arrangement: ; found: with samples first; None if no arrangement of the samples
+            passes the check.
         """
+        # gradients (m, \\*output_shape)
         if gradients is not None:
             rule = structure_rule(call.module)
             assert rule is not None
@@ -220,15 +187,7 @@ class RuleCheck:
 def own_names(module: nn.Module, known: Mapping[int, str]) -> dict[str, str]:
     """Local and full names of the parameters that a layer's rule may speak for.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-    known : dict of int to str
-        Names of the parameters that the graph uses once, by ``id``.
-
-    Returns
-    -------
-    dict of str to str
+    known: names of the parameters that the graph uses once, by ``id``.
     """
     rule, own = structure_rule(module), module._parameters
     return {

@@ -45,31 +45,18 @@ class Block:
 def binary_blocks(vectors: Tensor, target: Tensor | None, tol: float) -> list[Block] | None:
     """Solve ``vectors @ e = target`` for e in {0, 1}, block by block.
 
-    Parameters
-    ----------
-    vectors : Tensor of shape (p, d)
-        Non-zero columns, float64.
-    target : Tensor of shape (p,) or None
-        None, or zero, asks for all non-trivial solutions of the homogeneous system, as blocks whose
-        solutions combine freely. Otherwise the one block that holds the target is returned; the
-        unknowns outside it may be zero.
-    tol : float
-        Residuals up to `tol` times the sum of the norms of what was added count as zero.
+    vectors: (p, d), non-zero columns, float64.
+    target: (p,), none, or zero, asks for all non-trivial solutions of the homogeneous system, as
+        blocks whose solutions combine freely. Otherwise the one block that holds the target is
+        returned; the unknowns outside it may be zero.
+    tol: residuals up to `tol` times the sum of the norms of what was added count as zero.
+    Returns: No blocks: no solutions. None: too many columns to decide anything.
 
-    Returns
-    -------
-    list of Block, or None
-        No blocks: no solutions. None: too many columns to decide anything.
-
-    Notes
-    -----
     Exact as long as ranks are clear: candidates come from a numerical null space, and each is
     then checked in full. Costs a singular value decomposition of d columns (up to 512; beyond, only
     the case of independent columns is decided, by a Cholesky factor), and :math:`2^r` steps a
     block with pruning, or else :math:`2^{m/2}` for the m <= 32 columns of a block.
 
-    Examples
-    --------
     >>> blocks = binary_blocks(torch.tensor([[1.0, 2.0, -3.0]], dtype=torch.float64), None, 1e-9)
     >>> blocks[0].solutions
     tensor([[True, True, True]])

@@ -103,21 +103,9 @@ class Domain:
 def read_domain(stack: Stack, kind: Literal["box", "data"] | None, inputs: Tensor | None) -> Domain:
     """The domain of a network's inputs.
 
-    Parameters
-    ----------
-    stack : Stack
-    kind : {None, "box", "data"}
-    inputs : Tensor of shape (N, ...) or None
-
-    Returns
-    -------
-    Domain
-
-    Raises
-    ------
-    SkgeoError
-        If `kind` is none of these.
+    Raises SkgeoError if `kind` is none of these.
     """
+    # inputs (N, ...)
     check_option("domain", kind, (None, "box", "data"))
     n = stack.widths[0]
     if inputs is None:

@@ -18,17 +18,7 @@ def merge_units(layer: HiddenLayer, *, interval: Interval | None, tol: float) ->
 
     Rows that stay are left as they are, number by number.
 
-    Parameters
-    ----------
-    layer : HiddenLayer
-    interval : tuple of two Tensors of shape (d,), optional
-        Bounds of the pre-activations on the domain; units that are constant there go.
-    tol : float
-        Relative.
-
-    Returns
-    -------
-    HiddenLayer
+    interval: (d,), bounds of the pre-activations on the domain; units that are constant there go.
     """
     w, b, q = layer.weights, layer.biases, layer.outputs
     if layer.n_units == 0:
@@ -76,20 +66,10 @@ def fold_affine(
 ) -> tuple[HiddenLayer, Tensor, Tensor]:
     """Take out the units of a rectifier that are affine on the domain.
 
-    Parameters
-    ----------
-    layer : HiddenLayer
-    interval : tuple of two Tensors of shape (d,) or None
-
-    Returns
-    -------
-    layer : HiddenLayer
-        The other units, with the constants in the shift.
-    linear : Tensor of shape (k, n)
-        The linear part of those taken out.
-    units : Tensor
-        Their indices.
+    Returns layer: the other units, with the constants in the shift; linear (k, n): the linear part
+        of those taken out; units: their indices.
     """
+    # interval (d,)
     zero = layer.weights.new_zeros((len(layer.outputs), layer.weights.shape[1]))
     if interval is None or not layer.activation.is_rectifier:
         return layer, zero, torch.zeros(0, dtype=torch.int64)
@@ -121,22 +101,12 @@ def narrow_units(
 ) -> tuple[HiddenLayer, bool]:
     """Rewrite a layer of rectifiers with fewer units where there is a way to.
 
-    Parameters
-    ----------
-    layer : HiddenLayer
-        As :func:`merge_units` gives it.
-    interval : tuple of two Tensors of shape (d,) or None
-    ball : tuple of a Tensor of shape (n,) and a float, or None
-        Holds the domain.
-    tol : float
-
-    Returns
-    -------
-    layer : HiddenLayer
-        The layer that was given unless fewer units do.
-    optimal : bool
-        Whether no fewer units can compute the same function.
+    layer: as :func:`merge_units` gives it.
+    ball: (n,), holds the domain.
+    Returns layer: the layer that was given unless fewer units do; optimal: whether no fewer units
+        can compute the same function.
     """
+    # interval (d,)
     if not layer.activation.is_rectifier or layer.n_units == 0:
         return layer, layer.n_units == 0
     rest, linear, affine = fold_affine(layer, interval=interval if ball is not None else None)

@@ -55,23 +55,10 @@ class Reduction:
 def reduce_stack(stack: Stack, region: Domain, *, tol: float) -> Reduction:
     """Take out the hidden units that a chain does not need on a domain.
 
-    Parameters
-    ----------
-    stack : Stack
-        Of linear layers.
-    region : Domain
-        Of its inputs.
-    tol : float
-        Relative.
-
-    Returns
-    -------
-    Reduction
-
-    Raises
-    ------
-    SkgeoError
-        If outputs at points of the domain differ by more than `tol` and rounding explain.
+    stack: of linear layers.
+    region: of its inputs.
+    Raises SkgeoError if outputs at points of the domain differ by more than `tol` and rounding
+        explain.
     """
     layers = hidden_layers_of(stack)
     scales = _scales(stack, region)

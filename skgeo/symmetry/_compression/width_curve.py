@@ -43,27 +43,13 @@ def width_curve(stack: Stack, samples: Tensor) -> tuple[WidthError, ...]:
     weights and biases that read the remaining units are fitted anew by least squares:
     :math:`|q_i|^2 / (G^{-1})_{ii}` with G the covariance of the activations.
 
-    Parameters
-    ----------
-    stack : Stack
-    samples : Tensor of shape (N, n)
-        float64.
+    Returns: Layer by layer, widths descending; 48 widths at most a layer.
+    Raises SkgeoError if there are no samples.
 
-    Returns
-    -------
-    tuple of WidthError
-        Layer by layer, widths descending; 48 widths at most a layer.
-
-    Raises
-    ------
-    SkgeoError
-        If there are no samples.
-
-    Notes
-    -----
     An upper bound on the least error at each width, on these samples. Costs :math:`O(N d^2 + d^3)`
     a layer, and a forward pass a point.
     """
+    # samples (N, n)
     if not len(samples):
         raise SkgeoError("the width-error curve needs samples.")
     *arguments, whole = stack.arguments(samples)

@@ -101,24 +101,13 @@ def transform_layers(
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Weights and biases of the stack with its hidden units moved.
 
-    Parameters
-    ----------
-    weights, biases, activations
-        Of the stack, as in :func:`~skgeo.symmetry._equivalence.layerwise.canonical_layers`.
-    permutation, scales, flips : sequence
-        One array or None a hidden layer, as in :func:`apply_symmetry`.
-    precision : float, optional
-        Machine epsilon of the weights, for the test of annihilation.
-
-    Returns
-    -------
-    weights, biases : list of Tensor
-        float64, of the shapes given; None for a bias that was None and is still zero.
-
-    Raises
-    ------
-    SkgeoError
-        As :func:`apply_symmetry` does.
+    weights, biases, activations: of the stack, as in
+        :func:`~skgeo.symmetry._equivalence.layerwise.canonical_layers`.
+    permutation, scales, flips: one array or None a hidden layer, as in :func:`apply_symmetry`.
+    precision: machine epsilon of the weights, for the test of annihilation.
+    Returns weights, biases: float64, of the shapes given; None for a bias that was None and is
+        still zero.
+    Raises SkgeoError as :func:`apply_symmetry` does.
     """
     shapes = [weight.shape for weight in weights]
     blocks = layer_blocks(weights)
@@ -186,23 +175,10 @@ def transform_layers(
 def per_layer(value: Any, depth: int, name: str) -> list[Any]:
     """One entry a hidden layer of what may be a list, a dict, or a single array.
 
-    Parameters
-    ----------
-    value : list, dict, array or None
-    depth : int
-        Number of hidden layers.
-    name : str
-        Of the argument, for messages.
-
-    Returns
-    -------
-    list
-        Arrays, and None for layers that are left alone.
-
-    Raises
-    ------
-    SkgeoError
-        If a layer does not exist, or the number of entries is another.
+    depth: number of hidden layers.
+    name: of the argument, for messages.
+    Returns: Arrays, and None for layers that are left alone.
+    Raises SkgeoError if a layer does not exist, or the number of entries is another.
     """
     if value is None:
         return [None] * depth

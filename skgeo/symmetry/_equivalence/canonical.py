@@ -197,16 +197,7 @@ def canonical_form(model: Any, *, tol: Any = "auto") -> CanonicalForm:
 
 
 def check_interface(a: Stack, b: Stack) -> None:
-    """Refuse networks of different inputs or outputs.
-
-    Parameters
-    ----------
-    a, b : Stack
-
-    Raises
-    ------
-    SkgeoError
-    """
+    """Refuse networks of different inputs or outputs."""
     facts = [(net.kinds[0], net.widths[0], net.kinds[-1], net.widths[-1]) for net in (a, b)]
     if facts[0] != facts[1]:
         shown = [
@@ -222,21 +213,8 @@ def check_interface(a: Stack, b: Stack) -> None:
 def stack_form(stack: Stack, tol: float, *, drop_off: bool = True) -> LayerForm:
     """Normal form of a chain, layer by layer.
 
-    Parameters
-    ----------
-    stack : Stack
-    tol : float
-    drop_off : bool, default=True
-        Whether to drop units that can never turn on.
-
-    Returns
-    -------
-    LayerForm
-
-    Raises
-    ------
-    SkgeoError
-        If the symmetries of an activation are not known.
+    drop_off: whether to drop units that can never turn on.
+    Raises SkgeoError if the symmetries of an activation are not known.
     """
     return canonical_layers(
         stack.weights,
@@ -251,15 +229,8 @@ def stack_form(stack: Stack, tol: float, *, drop_off: bool = True) -> LayerForm:
 def one_hidden_of(stack: Stack) -> HiddenLayer | None:
     """A chain of linear layers with one hidden layer of rectifiers at most, as ReLU and a rest.
 
-    Parameters
-    ----------
-    stack : Stack
-
-    Returns
-    -------
-    HiddenLayer or None
-        None for other chains. Leaky ReLU of slope s is (1 - s) relu(z) + s z; layers without an
-        activation between them are multiplied together.
+    Returns: None for other chains. Leaky ReLU of slope s is (1 - s) relu(z) + s z; layers without
+        an activation between them are multiplied together.
     """
     bent = [i for i, each in enumerate(stack.activations) if not each.is_identity]
     if any(kind != "linear" for kind in stack.kinds) or len(bent) > 1:

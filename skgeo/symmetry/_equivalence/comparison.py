@@ -20,16 +20,8 @@ from skgeo.symmetry._equivalence.report import EquivalenceReport
 def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
     """Compare two chains by their weights.
 
-    Parameters
-    ----------
-    a, b : Stack
-        Of one interface.
-    tol : float
-
-    Returns
-    -------
-    EquivalenceReport
-        "different" for one hidden layer of rectifiers at most, with a witness; for others
+    a, b: of one interface.
+    Returns: "different" for one hidden layer of rectifiers at most, with a witness; for others
         "undecided" where no certificate was found.
     """
     if a.settings != b.settings and len(a.settings) == len(b.settings):

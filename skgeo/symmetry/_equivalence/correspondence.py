@@ -47,19 +47,9 @@ class Correspondence:
 def match_forms(a: LayerForm, b: LayerForm, *, tol: float) -> Correspondence:
     """Match the units of two normal forms.
 
-    Parameters
-    ----------
-    a, b : LayerForm
-        Of stacks with the same inputs and outputs.
-    tol : float
-        Rows (w, b) are one unit's if they differ by no more than this share of their norm.
+    a, b: of stacks with the same inputs and outputs.
+    tol: rows (w, b) are one unit's if they differ by no more than this share of their norm.
 
-    Returns
-    -------
-    Correspondence
-
-    Notes
-    -----
     Units are matched by neighbourhood and not by rank in the sorted order: rounding may swap two
     units whose keys almost agree. Costs O(d log d) in the width d, and the comparison of the rows.
     """
@@ -103,15 +93,9 @@ def match_forms(a: LayerForm, b: LayerForm, *, tol: float) -> Correspondence:
 def relative_distance(ours: Tensor, theirs: Tensor) -> float:
     """Largest distance of two rows relative to the larger of their norms.
 
-    Parameters
-    ----------
-    ours, theirs : Tensor of shape (n, m)
-
-    Returns
-    -------
-    float
-        Zero for rows that are both zero.
+    Returns: Zero for rows that are both zero.
     """
+    # ours, theirs (n, m)
     norm = torch.linalg.vector_norm
     size = torch.maximum(norm(ours, dim=1), norm(theirs, dim=1))
     apart = norm(ours - theirs, dim=1)

@@ -47,21 +47,9 @@ class UnitMap:
 def difference_network(a: HiddenLayer, b: HiddenLayer) -> HiddenLayer:
     """The network a - b: the units of a, then those of b with their outputs negated.
 
-    Parameters
-    ----------
-    a, b : HiddenLayer
+    Raises SkgeoError if the networks have different numbers of inputs or outputs, or other
+        activations.
 
-    Returns
-    -------
-    HiddenLayer
-
-    Raises
-    ------
-    SkgeoError
-        If the networks have different numbers of inputs or outputs, or other activations.
-
-    Examples
-    --------
     >>> from skgeo.symmetry._hidden_layer import one_hidden
     >>> net = one_hidden([[1.0]], [0.0], [[1.0]])
     >>> difference_network(net, net)(torch.tensor([[5.0]], dtype=torch.float64))
@@ -214,18 +202,10 @@ def _largest_part(form: HingeForm) -> str:
 def unit_map(a: HiddenLayer, b: HiddenLayer, form: HingeForm) -> UnitMap | None:
     """Match units boundary by boundary and measure how well a becomes b.
 
-    Parameters
-    ----------
-    a, b : HiddenLayer
-    form : HingeForm
-        Of their difference.
-
-    Returns
-    -------
-    UnitMap or None
-        None where boundaries do not carry equal numbers of units. Units without outgoing weights
-        in both networks, and units without incoming ones, need not agree: they are paired in
-        order, and their constants count in the bias shift.
+    form: of their difference.
+    Returns: None where boundaries do not carry equal numbers of units. Units without outgoing
+        weights in both networks, and units without incoming ones, need not agree: they are paired
+        in order, and their constants count in the bias shift.
     """
     d = a.n_units
     if d != b.n_units:

@@ -233,17 +233,7 @@ def _settle_signs(w: Tensor, norms: Tensor, sign: Tensor, edge: Tensor, tol: flo
 
 
 def relative(values: Tensor, scale: Tensor) -> Tensor:
-    """Quotients, zero where `values` is.
-
-    Parameters
-    ----------
-    values, scale : Tensor
-        Non-negative.
-
-    Returns
-    -------
-    Tensor
-    """
+    """Quotients, zero where `values` is."""
     return torch.where(values > 0, values / scale.clamp(min=1e-300), 0.0)
 
 

@@ -72,21 +72,11 @@ class LayerForm:
 def layer_blocks(weights: Sequence[Tensor]) -> list[Tensor]:
     """Weights as (out, in, m), where `in` counts the units of the layer before.
 
-    Parameters
-    ----------
-    weights : sequence of Tensor
-        (out, in) for linear layers, (out, in, ...) for kernels. A linear layer after a flattened
-        convolution has in = channels times positions, the positions of one channel together.
-
-    Returns
-    -------
-    list of Tensor
-        float64 views where possible.
-
-    Raises
-    ------
-    SkgeoError
-        If the sizes of two layers in a row do not fit.
+    weights: (out, in) for linear layers, (out, in, ...) for kernels. A linear layer after a
+        flattened convolution has in = channels times positions, the positions of one channel
+        together.
+    Returns: float64 views where possible.
+    Raises SkgeoError if the sizes of two layers in a row do not fit.
     """
     blocks: list[Tensor] = []
     for index, weight in enumerate(weights):
@@ -115,47 +105,26 @@ def canonical_layers(
 ) -> LayerForm:
     r"""Normal form of a stack under permutations, scales and signs of its hidden units.
 
-    Parameters
-    ----------
-    weights : sequence of Tensor
-        W_1, ..., W_L, as in :func:`layer_blocks`.
-    biases : sequence of Tensor of shape (out,), or None
-    activations : sequence of Activation or str
-        Of the L - 1 hidden layers. Units are scaled under rectifiers, signed under odd activations,
-        and only permuted under others.
-    tol : float, default=1e-13
-        Relative to the norm of a row (w, b): rows as close as this are one unit's. Outgoing weights
-        that cancel to this share of what was summed are zero.
-    foldable : sequence of bool, default=None
-        For each hidden layer whether a unit that is constant adds a constant to the next layer:
-        not so before a convolution that pads with zeros. By default true where the next layer's
-        weights have two axes.
-    drop_off : bool, default=True
-        Whether to drop ReLU units that can never turn on, because they read values that are never
-        negative with no positive weight or bias.
+    weights: W_1, ..., W_L, as in :func:`layer_blocks`.
+    activations: of the L - 1 hidden layers. Units are scaled under rectifiers, signed under odd
+        activations, and only permuted under others.
+    tol: relative to the norm of a row (w, b): rows as close as this are one unit's. Outgoing
+        weights that cancel to this share of what was summed are zero.
+    foldable: for each hidden layer whether a unit that is constant adds a constant to the next
+        layer: not so before a convolution that pads with zeros. By default true where the next
+        layer's weights have two axes.
+    drop_off: whether to drop ReLU units that can never turn on, because they read values that are
+        never negative with no positive weight or bias.
+    Raises SkgeoError if the numbers of layers do not fit together, or units have an activation
+        each.
 
-    Returns
-    -------
-    LayerForm
-
-    Raises
-    ------
-    SkgeoError
-        If the numbers of layers do not fit together, or units have an activation each.
-
-    Notes
-    -----
     Two stacks of which one is the other under these moves have one form, up to rounding. The
     converse is false in general: deep ReLU networks have further symmetries, and almost none where
     widths do not increase [1]_. Costs a few passes over the weights and a sort a layer.
 
-    References
-    ----------
     .. [1] M. Phuong and C. H. Lampert, "Functional vs. parametric equivalence of ReLU networks",
        ICLR 2020, Theorem 1.
 
-    Examples
-    --------
     ``relu(2 x) + relu(3 x)`` is one unit.
 
     >>> import torch
@@ -167,6 +136,7 @@ def canonical_layers(
     >>> form.widths, form.weights[1].item()
     ((1,), 5.0)
     """
+    # biases (out,)
     known = [as_activation(each) for each in activations]
     _check(weights, biases, known)
     work = _Work(weights, biases, known, tol, foldable, drop_off)
@@ -358,16 +328,7 @@ class _Work:
 
 
 def random_keys(rows: Tensor, seed: int) -> Tensor:
-    """One random projection of each row, the same for all networks of this width.
-
-    Parameters
-    ----------
-    rows : Tensor of shape (n, m)
-    seed : int
-
-    Returns
-    -------
-    Tensor of shape (n,)
-    """
+    """One random projection of each row, the same for all networks of this width."""
+    # rows (n, m) -> (n,)
     generator = np.random.default_rng((seed, rows.shape[1]))
     return rows @ torch.from_numpy(generator.normal(size=rows.shape[1])).to(rows)

@@ -31,20 +31,10 @@ _IDLE = "num_batches_tracked"
 def compare_parts(first: ResolvedModel, second: ResolvedModel, tol: float) -> EquivalenceReport:
     """Compare two networks that run the same code.
 
-    Parameters
-    ----------
-    first, second : ResolvedModel
-        Of any architecture.
-    tol : float
+    first, second: of any architecture.
+    Returns: "equivalent" if all parts agree up to symmetries of chains and of attention heads
+        inside; otherwise "undecided", with the first part that does not agree.
 
-    Returns
-    -------
-    EquivalenceReport
-        "equivalent" if all parts agree up to symmetries of chains and of attention heads inside;
-        otherwise "undecided", with the first part that does not agree.
-
-    Notes
-    -----
     In eval mode. Heads of one attention layer may come in another order, which changes the
     function of a network that returns the attention weights of single heads, and a BatchNorm after
     a linear layer is taken to normalise its units, as it does for inputs of two axes. Outputs on

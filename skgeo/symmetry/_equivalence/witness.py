@@ -64,19 +64,10 @@ class Outputs:
 def probe_inputs(a: ResolvedModel, stacks: Sequence[Stack], X: Any = None) -> list[Inputs]:
     """Inputs at which to compare networks, in groups of one size.
 
-    Parameters
-    ----------
-    a : ResolvedModel
-        One of the networks, to see what shape of inputs it takes.
-    stacks : sequence of Stack
-        What is known of the networks; may be empty.
-    X : array, Tensor, ..., default=None
-        The user's own inputs, of which the first 1024 are used.
-
-    Returns
-    -------
-    list of inputs
-        Random ones of several sizes, points on and beside activation boundaries of the first
+    a: one of the networks, to see what shape of inputs it takes.
+    stacks: what is known of the networks; may be empty.
+    X: the user's own inputs, of which the first 1024 are used.
+    Returns: Random ones of several sizes, points on and beside activation boundaries of the first
         layers, points where each hidden unit is as active as was seen anywhere, and X. Empty if
         nothing is known of the inputs.
     """
@@ -160,22 +151,9 @@ def probe_outputs(
 ) -> Outputs:
     """Outputs of a network on some groups of inputs, and how much of them is rounding.
 
-    Parameters
-    ----------
-    model : ResolvedModel
-        Only read; run in eval mode and in its own dtype.
-    groups : sequence of inputs
-    level : float, default=None
-        Relative size of the rounding of weights; by default of the dtype of the parameters.
-
-    Returns
-    -------
-    Outputs
-
-    Raises
-    ------
-    SkgeoError
-        If the network cannot be run on the inputs.
+    model: only read; run in eval mode and in its own dtype.
+    level: relative size of the rounding of weights; by default of the dtype of the parameters.
+    Raises SkgeoError if the network cannot be run on the inputs.
     """
     copy = replica(model.module, forward=model.forward, parameters="all")
     eps = torch.finfo(copy.dtype).eps
@@ -231,22 +209,10 @@ def _run(copy: Replica, parameters: Mapping[str, Tensor], group: Inputs) -> Tens
 def find_witness(groups: Sequence[Inputs], a: Outputs, b: Outputs) -> Witness | None:
     """The input at which two networks differ most beyond rounding.
 
-    Parameters
-    ----------
-    groups : sequence of inputs
-    a, b : Outputs
-        On these groups.
-
-    Returns
-    -------
-    Witness or None
-        None if nowhere they differ by more than eight times what rounding their weights at random
-        changed in inputs of the same group.
-
-    Raises
-    ------
-    SkgeoError
-        If the outputs have different shapes.
+    a, b: on these groups.
+    Returns: None if nowhere they differ by more than eight times what rounding their weights at
+        random changed in inputs of the same group.
+    Raises SkgeoError if the outputs have different shapes.
     """
     best: Witness | None = None
     for index, group in enumerate(groups):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from skgeo.exceptions import warn
-from skgeo.fisher import measure_fisher
+from skgeo.fisher._spectrum import measure_fisher
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._rank import NumericalRank
 from skgeo.linalg._threads import single_blas_thread

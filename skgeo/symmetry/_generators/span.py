@@ -16,17 +16,9 @@ _MOST_ENTRIES = 20_000_000
 def nested_dimensions(matrix: sparse.csc_array, groups: np.ndarray) -> np.ndarray:
     """Dimension that each group of columns adds to the span of those before it.
 
-    Parameters
-    ----------
-    matrix : sparse array of shape (P, m)
-        Without zero columns.
-    groups : ndarray of int, shape (m,)
-        Number of the group of each column, counted from 0.
-
-    Returns
-    -------
-    ndarray of int, shape (n_groups,)
-        They add up to the rank of the matrix.
+    matrix: (P, m), without zero columns.
+    groups: (m,), number of the group of each column, counted from 0.
+    Returns (n_groups,): they add up to the rank of the matrix.
     """
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     ranks = [sparse_rank(matrix[:, groups <= group]) for group in range(n_groups)]
@@ -36,27 +28,16 @@ def nested_dimensions(matrix: sparse.csc_array, groups: np.ndarray) -> np.ndarra
 def sparse_rank(matrix: sparse.csc_array) -> int:
     """Numerical rank of a sparse matrix.
 
-    Parameters
-    ----------
-    matrix : sparse array of shape (P, m)
-
-    Returns
-    -------
-    int
-
-    Notes
-    -----
     Columns are scaled to length 1. A column with one entry, and one with an entry in a row of its
     own, is independent of the others and is taken off, with its row, until there is none; most
     null vectors of symmetries go that way. What is left falls into components that share no row;
     of each the singular values are counted, or, where it is too large, the eigenvalues of its Gram
     matrix, with half the digits.
 
-    Examples
-    --------
     >>> sparse_rank(sparse.csc_array(np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])))
     2
     """
+    # matrix (P, m)
     sizes = np.sqrt(np.asarray((matrix**2).sum(axis=0)).ravel())
     entries = matrix.tocoo()
     values = entries.data / sizes[entries.col]
