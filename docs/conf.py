@@ -36,7 +36,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {"index": [], "quickstart": [], "two_readings": [], "api": []}
+html_sidebars = {"index": [], "quickstart": [], "two_readings": [], "api/index": []}
 
 sphinx_gallery_conf = {
     "examples_dirs": ["../examples"],

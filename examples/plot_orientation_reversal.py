@@ -27,8 +27,8 @@ from skgeo.symmetry import (
     equivalent,
     minimal_width,
     nullity_account,
+    one_hidden,
 )
-from skgeo.symmetry._hidden_layer import one_hidden
 
 
 def relu_network(weights, biases, outputs, shift):

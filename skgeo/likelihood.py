@@ -37,57 +37,173 @@ _LEAST_LOG = -200.0
 
 
 class Likelihood(ABC):
-    """One output family. Outputs carry their categories or components on the last axis."""
+    r"""One output family: the distribution :math:`p(\cdot \mid z)` that outputs z parametrise.
+
+    A family of one's own has a ``name`` and writes :meth:`pull_rows`, from which Fisher ranks,
+    spectra, layer quotients and symmetries follow. :meth:`kl` and :meth:`squared_distance` are
+    needed only where distributions are compared (Fisher-Rao lengths, quotient fidelity). Outputs
+    carry their categories or components on the last axis.
+
+    See Also
+    --------
+    skgeo.likelihood.Categorical : The family of classifiers.
+
+    Examples
+    --------
+    Exponential waiting times, with the logarithm of their rate as the output, have metric 1:
+
+    >>> import torch
+    >>> from skgeo import fisher_trace
+    >>> class Exponential(Likelihood):
+    ...     name = "exponential"
+    ...
+    ...     def pull_rows(self, outputs, rows):
+    ...         return rows
+    >>> fisher_trace(torch.nn.Linear(2, 1), torch.ones(4, 2), likelihood=Exponential())
+    3.0
+    """
 
     name: ClassVar[str]
 
     @abstractmethod
-    def fisher(self, outputs: Tensor) -> Tensor:
-        """Fisher metric in the outputs: (..., K) to (..., K, K), float64."""
-
-    @abstractmethod
     def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """``R^T`` applied to the output axis of a stack of rows.
+        """Rows in the outputs weighted by a root ``R`` of the metric, ``R^T rows``.
 
         Parameters
         ----------
         outputs : Tensor of shape (..., K)
         rows : Tensor of shape (..., K, P)
+            Derivatives of the K outputs with respect to P coordinates.
 
         Returns
         -------
         Tensor of shape (..., rank, P)
+            In the dtype of `rows` or float64: its Gram matrix is the pullback of the metric.
         """
 
     def transposed_root(self, outputs: Tensor) -> Tensor:
-        """``R^T`` itself: (..., K) to (..., rank, K), float64."""
+        """The root ``R^T`` itself.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (..., K)
+
+        Returns
+        -------
+        Tensor of shape (..., rank, K), float64
+        """
         eye = torch.eye(outputs.shape[-1], dtype=torch.float64, device=outputs.device)
         return self.pull_rows(outputs, eye.expand(*outputs.shape, outputs.shape[-1]))
 
-    @abstractmethod
+    def fisher(self, outputs: Tensor) -> Tensor:
+        """Fisher metric in the outputs, ``F = R R^T``.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (..., K)
+
+        Returns
+        -------
+        Tensor of shape (..., K, K), float64
+        """
+        root = self.transposed_root(outputs)
+        return root.mT @ root
+
     def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
-        """``F(z) v``, both of shape (..., K), without forming F."""
+        """Products ``F(z) v``, without forming F where the family knows how.
 
-    @abstractmethod
+        Parameters
+        ----------
+        outputs, vectors : Tensor of shape (..., K)
+
+        Returns
+        -------
+        Tensor of shape (..., K)
+        """
+        return (self.fisher(outputs) @ vectors.double().unsqueeze(-1)).squeeze(-1)
+
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """Kullback-Leibler divergence, summed over all axes but the first: (n, ...) to (n,)."""
+        """Kullback-Leibler divergence of the second distributions from the first.
 
-    @abstractmethod
+        Parameters
+        ----------
+        outputs, others : Tensor of shape (n, ..., K)
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            In nats, summed over all axes but the first.
+        """
+        raise SkgeoError(
+            f"{type(self).__name__} has no Kullback-Leibler divergence, which this quantity "
+            "needs: write its method kl(outputs, others)."
+        )
+
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """Squared Fisher-Rao distance, summed over all axes but the first: (n, ...) to (n,)."""
+        """Squared Fisher-Rao distance between the distributions.
+
+        Parameters
+        ----------
+        outputs, others : Tensor of shape (n, ..., K)
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Summed over all axes but the first.
+        """
+        raise SkgeoError(
+            f"{type(self).__name__} has no Fisher-Rao distance in closed form, which this "
+            "quantity needs: write its method squared_distance(outputs, others)."
+        )
 
     def rank(self, n_outputs: int) -> int:
-        """Rank of the metric on K outputs."""
+        """Rank of the metric: rows that :meth:`pull_rows` returns per position.
+
+        Parameters
+        ----------
+        n_outputs : int
+            K.
+
+        Returns
+        -------
+        int
+            K unless a family says otherwise.
+        """
         return n_outputs
 
     def check(self, outputs: Tensor) -> None:  # noqa: B027  (most families take any outputs)
-        """Refuse outputs of the wrong shape."""
+        """Refuse outputs of the wrong shape.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (n, n_positions, K)
+
+        Raises
+        ------
+        SkgeoError
+            If they do not fit the family.
+        """
 
     def notice(self, outputs: Tensor) -> None:  # noqa: B027
-        """Warn of outputs that look like something else than natural outputs."""
+        """Warn of outputs that do not look like those of the family.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (n, n_positions, K)
+            Of the first batch.
+        """
 
     def distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """Fisher-Rao distance of each sample's two distributions: (n, ...) to (n,)."""
+        """Fisher-Rao distance between the distributions.
+
+        Parameters
+        ----------
+        outputs, others : Tensor of shape (n, ..., K)
+
+        Returns
+        -------
+        Tensor of shape (n,)
+        """
         return self.squared_distance(outputs, others).sqrt()
 
 
@@ -100,7 +216,7 @@ class _Diagonal(Likelihood):
 
     @abstractmethod
     def root_diagonal(self, outputs: Tensor) -> Tensor:
-        """Square roots of the metric's diagonal, of the shape of the outputs."""
+        """Square roots of the metric's diagonal: (..., K) to (..., K)."""
 
     def fisher(self, outputs: Tensor) -> Tensor:
         return torch.diag_embed(self.root_diagonal(outputs.double()).square())
@@ -250,7 +366,16 @@ class Categorical(Likelihood):
         return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
 
     def root(self, outputs: Tensor) -> Tensor:
-        """The factor T, of shape (..., K, K-1), float64."""
+        """The factor T.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (..., K)
+
+        Returns
+        -------
+        Tensor of shape (..., K, K - 1), float64
+        """
         log_p = outputs.double().log_softmax(-1)
         if bool(log_p.min() > _LEAST_LOG):
             p = log_p.exp()
@@ -331,7 +456,7 @@ def resolve_likelihood(
     targets: Any = None,
     n_outputs: int,
 ) -> Likelihood:
-    """Decide the output family of one model and its data.
+    """Output family of one model and its data.
 
     Parameters
     ----------
@@ -357,6 +482,11 @@ def resolve_likelihood(
     -----
     GeometryWarning
         Where nothing decides and "gaussian" is assumed.
+
+    Examples
+    --------
+    >>> resolve_likelihood("auto", targets=[0, 2, 1], n_outputs=3)
+    Categorical()
     """
     if not (isinstance(likelihood, str) and likelihood == "auto"):
         return as_likelihood(likelihood)

@@ -19,6 +19,7 @@ from skgeo.symmetry._equivalence.matching import NetworkMatch, match_networks
 from skgeo.symmetry._equivalence.report import EquivalenceReport
 from skgeo.symmetry._generators.nullity import NullityAccount, nullity_account
 from skgeo.symmetry._generators.operator import Generators, generators
+from skgeo.symmetry._hidden_layer import HiddenLayer, one_hidden
 from skgeo.symmetry._units import UNIT_CLASSES, UnitClasses, classify_units
 from skgeo.symmetry.display import BoundaryDisplay, NullityDisplay
 from skgeo.symmetry.estimator import SymmetryClassifier
@@ -31,6 +32,7 @@ __all__ = [
     "CompressionReport",
     "EquivalenceReport",
     "Generators",
+    "HiddenLayer",
     "HingeForm",
     "MinimalWidth",
     "NetworkMatch",
@@ -51,4 +53,5 @@ __all__ = [
     "match_networks",
     "minimal_width",
     "nullity_account",
+    "one_hidden",
 ]
