@@ -2,6 +2,9 @@ import os
 
 # scikit-learn runs its array-API checks only where scipy was imported with this.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Tests run side by side, one process per core: each keeps to one.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
