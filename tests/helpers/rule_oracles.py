@@ -1,4 +1,4 @@
-"""FactoredJacobian gradients laid beside a dense Jacobian, product by product."""
+"""Gradients by layer rules, compared with a dense Jacobian, product by product."""
 
 import torch
 from torch import nn
