@@ -4,98 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from math import comb
 
 import numpy as np
 
 from skgeo.exceptions import SkgeoError
-from skgeo.fiber._barcode import Bar, Barcode
-from skgeo.fiber._learning_coefficient import check_widths, linear_network_coefficient, thin_layers
-
-
-def extends(first: Bar, second: Bar) -> bool:
-    """Whether Ext of two bars is not zero: [a, b], [c, e] with a < c <= b + 1 <= e.
-
-    These are the ordered pairs that an up-move can join or cross, and those that constrain the
-    tangent space of an orbit.
-    """
-    (a, b), (c, e) = first, second
-    return a < c <= b + 1 <= e
-
-
-def orbit_codimension(barcode: Barcode) -> int:
-    r"""Codimension in parameter space of all networks with the same ranks.
-
-    .. math:: \sum_{a < c \le b+1 \le e} \omega_{[a,b]}\,\omega_{[c,e]}
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> orbit_codimension(Barcode(2, [(0, 0, 1), (1, 1, 1), (2, 2, 1)]))
-    2
-    """
-    return sum(
-        m * n for a, b, m in barcode.bars for c, e, n in barcode.bars if extends((a, b), (c, e))
-    )
-
-
-def orbit_dimension(barcode: Barcode) -> int:
-    """Dimension of all networks with the same ranks: one orbit of the GL of every layer.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    int
-    """
-    return barcode.n_parameters - orbit_codimension(barcode)
-
-
-def _product_codimension(widths: Sequence[int], rank: int) -> int:
-    # Dimension of the matrices of this rank: fixing one of them fixes so many numbers.
-    return rank * (widths[0] + widths[-1] - rank)
-
-
-def stratum_codimension(barcode: Barcode) -> int:
-    """Codimension in parameter space of the stratum: same ranks and same product.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    int
-    """
-    return orbit_codimension(barcode) + _product_codimension(barcode.widths, barcode.rank)
-
-
-def stratum_dimension(barcode: Barcode) -> int:
-    r"""Dimension of the stratum, :math:`\dim \mathrm{orbit} - r(d_0 + d_L - r)`.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> stratum_dimension(Barcode(2, [(0, 0, 2), (0, 2, 1), (1, 1, 1), (2, 2, 2)]))
-    3
-    """
-    return barcode.n_parameters - stratum_codimension(barcode)
+from skgeo.fiber._barcode import Barcode
+from skgeo.fiber._learning_coefficient import check_widths, linear_network_coefficient
 
 
 def differential_rank(barcode: Barcode, input_ranks: Sequence[int] | None = None) -> int:
@@ -215,59 +129,6 @@ def fiber_dimension(widths: Iterable[int], rank: int) -> int:
     """
     dims, rank = check_widths(widths, rank)
     return sum(a * b for a, b in pairwise(dims)) - fiber_codimension(dims, rank)
-
-
-def fiber_min_dimension(widths: Iterable[int], rank: int) -> int:
-    """Dimension of the closed stratum, the smallest in the fiber.
-
-    Parameters
-    ----------
-    widths : iterable of int
-    rank : int
-
-    Returns
-    -------
-    int
-    """
-    return stratum_dimension(closed_stratum(widths, rank))
-
-
-def n_top_strata(widths: Iterable[int], rank: int) -> int:
-    r"""Number of strata of the fiber's dimension, :math:`\binom{\ell}{a}`.
-
-    Parameters
-    ----------
-    widths : iterable of int
-    rank : int
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> n_top_strata([1, 1, 1, 1, 1], 0)
-    4
-    """
-    dims, rank = check_widths(widths, rank)
-    thin = thin_layers(dims, rank)
-    return comb(thin.ell, thin.remainder)
-
-
-def fiber_is_manifold(widths: Iterable[int], rank: int) -> bool:
-    """Whether every point of the fiber is smooth: r is the smallest width, or L = 1.
-
-    Parameters
-    ----------
-    widths : iterable of int
-    rank : int
-
-    Returns
-    -------
-    bool
-    """
-    dims, rank = check_widths(widths, rank)
-    return len(dims) == 2 or rank == min(dims)
 
 
 def n_components(barcode: Barcode) -> int:

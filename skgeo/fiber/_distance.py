@@ -10,7 +10,6 @@ import numpy as np
 from scipy.linalg import qr, svd, svdvals
 from scipy.optimize import brentq
 
-from skgeo.exceptions import SkgeoError
 from skgeo.fiber._flow import FlowBases
 
 
@@ -31,8 +30,9 @@ class RankDrop:
     estimate : float
         First order: the least singular value over the norm of its gradient. Not a bound.
     upper : float
-        A change of W_layer of this size lowers the rank: :func:`drop_rank` makes it.
+        Some change of a single matrix, of this size, lowers the rank.
     layer : int
+        That matrix is W_layer.
     """
 
     start: int
@@ -110,43 +110,6 @@ def rank_drops(flow: FlowBases) -> tuple[RankDrop, ...]:
                 )
             )
     return tuple(drops)
-
-
-def drop_rank(flow: FlowBases, drop: RankDrop) -> list[np.ndarray]:
-    """The nearest network with a lower rank among those that change one matrix only.
-
-    Parameters
-    ----------
-    flow : FlowBases
-        Of the point.
-    drop : RankDrop
-        From :func:`rank_drops` of the same point.
-
-    Returns
-    -------
-    list of ndarray
-        ``flow.weights`` with W_layer changed by `drop.upper`. Other ranks may change with this one,
-        and rise too; what is left of a matrix of rank one is rounding.
-
-    Raises
-    ------
-    SkgeoError
-        If the drop is not one of this network.
-    """
-    ranks = flow.barcode.rank_list()
-    if not (0 <= drop.start < drop.layer <= drop.stop <= flow.barcode.depth) or drop.rank != int(
-        ranks[drop.stop, drop.start]
-    ):
-        raise SkgeoError(f"{drop} does not belong to a network with the bars {flow.barcode.bars}.")
-    images, rows = _nested_bases(flow)
-    source = images[drop.layer - 1][:, : ranks[drop.layer - 1, drop.start]]
-    target = rows[drop.layer][:, : ranks[drop.stop, drop.layer]]
-    left, values, right = svd(_core(flow, images, rows, drop.start, drop.stop, drop.layer))
-    k = drop.rank - 1
-    change = values[k] * np.outer(target @ left[:, k], source @ right[k])
-    weights = [weight.copy() for weight in flow.weights]
-    weights[drop.layer - 1] -= change
-    return weights
 
 
 def _nested_bases(flow: FlowBases) -> tuple[list[np.ndarray], list[np.ndarray]]:

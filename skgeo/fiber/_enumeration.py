@@ -10,7 +10,6 @@ from typing import Any
 
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._barcode import Bar, Barcode
-from skgeo.fiber._dimensions import stratum_dimension
 from skgeo.fiber._learning_coefficient import check_widths
 from skgeo.fiber._order import apply_move, is_cover, up_moves
 
@@ -307,5 +306,5 @@ def hasse_diagram(widths: Iterable[int], rank: int, *, max_strata: int = 20_000)
         edges.extend(
             (k, position[apply_move(code, move)]) for move in moves if is_cover(code, move)
         )
-    dimensions = tuple(stratum_dimension(code) for code in nodes)
+    dimensions = tuple(code.dimension for code in nodes)
     return HasseDiagram(tuple(nodes), dimensions, tuple(edges), n_moves, tuple(maximal))

@@ -1,4 +1,4 @@
-"""The fiber near a point: its codimension there, and whether it is smooth."""
+"""The fiber near a point: its codimension and learning coefficient there."""
 
 from __future__ import annotations
 
@@ -9,65 +9,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
 from skgeo.fiber._barcode import Barcode
-from skgeo.fiber._dimensions import (
-    differential_rank,
-    fiber_codimension,
-    stratum_codimension,
-)
-
-
-def is_maximal(barcode: Barcode) -> bool:
-    """Whether the stratum is open in the fiber: its codimension is the rank of dmu.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    bool
-        Maximal implies smooth; a smooth stratum need not be maximal.
-    """
-    return stratum_codimension(barcode) == differential_rank(barcode)
-
-
-def is_closed(barcode: Barcode) -> bool:
-    """Whether the stratum is the closed one of its fiber, contained in the closure of all others.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    bool
-    """
-    ends = (0, barcode.depth)
-    return all(birth == death or (birth, death) == ends for birth, death, _ in barcode.bars)
-
-
-def is_smooth(barcode: Barcode) -> bool:
-    """Whether the fiber is a manifold near the points of this stratum.
-
-    It is when the rank of the differential of the product map is the codimension of the fiber
-    there; where it is not, the rank is smaller.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    Smooth, though not maximal:
-
-    >>> is_smooth(Barcode(2, [(0, 0, 3), (1, 1, 1), (1, 2, 2)]))
-    True
-    """
-    return differential_rank(barcode) == local_codimension(barcode)
+from skgeo.fiber._dimensions import differential_rank, fiber_codimension
 
 
 def local_codimension(barcode: Barcode) -> int:

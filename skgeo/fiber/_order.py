@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from skgeo.exceptions import SkgeoError
-from skgeo.fiber._barcode import Bar, Barcode
-from skgeo.fiber._dimensions import extends
+from skgeo.fiber._barcode import Bar, Barcode, extends
 
 
 @dataclass(frozen=True)

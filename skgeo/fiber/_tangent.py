@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 
 from skgeo.exceptions import SkgeoError
-from skgeo.fiber._barcode import Bar, Barcode
+from skgeo.fiber._barcode import Bar, Barcode, extends
 from skgeo.fiber._chain import as_parameters
-from skgeo.fiber._dimensions import extends
 from skgeo.fiber._flow import FlowBases
 from skgeo.linalg._memory import format_bytes
 

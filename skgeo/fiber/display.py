@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from skgeo._axes import new_axes
-from skgeo.fiber._local import is_smooth
 
 __all__ = ["BarcodeDisplay", "HasseDisplay"]
 
@@ -240,7 +239,7 @@ class HasseDisplay:
         style = {"colors": "0.6", "linewidths": 0.6, "zorder": 1, **kwargs}
         edges = np.array(self.diagram.edges, dtype=int).reshape(-1, 2)
         ax.add_collection(LineCollection(places[edges], **style), autolim=False)
-        smooth = np.array([is_smooth(node) for node in self.diagram.nodes])
+        smooth = np.array([node.is_smooth for node in self.diagram.nodes])
         open_ = np.isin(np.arange(len(places)), self.diagram.maximal)
         size = 36.0 if len(places) <= 150 else 12.0
         for chosen, marker, face, label in (

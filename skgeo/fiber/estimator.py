@@ -14,18 +14,13 @@ from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.fiber._barcode import Bar, Barcode
 from skgeo.fiber._chain import as_chain
-from skgeo.fiber._dimensions import (
-    differential_rank,
-    fiber_codimension,
-    fiber_dimension,
-    stratum_dimension,
-)
+from skgeo.fiber._dimensions import differential_rank, fiber_codimension, fiber_dimension
 from skgeo.fiber._distance import rank_drops
 from skgeo.fiber._enumeration import HasseDiagram, count_strata, hasse_diagram, strata
 from skgeo.fiber._flow import flow_bases
 from skgeo.fiber._inputs import input_ranks
 from skgeo.fiber._learning_coefficient import linear_network_coefficient
-from skgeo.fiber._local import coefficient_bounds, is_maximal, is_smooth
+from skgeo.fiber._local import coefficient_bounds
 from skgeo.fiber._module import read_linear_network
 from skgeo.fiber._moves import move_up
 from skgeo.fiber._order import Move, up_moves
@@ -225,12 +220,12 @@ class LinearFiberStratifier(GeometryEstimator):
         self.bars_ = pd.DataFrame(code.bars, columns=["birth", "death", "multiplicity"])
         self.widths_ = code.widths
         self.n_parameters_ = code.n_parameters
-        self.stratum_dim_ = stratum_dimension(code)
+        self.stratum_dim_ = code.dimension
         self.fiber_dim_ = fiber_dimension(code.widths, code.rank)
         self.codimension_ = fiber_codimension(code.widths, code.rank)
         self.n_strata_ = _count_strata(code)
-        self.is_smooth_ = is_smooth(code)
-        self.is_maximal_ = is_maximal(code)
+        self.is_smooth_ = code.is_smooth
+        self.is_maximal_ = code.is_maximal
         reached = self.rank_list_[:, 0]
         if bound.has_samples:
             rows = network.inputs(bound.samples.inputs)
@@ -548,7 +543,7 @@ def _path_row(step: Staircase) -> dict[str, Any]:
         "tol_low": step.largest_dropped,
         "tol_high": step.smallest_kept,
         "rank": code.rank,
-        "stratum_dim": stratum_dimension(code),
+        "stratum_dim": code.dimension,
         "fiber_dim": fiber_dimension(code.widths, code.rank),
         "distance": float(np.linalg.norm(step.dropped_norms)),
         "bars": code.bars,

@@ -15,7 +15,6 @@ from skgeo.fiber import (
     apply_move,
     in_closure,
     is_cover,
-    is_maximal,
     up_covers,
     up_moves,
 )
@@ -29,7 +28,7 @@ def check_order(widths, rank):
     covers = set()
     for k, code in enumerate(strata):
         moves = up_moves(code)
-        assert bool(moves) is not is_maximal(code)
+        assert bool(moves) is not code.is_maximal
         for move in moves:
             upper = position[apply_move(code, move)]
             assert below[k, upper]
