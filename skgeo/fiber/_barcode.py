@@ -106,6 +106,12 @@ class Barcode(Result):
     def _line(self) -> str:
         return f"{self.depth}, {list(self.bars)}"
 
+    def _in_short(self) -> str:
+        """Widths, rank and number of bars, for the one line of other results."""
+        widths = "-".join(map(str, self.widths))
+        n_bars = sum(self.multiplicities.values())
+        return f"widths {widths}, rank {self.rank}, {n_bars} bars"
+
     @classmethod
     def _of(cls, depth: int, counts: Mapping[Bar, int]) -> Barcode:
         """A barcode from multiplicities already known to be valid (enumeration is hot)."""

@@ -10,11 +10,12 @@ import numpy as np
 from scipy.linalg import qr, svd, svdvals
 from scipy.optimize import brentq
 
+from skgeo._results import Result
 from skgeo.fiber._flow import FlowBases
 
 
-@dataclass(frozen=True)
-class RankDrop:
+@dataclass(frozen=True, repr=False)
+class RankDrop(Result):
     """Distance to the networks in which one partial product has a lower rank.
 
     Distances are Frobenius norms over all weights.
@@ -42,6 +43,14 @@ class RankDrop:
     estimate: float
     upper: float
     layer: int
+
+    def _line(self) -> str:
+        first, last = self.start + 1, self.stop
+        product = f"W_{last} ... W_{first}" if last > first else f"W_{first}"
+        return (
+            f"{product} of rank {self.rank}, lower {self.lower:.3g}, "
+            f"estimate {self.estimate:.3g}, upper {self.upper:.3g} by W_{self.layer}"
+        )
 
 
 def rank_drops(flow: FlowBases) -> tuple[RankDrop, ...]:
@@ -135,7 +144,8 @@ def _core(
     ranks = flow.barcode.rank_list()
     source = images[layer - 1][:, : ranks[layer - 1, start]]
     target = rows[layer][:, : ranks[stop, layer]]
-    return target.T @ flow.weights[layer - 1] @ source
+    core: np.ndarray = target.T @ flow.weights[layer - 1] @ source
+    return core
 
 
 def _lower_and_estimate(

@@ -8,6 +8,7 @@ from itertools import accumulate, product
 from math import prod
 from typing import Any
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._barcode import Bar, Barcode
 from skgeo.fiber._learning_coefficient import check_widths
@@ -199,8 +200,8 @@ def _bounded(limits: tuple[int, ...], room: int) -> Iterator[tuple[int, ...]]:
             yield (first, *rest)
 
 
-@dataclass(frozen=True)
-class HasseDiagram:
+@dataclass(frozen=True, repr=False)
+class HasseDiagram(Result):
     """The strata of a fiber and which of them cover which.
 
     The order is not graded at depth 3 and more (covers may skip dimensions and paths between two
@@ -225,8 +226,28 @@ class HasseDiagram:
     n_moves: int
     maximal: tuple[int, ...]
 
+    def _line(self) -> str:
+        return (
+            f"{len(self.nodes)} strata of dimensions {min(self.dimensions)} to "
+            f"{max(self.dimensions)}, {len(self.edges)} covers, {len(self.maximal)} maximal"
+        )
+
     def index(self, barcode: Barcode) -> int:
-        """Position of a stratum in ``nodes``."""
+        """Index of a stratum in ``nodes``.
+
+        Parameters
+        ----------
+        barcode : Barcode
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        SkgeoError
+            If it is not a stratum of this fiber.
+        """
         try:
             return self.nodes.index(barcode)
         except ValueError:

@@ -10,14 +10,15 @@ from typing import Literal
 
 import numpy as np
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._barcode import Bar, Barcode, BarCopy
 from skgeo.fiber._chain import as_chain
 from skgeo.fiber._staircase import rank_tolerance, staircase
 
 
-@dataclass(frozen=True)
-class FlowBases:
+@dataclass(frozen=True, repr=False)
+class FlowBases(Result):
     r"""Bases of all layers in which the network is a direct sum of bars.
 
     The columns of :math:`J_l` are labelled by the copies of the bars that contain layer l, and
@@ -48,6 +49,9 @@ class FlowBases:
     tol: float
     dropped_norms: tuple[float, ...]
 
+    def _line(self) -> str:
+        return f"{self.barcode._in_short()}, tol {self.tol:.1e}"
+
     @cached_property
     def columns(self) -> tuple[tuple[BarCopy, ...], ...]:
         """For each layer the bar copies (birth, death, number) that its columns belong to."""
@@ -59,6 +63,17 @@ class FlowBases:
 
     def slice(self, layer: int, bar: Bar) -> slice:
         """Columns of a layer's basis that belong to the copies of one bar.
+
+        Parameters
+        ----------
+        layer : int
+            From 0 to L.
+        bar : (birth, death)
+
+        Returns
+        -------
+        slice
+            Into the columns of ``bases[layer]`` and ``dual_bases[layer]``.
 
         Raises
         ------

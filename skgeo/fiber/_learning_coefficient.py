@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from operator import index
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 
 
-@dataclass(frozen=True)
-class LearningCoefficient:
+@dataclass(frozen=True, repr=False)
+class LearningCoefficient(Result):
     """A learning coefficient (real log canonical threshold) and its multiplicity.
 
     Attributes
@@ -24,6 +25,9 @@ class LearningCoefficient:
 
     value: Fraction
     multiplicity: int
+
+    def _line(self) -> str:
+        return f"lambda {self.value}, multiplicity {self.multiplicity}"
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def linear_network_coefficient(widths: Iterable[int], rank: int) -> LearningCoef
     Examples
     --------
     >>> linear_network_coefficient([10, 10, 10, 10], 5)
-    LearningCoefficient(value=Fraction(46, 1), multiplicity=3)
+    LearningCoefficient(lambda 46, multiplicity 3)
     """
     dims, rank = check_widths(widths, rank)
     thin = thin_layers(dims, rank)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._barcode import Bar, Barcode, extends
 
 
-@dataclass(frozen=True)
-class Move:
+@dataclass(frozen=True, repr=False)
+class Move(Result):
     """A step up between strata of one fiber: bars [a, b], [c, e] become [a, e], [c, b].
 
     The bars satisfy a < c <= b + 1 <= e. With c = b + 1 the bar [c, b] is empty: the move
@@ -31,6 +32,9 @@ class Move:
                 f"The bars {list(self.first)} and {list(self.second)} make no move: a move needs "
                 "[a, b] and [c, e] with a < c <= b + 1 <= e."
             )
+
+    def _line(self) -> str:
+        return f"{self.kind} {list(self.first)} and {list(self.second)}"
 
     @property
     def kind(self) -> Literal["connecting", "swapping"]:

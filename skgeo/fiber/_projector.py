@@ -172,7 +172,8 @@ def _normal_operator(flow: FlowBases, space: Space) -> LinearOperator:
         changes = from_parameters(np.ravel(g), widths)
         for (part, u, v), change in zip(factors, changes, strict=True):
             table[part] += u.T @ change @ v
-        return scale * table[constrained]
+        coefficients: np.ndarray = scale * table[constrained]
+        return coefficients
 
     shape = (code.n_parameters, len(scale))
     return LinearOperator(shape, matvec=matvec, rmatvec=rmatvec, dtype=np.float64)

@@ -10,14 +10,15 @@ from typing import Literal
 import numpy as np
 from scipy.linalg import eigh, svd
 
+from skgeo._results import Result
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
 from skgeo.fiber._barcode import Bar, Barcode
 from skgeo.fiber._chain import as_chain, precision
 from skgeo.linalg._rank import AMBIGUOUS_GAP
 
 
-@dataclass(frozen=True)
-class Staircase:
+@dataclass(frozen=True, repr=False)
+class Staircase(Result):
     r"""Orthonormal bases adapted to the images of all earlier layers, and the ranks they show.
 
     Attributes
@@ -47,6 +48,9 @@ class Staircase:
     dropped_norms: tuple[float, ...]
     bases: tuple[np.ndarray, ...] | None
     births: tuple[tuple[int, ...], ...]
+
+    def _line(self) -> str:
+        return f"{self.barcode._in_short()}, tol {self.tol:.1e}, gap {self.gap:.1e}"
 
     @property
     def gap(self) -> float:
@@ -223,8 +227,8 @@ def _rotate(
     return turned
 
 
-@dataclass(frozen=True)
-class NumericalBarcode:
+@dataclass(frozen=True, repr=False)
+class NumericalBarcode(Result):
     """The bars of a network in floating point, with the evidence for them.
 
     Attributes
@@ -247,6 +251,10 @@ class NumericalBarcode:
     smallest_kept: float
     largest_dropped: float
     dropped_norms: tuple[float, ...]
+
+    def _line(self) -> str:
+        ambiguous = ", ambiguous" if self.is_ambiguous else ""
+        return f"{self.barcode._in_short()}, tol {self.tol:.1e}, gap {self.gap:.1e}{ambiguous}"
 
     @property
     def gap(self) -> float:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._barcode import Bar, Barcode, extends
 from skgeo.fiber._chain import as_parameters
@@ -21,8 +22,8 @@ Space = Literal["stratum", "orbit", "kernel"]
 _MAX_ENTRIES = 25_000_000
 
 
-@dataclass(frozen=True)
-class FactoredNormals:
+@dataclass(frozen=True, repr=False)
+class FactoredNormals(Result):
     """Normal vectors as rank-one matrices, one in each layer.
 
     Attributes
@@ -37,8 +38,17 @@ class FactoredNormals:
     left: tuple[np.ndarray, ...]
     right: tuple[np.ndarray, ...]
 
+    def _line(self) -> str:
+        return f"{len(self.left[0])} normals, {len(self.left)} layers"
+
     def dense(self) -> np.ndarray:
-        """The normals as rows, shape (n_normals, P), weights flattened layer by layer."""
+        """The normals as vectors.
+
+        Returns
+        -------
+        ndarray, shape (n_normals, P)
+            One normal per row, weights flattened layer by layer.
+        """
         return as_parameters(
             [u[:, :, None] * v[:, None, :] for u, v in zip(self.left, self.right, strict=True)]
         )
@@ -155,7 +165,8 @@ def tangent_basis(flow: FlowBases, space: Space = "stratum") -> np.ndarray:
 def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """All products of a column of `left` and one of `right`, flattened matrices as rows."""
     products = left.T[:, None, :, None] * right.T[None, :, None, :]
-    return products.reshape(left.shape[1] * right.shape[1], -1)
+    flat: np.ndarray = products.reshape(left.shape[1] * right.shape[1], -1)
+    return flat
 
 
 def factored_normals(flow: FlowBases, space: Space = "stratum") -> FactoredNormals:

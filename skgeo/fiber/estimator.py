@@ -17,7 +17,7 @@ from skgeo.fiber._chain import as_chain
 from skgeo.fiber._dimensions import differential_rank, fiber_codimension, fiber_dimension
 from skgeo.fiber._distance import rank_drops
 from skgeo.fiber._enumeration import HasseDiagram, count_strata, hasse_diagram, strata
-from skgeo.fiber._flow import flow_bases
+from skgeo.fiber._flow import FlowBases, flow_bases
 from skgeo.fiber._inputs import input_ranks
 from skgeo.fiber._learning_coefficient import linear_network_coefficient
 from skgeo.fiber._local import coefficient_bounds
@@ -180,6 +180,27 @@ class LinearFiberStratifier(GeometryEstimator):
     (0.5, 2)
     """
 
+    rank_list_: np.ndarray
+    bars_: pd.DataFrame
+    barcode_: Barcode
+    widths_: tuple[int, ...]
+    n_parameters_: int
+    stratum_dim_: int
+    fiber_dim_: int
+    codimension_: int
+    n_strata_: int | float
+    is_smooth_: bool
+    is_maximal_: bool
+    differential_rank_: int
+    learning_coefficient_: float
+    multiplicity_: int
+    learning_coefficient_bounds_: tuple[float, float]
+    is_ambiguous_: bool
+    rank_gap_: float
+    tol_: float
+    flow_bases_: FlowBases
+    layer_: int
+
     _needs_data: ClassVar[bool] = False
     _pair_parameters: ClassVar[Mapping[str, Any]] = {"layer": None}
 
@@ -262,9 +283,10 @@ class LinearFiberStratifier(GeometryEstimator):
         if not network.has_samples:
             raise SkgeoError("transform gives the activations on X, and X is None: pass X.")
         activations = self._network.inputs(network.samples.inputs)
-        for weight in as_chain(self._network.weights)[: self.layer_]:
-            activations = activations @ weight.T
-        return activations @ self.flow_bases_.dual_bases[self.layer_]
+        through = [weight.T for weight in as_chain(self._network.weights)[: self.layer_]]
+        for matrix in (*through, self.flow_bases_.dual_bases[self.layer_]):
+            activations = activations @ matrix
+        return activations
 
     def _feature_names(self) -> list[str]:
         return [

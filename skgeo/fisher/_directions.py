@@ -46,7 +46,7 @@ def unsquared_eigenvalues(fisher: FisherRows, side: str) -> Tensor:
     # -> (min(n_rows, P)
     if side == "gram":
         factor = RowFactor(fisher.n_rows, fisher.network.device)
-        for columns in _dense_rows(fisher).split(fisher.n_rows, dim=1):
+        for columns in torch.split(_dense_rows(fisher), fisher.n_rows, dim=1):
             factor.update(columns.T)
     else:
         factor = RowFactor(fisher.n_parameters, fisher.network.device)
@@ -86,6 +86,6 @@ def direction_leverage(fisher: FisherRows, directions: Tensor, eigenvalues: Tens
     )
     parts = []
     for samples in fisher.batches(fisher.row_bytes):
-        moved = (fisher.rows(samples) @ directions.T).unflatten(0, (len(samples), -1))
+        moved = (fisher.rows(samples) @ directions.T).view(len(samples), -1, len(directions))
         parts.append(moved.square().sum(1) / eigenvalues)
     return torch.cat(parts).cpu()

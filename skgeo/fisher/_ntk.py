@@ -100,6 +100,6 @@ def ntk(
                     total[rows, columns] = mine.gram(right.gradients(others), dtype)
                     total[columns, rows] = total[rows, columns].T
         if summed:
-            split = total.unflatten(0, (-1, each)).unflatten(2, (-1, each))
+            split = total.view(left.network.n_samples, each, right.network.n_samples, each)
             total = split.diagonal(dim1=1, dim2=3).sum(-1)
         return total.cpu()

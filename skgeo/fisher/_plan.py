@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from skgeo._arguments import check_option
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.fisher._rows import FisherRows
 from skgeo.likelihood import Gaussian
@@ -14,8 +15,8 @@ from skgeo.linalg._memory import format_bytes
 SOLVERS = ("auto", "gram", "parameter", "lanczos")
 
 
-@dataclass(frozen=True)
-class FisherPlan:
+@dataclass(frozen=True, repr=False)
+class FisherPlan(Result):
     """Side, memory and passes of one measurement.
 
     Attributes
@@ -55,6 +56,9 @@ class FisherPlan:
         return self.matrix_bytes + self.gradient_bytes
 
     def __str__(self) -> str:
+        return self._line()
+
+    def _line(self) -> str:
         return (
             f"{self.side} side of {self.n_rows} rows x {self.n_parameters} parameters "
             f"({self.n_covered} with layer structure): {format_bytes(self.matrix_bytes)} of "

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from skgeo._arguments import check_integer
+from skgeo._results import Result
 from skgeo.exceptions import GeometryWarning, warn
 from skgeo.fisher._directions import row_space, unsquared_eigenvalues
 from skgeo.fisher._lanczos import leading_eigenpairs
@@ -35,8 +36,8 @@ from skgeo.network._bound import bind
 Solver = Literal["auto", "gram", "parameter", "lanczos"]
 
 
-@dataclass(frozen=True)
-class FisherSpectrum:
+@dataclass(frozen=True, repr=False)
+class FisherSpectrum(Result):
     """Spectrum of a Fisher information matrix, with the certificate of its rank.
 
     Attributes
@@ -65,6 +66,17 @@ class FisherSpectrum:
     plan: FisherPlan
     n_samples: int
     likelihood: Likelihood
+
+    def _line(self) -> str:
+        if self.decision is None:
+            return (
+                f"{len(self.eigenvalues)} leading eigenvalues of {self.n_parameters} parameters, "
+                f"{self.n_samples} samples"
+            )
+        return (
+            f"rank {self.rank} of {self.n_parameters}, gap {self.decision.gap:.1g}, "
+            f"{self.n_samples} samples"
+        )
 
     @property
     def side(self) -> str:

@@ -12,6 +12,7 @@ import torch
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError
 from skgeo.fisher._directions import direction_leverage
+from skgeo.fisher._plan import FisherPlan
 from skgeo.fisher._rows import FisherRows
 from skgeo.fisher._spectrum import measure_fisher
 from skgeo.likelihood import Likelihood
@@ -149,6 +150,21 @@ class FisherRankEstimator(GeometryEstimator):
     >>> FisherRankEstimator(likelihood="categorical").fit_transform([(net, X)])[0, :2]
     array([10.,  5.])
     """
+
+    fisher_rank_: int | float
+    nullity_: int | float
+    n_parameters_: int
+    eigenvalues_: np.ndarray
+    rank_threshold_: float
+    spectral_gap_: float
+    rank_path_: pd.DataFrame
+    trace_: float
+    effective_rank_: float
+    tangent_effective_rank_: float
+    participation_ratio_: float
+    components_: np.ndarray
+    likelihood_: str
+    plan_: FisherPlan
 
     _pair_parameters: ClassVar[Mapping[str, Any]] = {"n_components": 0}
 
@@ -326,12 +342,13 @@ class FisherRankEstimator(GeometryEstimator):
         ndarray of the shape of v
         """
         rows = self._row_space("null_projector(v)")
-        v = np.asarray(v, dtype=np.float64)
-        if v.ndim == 0 or v.shape[-1] != self.n_parameters_:
+        projected: np.ndarray = np.asarray(v, dtype=np.float64)
+        if projected.ndim == 0 or projected.shape[-1] != self.n_parameters_:
             raise SkgeoError(
-                f"v has shape {v.shape}; expected (..., {self.n_parameters_}), one entry a "
-                "parameter."
+                f"v has shape {projected.shape}; expected (..., {self.n_parameters_}), one entry "
+                "per parameter."
             )
-        projected = v - (v @ rows.T) @ rows
         # A second pass removes what the first leaves of a large component in the row space.
-        return projected - (projected @ rows.T) @ rows
+        for _ in range(2):
+            projected = projected - (projected @ rows.T) @ rows
+        return projected
