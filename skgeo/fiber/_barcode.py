@@ -1,4 +1,4 @@
-"""The bars of a deep linear network and its rank list: two names of one stratum."""
+"""The bars of a deep linear network and its rank list, either of which names a stratum."""
 
 from __future__ import annotations
 
@@ -38,20 +38,21 @@ class Barcode(Result):
     .. math:: \omega_{ji} = r_{ji} - r_{j,i-1} - r_{j+1,i} + r_{j+1,i-1},
 
     ranks with an index outside 0..L being zero. It counts the dimensions that enter at layer i and
-    die after layer j. Bars and rank list determine each other, and name one stratum of the fiber
-    of :math:`W = W_L \cdots W_1`.
+    die after layer j. Bars and rank list determine each other. Either names one stratum of the
+    fiber of :math:`W = W_L \cdots W_1`, and all integers below are those of this stratum.
 
     Parameters
     ----------
     depth : int
         L, the number of weight matrices, at least 1.
     bars : iterable of (birth, death, multiplicity)
-        Layers from 0 (the input) to L (the output). Kept sorted, equal bars merged, without zeros.
+        Layers count from 0 (the input) to L (the output). The attribute is a sorted tuple in which
+        equal bars are merged and multiplicities of zero are dropped.
 
     Raises
     ------
     SkgeoError
-        If a bar leaves 0..L, a multiplicity is negative, or a layer is left without any bar.
+        If a bar leaves 0..L, a multiplicity is negative, or no bar contains some layer.
 
     References
     ----------
@@ -114,7 +115,7 @@ class Barcode(Result):
 
     @classmethod
     def _of(cls, depth: int, counts: Mapping[Bar, int]) -> Barcode:
-        """A barcode from multiplicities already known to be valid (enumeration is hot)."""
+        """A barcode from multiplicities that are known to be valid, without checks."""
         self = object.__new__(cls)
         object.__setattr__(self, "depth", depth)
         object.__setattr__(self, "bars", _canonical(counts))
@@ -122,12 +123,12 @@ class Barcode(Result):
 
     @cached_property
     def multiplicities(self) -> dict[Bar, int]:
-        """Number of copies of each bar that is present, by (birth, death)."""
+        """Number of copies of each bar that is present, keyed by (birth, death)."""
         return {(birth, death): count for birth, death, count in self.bars}
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        """Widths d_0, ..., d_L: how many bars contain each layer."""
+        """Widths d_0, ..., d_L: the number of bars that contain each layer."""
         widths = [0] * (self.depth + 1)
         for birth, death, count in self.bars:
             for layer in range(birth, death + 1):
@@ -241,13 +242,15 @@ def _canonical(counts: Mapping[Bar, int]) -> tuple[tuple[int, int, int], ...]:
 
 
 def barcode_from_rank_list(ranks: Sequence[Sequence[int]] | np.ndarray) -> Barcode:
-    """Barcode of a rank list, if a network with these ranks exists.
+    """Barcode with a given rank list.
+
+    The inverse of :meth:`Barcode.rank_list`.
 
     Parameters
     ----------
     ranks : array of int, shape (L + 1, L + 1)
-        Entry (j, i), j >= i, is the rank of W_j ... W_{i+1}, the diagonal holds the widths. What
-        is above the diagonal is ignored.
+        Entry (j, i) is the rank of W_j ... W_{i+1} for j > i and the width d_i for j = i. Entries
+        above the diagonal are ignored.
 
     Returns
     -------
@@ -256,8 +259,8 @@ def barcode_from_rank_list(ranks: Sequence[Sequence[int]] | np.ndarray) -> Barco
     Raises
     ------
     SkgeoError
-        If the array is not square or not of integers, or if some multiplicity comes out negative:
-        a rank list occurs exactly when none is.
+        If the array is not square or not of integers, or if no network has these ranks: some
+        multiplicity would be negative.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Dimensions of orbits, strata and fibers, from bars and widths alone."""
+"""Dimensions of fibers and components of strata, from bars and widths alone."""
 
 from __future__ import annotations
 
@@ -20,20 +20,29 @@ def differential_rank(barcode: Barcode, input_ranks: Sequence[int] | None = None
         \operatorname{rank} d\mu = \sum_{l=1}^{L} r_{L,l}\, r_{l-1,0}
                                  - \sum_{l=1}^{L-1} r_{L,l}\, r_{l,0}
 
-    It is the rank of the Fisher metric with Gaussian outputs of fixed noise, when the inputs span
-    their space. Inputs that span a subspace with basis Q only: give the ranks of
-    :math:`W_{l\sim 0} Q`.
+    It is the rank of the Fisher metric with Gaussian outputs of fixed noise, if the inputs span
+    their space. If they only span a subspace, with a basis Q, the ranks of
+    :math:`W_{l\sim 0} Q` take the place of :math:`r_{l,0}`.
 
     Parameters
     ----------
     barcode : Barcode
-    input_ranks : sequence of int, length L or L + 1, optional
-        Entry l is the rank of W_l ... W_1 Q; entry 0 the dimension of the span. The last one
-        (l = L) is not used. Default: the first column of the rank list, all inputs.
+    input_ranks : sequence of int, length L or L + 1, default=None
+        Entry l is the rank of W_l ... W_1 Q, entry 0 the dimension of the span. The entry l = L is
+        not used. None for inputs that span their space: the first column of the rank list.
 
     Returns
     -------
     int
+
+    Raises
+    ------
+    SkgeoError
+        If `input_ranks` has another length, or exceeds the ranks of the barcode.
+
+    See Also
+    --------
+    skgeo.fiber.input_ranks : The ranks for given inputs.
 
     Examples
     --------
@@ -46,15 +55,15 @@ def differential_rank(barcode: Barcode, input_ranks: Sequence[int] | None = None
     from_input = [int(r) for r in (ranks[:, 0] if input_ranks is None else np.asarray(input_ranks))]
     if len(from_input) not in (depth, depth + 1):
         raise SkgeoError(
-            f"input_ranks has {len(from_input)} entries; a network of depth {depth} needs one "
-            f"for each layer from 0 to {depth - 1}."
+            f"input_ranks has {len(from_input)} entries; expected one for each layer from 0 to "
+            f"{depth - 1}, as the network has depth {depth}."
         )
     if any(
         not 0 <= given <= int(full) for given, full in zip(from_input, ranks[:, 0], strict=False)
     ):
         raise SkgeoError(
-            f"input_ranks {from_input} exceed the ranks {ranks[:, 0].tolist()} that the layers "
-            "reach with all inputs, or are negative."
+            f"input_ranks={from_input} exceed the ranks {ranks[:, 0].tolist()} that the layers "
+            "reach with all inputs, or are negative. Compute them with skgeo.fiber.input_ranks."
         )
     return sum(
         to_output[layer] * (from_input[layer - 1] - (from_input[layer] if layer < depth else 0))
@@ -63,16 +72,32 @@ def differential_rank(barcode: Barcode, input_ranks: Sequence[int] | None = None
 
 
 def closed_stratum(widths: Iterable[int], rank: int) -> Barcode:
-    """The one closed stratum of a fiber: r bars [0, L], all others of a single layer.
+    """The closed stratum of a fiber: r bars [0, L], all others of a single layer.
+
+    It is contained in the closure of every other stratum. The whole fiber is a manifold exactly if
+    its points are smooth.
 
     Parameters
     ----------
     widths : iterable of int
+        d_0, ..., d_L.
     rank : int
+        Rank of W.
 
     Returns
     -------
     Barcode
+
+    Raises
+    ------
+    SkgeoError
+        If the widths or the rank cannot occur.
+
+    Examples
+    --------
+    >>> code = closed_stratum([3, 2, 3], 1)
+    >>> code.bars, code.dimension, code.is_smooth
+    (((0, 0, 2), (0, 2, 1), (1, 1, 1), (2, 2, 2)), 3, False)
     """
     dims, rank = check_widths(widths, rank)
     depth = len(dims) - 1
@@ -96,7 +121,7 @@ def fiber_codimension(widths: Iterable[int], rank: int) -> int:
 
     Notes
     -----
-    No stratum is enumerated: the formula is Aoyagi's, see
+    No stratum is enumerated. The formula is Aoyagi's, see
     :func:`skgeo.fiber.linear_network_coefficient`.
 
     Examples
@@ -116,7 +141,9 @@ def fiber_dimension(widths: Iterable[int], rank: int) -> int:
     Parameters
     ----------
     widths : iterable of int
+        d_0, ..., d_L.
     rank : int
+        Rank of W.
 
     Returns
     -------
@@ -137,9 +164,9 @@ def n_components(barcode: Barcode) -> int:
     The stratum is one orbit of the group H of base changes that keep the product: hidden ones,
     and pairs at the two ends with :math:`g_L W = W g_0`. Its components are counted by
     :math:`\pi_0(H)` modulo the image of :math:`\pi_0` of the stabiliser. Both are powers of Z/2,
-    as GL(n, R) has two components: H has one sign for each hidden layer and for GL(r),
-    GL(d_0 - r), GL(d_L - r) where these are not trivial; the stabiliser has one for each bar
-    present, which flips the signs of the layers it passes.
+    as GL(n, R) has two components. H has one sign for each hidden layer, and one for each of
+    GL(r), GL(d_0 - r) and GL(d_L - r) that is not trivial. The stabiliser has one sign for each
+    bar present, which flips the signs of the layers that contain it.
 
     Parameters
     ----------

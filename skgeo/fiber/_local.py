@@ -27,17 +27,17 @@ def local_codimension(barcode: Barcode) -> int:
 
     Notes
     -----
-    No stratum is enumerated. A maximal stratum is generic among the networks with given ranks
+    No stratum is enumerated. Each maximal stratum is generic among the networks with given ranks
     :math:`k_l` of :math:`W_l \cdots W_1`. These have codimension
     :math:`\sum_l (k_{l-1} - k_l)(d_l - k_l)`, and their generic member has the ranks
-    :math:`r_{ji} = k_j + \min_{i \le l \le j} (d_l - k_l)`. So the given stratum, of ranks
-    :math:`r^0_{ji}`, is in its closure exactly when
+    :math:`r_{ji} = k_j + \min_{i \le l \le j} (d_l - k_l)`. So the given stratum, with the ranks
+    :math:`r^0_{ji}`, is in the closure exactly when
 
     .. math:: 0 \le k_l - k_j \le d_l - r^0_{jl}, \qquad l < j, \quad k_0 = d_0, \quad k_L = r.
 
-    Over these differences the sum is an L-natural-convex function of the integers
-    :math:`k_1, \dots, k_{L-1}`, and is minimised exactly by steepest descent, with a minimum cut
-    in each step (K. Murota, *Discrete Convex Analysis*, SIAM 2003, section 10.3).
+    Under these constraints the sum is an L-natural-convex function of the integers
+    :math:`k_1, \dots, k_{L-1}`. Steepest descent, with a minimum cut in each step, minimises it
+    exactly (K. Murota, *Discrete Convex Analysis*, SIAM 2003, section 10.3).
 
     Examples
     --------
@@ -53,7 +53,7 @@ def local_codimension(barcode: Barcode) -> int:
         return sum((k[i - 1] - k[i]) * (widths[i] - k[i]) for i in range(1, depth + 1))
 
     def room(sign: int) -> dict[tuple[int, int], int]:
-        """How far layer i can move by `sign` while layer j stays, for all pairs (i, j)."""
+        """How far layer i can move in direction `sign` while layer j stays, for all (i, j)."""
         slack = {}
         for low in range(depth):
             for high in range(low + 1, depth + 1):
@@ -72,7 +72,7 @@ def local_codimension(barcode: Barcode) -> int:
             chosen = _steepest_set(slope, {pair for pair, free in slack.items() if free == 0})
             gain = cost(ranks) - cost(_moved(ranks, chosen, sign))
             if gain > 0:
-                # Along the direction the cost is a parabola of curvature `cuts`.
+                # Along this direction the cost is a parabola of curvature `cuts`.
                 cuts = sum((i in chosen) != (i + 1 in chosen) for i in range(depth))
                 furthest = min(
                     free for (i, j), free in slack.items() if i in chosen and j not in chosen
@@ -88,10 +88,10 @@ def _moved(ranks: list[int], chosen: set[int], step: int) -> list[int]:
 
 
 def _steepest_set(slope: list[int], together: set[tuple[int, int]]) -> set[int]:
-    """The hidden layers X least in 2 sum slope(X) + number of neighbours that X separates.
+    """The set X of hidden layers that minimises 2 sum slope(X) + the number of edges it cuts.
 
-    Layers 0 and L stay out, and with i in X each j of a pair (i, j) in `together` is in X: the
-    source side of a minimum cut.
+    If i is in X, then so is each j with a pair (i, j) in `together`. X is the source side of a
+    minimum cut.
     """
     depth = len(slope) + 1
     source, sink = depth + 1, depth + 2
@@ -112,7 +112,7 @@ def _steepest_set(slope: list[int], together: set[tuple[int, int]]) -> set[int]:
 
 
 def coefficient_bounds(barcode: Barcode) -> tuple[Fraction, Fraction]:
-    r"""Bracket for the learning coefficient at a point with these bars.
+    r"""Bounds for the learning coefficient at a point with these bars.
 
     .. math::
 

@@ -76,7 +76,7 @@ def test_kinds_and_layers_of_moves():
 
 
 def test_moves_that_are_none():
-    with pytest.raises(SkgeoError, match="make no move"):
+    with pytest.raises(SkgeoError, match="do not make a move"):
         Move((0, 2), (0, 3))
     code = Barcode(2, [(0, 1, 1), (2, 2, 1)])
     with pytest.raises(SkgeoError, match=r"needs a bar \[0, 0\]"):
