@@ -253,7 +253,7 @@ class LinearFiberStratifier(GeometryEstimator):
         if bound.has_samples:
             rows = network.inputs(bound.samples.inputs)
             seen = input_ranks(network.weights, rows, tol=self.tol)
-            # Sweeps may decide an ambiguous rank differently, but some inputs reach no more than all.
+            # Sweeps may decide an ambiguous rank differently; some inputs reach no more than all.
             reached = np.minimum(reached, seen)
         self.differential_rank_ = differential_rank(code, reached.tolist())
         coefficient = linear_network_coefficient(code.widths, code.rank)
