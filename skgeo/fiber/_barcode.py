@@ -39,7 +39,7 @@ class Barcode(Result):
 
     ranks with an index outside 0..L being zero. It counts the dimensions that enter at layer i and
     die after layer j. Bars and rank list determine each other. Either names one stratum of the
-    fiber of :math:`W = W_L \cdots W_1`, and all integers below are those of this stratum.
+    fiber of :math:`W = W_L \cdots W_1`, which the properties describe.
 
     Parameters
     ----------

@@ -78,7 +78,7 @@ def rank_drops(flow: FlowBases) -> tuple[RankDrop, ...]:
     Notes
     -----
     About L^3 / 6 SVDs. For one matrix the three numbers agree: they are the Eckart-Young distance.
-    The estimate exceeds the distance where the smallest singular value falls faster than to first
+    The estimate exceeds the distance if the smallest singular value decreases faster than to first
     order.
 
     Examples

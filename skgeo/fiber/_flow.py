@@ -31,7 +31,7 @@ class FlowBases(Result):
     ----------
     barcode : Barcode
     weights : tuple of ndarray
-        The matrices that have these bars exactly: the given ones less what was dropped.
+        The matrices that have these bars exactly: the given ones minus what was dropped.
     bases : tuple of ndarray, shapes (d_l, d_l)
         J_0, ..., J_L.
     dual_bases : tuple of ndarray, shapes (d_l, d_l)

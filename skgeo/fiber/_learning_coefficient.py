@@ -149,7 +149,7 @@ def linear_network_coefficient(widths: Iterable[int], rank: int) -> LearningCoef
     thin = thin_layers(dims, rank)
     ell, a, total = thin.ell, thin.remainder, sum(thin.excess)
     pairs = (total**2 - sum(m**2 for m in thin.excess)) // 2
-    value = (
+    value = (  # Aoyagi (2024), lambda and m for the squared error
         Fraction(rank * (dims[0] + dims[-1] - rank), 2)
         + Fraction(a * (ell - a), 4 * ell)
         - Fraction((ell - 1) * total**2, 4 * ell)

@@ -42,7 +42,7 @@ class BarcodeDisplay:
 
     See Also
     --------
-    skgeo.LinearFiberStratifier : The estimator whose bars are drawn.
+    skgeo.fiber.LinearFiberStratifier : The estimator whose bars are drawn.
 
     Examples
     --------
@@ -181,7 +181,7 @@ class HasseDisplay:
 
     See Also
     --------
-    skgeo.LinearFiberStratifier : The estimator whose ``hasse()`` is drawn.
+    skgeo.fiber.LinearFiberStratifier : The estimator whose ``hasse()`` is drawn.
 
     Examples
     --------

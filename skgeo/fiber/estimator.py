@@ -66,7 +66,7 @@ class LinearFiberStratifier(GeometryEstimator):
         matrices, through :func:`skgeo.datasets.linear_network`. A bias of the first layer counts as
         one more input, which is constant; later biases are refused. None for the unbound reading.
     tol : float or "auto", default="auto"
-        Singular values are kept where they exceed ``tol`` times the spectral norm of their matrix.
+        Singular values are kept if they exceed ``tol`` times the spectral norm of their matrix.
         "auto" is eps^0.6 of the model's dtype: 4e-10 in float64, 7e-5 in float32.
     layer : int, default=None
         Layer whose activations ``transform`` gives: 0 is the input, L the output. None for L - 1,
@@ -135,7 +135,7 @@ class LinearFiberStratifier(GeometryEstimator):
     layer_ : int
         Layer whose activations ``transform`` gives.
     model_ : ResolvedModel
-        The module measured, and the fitted estimator around it where there is one.
+        The module measured, and the fitted estimator around it if there is one.
 
     See Also
     --------

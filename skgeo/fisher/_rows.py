@@ -1,4 +1,4 @@
-r"""The rows whose Gram matrix is the Fisher metric on the parameters.
+r"""The rows A for which ``A^T A / N`` is the Fisher metric on the parameters.
 
 ``J_n`` is the Jacobian of sample n's outputs with respect to the parameters and ``F = R R^T`` the
 Fisher metric of the output distribution. With ``A_n = R(z_n)^T J_n`` the metric pulled back to the

@@ -199,8 +199,9 @@ def fisher_spectrum(
     >>> import torch
     >>> from skgeo import fisher_spectrum
     >>> X = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    >>> fisher_spectrum(torch.nn.Linear(3, 2), X, likelihood="gaussian").rank
-    8
+    >>> spectrum = fisher_spectrum(torch.nn.Linear(3, 2), X, likelihood="gaussian")
+    >>> spectrum
+    FisherSpectrum(rank 8 of 8, gap inf, 50 samples)
     """
     with single_blas_thread():
         network = bind(

@@ -111,7 +111,7 @@ class FisherRankEstimator(GeometryEstimator):
     plan_ : FisherPlan
         Side, blocks, passes and memory of the measurement.
     model_ : ResolvedModel
-        The module measured, and the fitted estimator around it where there is one.
+        The module measured, and the fitted estimator around it if there is one.
 
     See Also
     --------

@@ -75,6 +75,7 @@ def test_eigenvalues_that_a_linear_model_repeats_for_every_output():
     expected = fisher_spectrum(net, X, likelihood="gaussian").eigenvalues[:12]
     torch.testing.assert_close(found.eigenvalues, expected, rtol=1e-10, atol=0)
     torch.testing.assert_close(found.eigenvalues[:5], found.eigenvalues[:1].expand(5))
+    assert repr(found) == "FisherSpectrum(12 leading eigenvalues of 35 parameters, 40 samples)"
 
 
 def test_factors_that_do_not_fit_are_not_held(ways):
