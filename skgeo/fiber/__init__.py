@@ -10,31 +10,21 @@ arXiv:2404.14855.
 """
 
 from skgeo.fiber._barcode import Bar, Barcode, BarCopy, barcode_from_rank_list
-from skgeo.fiber._chain import as_chain, as_parameters, from_parameters
+from skgeo.fiber._chain import as_parameters, from_parameters
 from skgeo.fiber._dimensions import (
     closed_stratum,
     differential_rank,
     fiber_codimension,
     fiber_dimension,
-    fiber_is_manifold,
-    fiber_min_dimension,
     n_components,
-    n_top_strata,
-    orbit_codimension,
-    orbit_dimension,
-    stratum_codimension,
-    stratum_dimension,
 )
-from skgeo.fiber._distance import RankDrop, drop_rank, rank_drops
+from skgeo.fiber._distance import RankDrop, rank_drops
 from skgeo.fiber._enumeration import HasseDiagram, count_strata, hasse_diagram, strata
 from skgeo.fiber._flow import FlowBases, flow_bases, representative
 from skgeo.fiber._inputs import input_ranks
-from skgeo.fiber._learning_coefficient import linear_network_coefficient, thin_layers
+from skgeo.fiber._learning_coefficient import LearningCoefficient, linear_network_coefficient
 from skgeo.fiber._local import (
     coefficient_bounds,
-    is_closed,
-    is_maximal,
-    is_smooth,
     local_codimension,
 )
 from skgeo.fiber._moves import move_up
@@ -73,43 +63,34 @@ __all__ = [
     "FlowBases",
     "HasseDiagram",
     "HasseDisplay",
+    "LearningCoefficient",
     "LinearFiberStratifier",
     "Move",
     "NumericalBarcode",
     "RankDrop",
     "Staircase",
     "apply_move",
-    "as_chain",
     "as_parameters",
     "barcode_from_rank_list",
     "closed_stratum",
     "coefficient_bounds",
     "count_strata",
     "differential_rank",
-    "drop_rank",
     "factored_normals",
     "fiber_codimension",
     "fiber_dimension",
-    "fiber_is_manifold",
-    "fiber_min_dimension",
     "flow_bases",
     "from_parameters",
     "hasse_diagram",
     "in_closure",
     "input_ranks",
-    "is_closed",
     "is_cover",
-    "is_maximal",
-    "is_smooth",
     "linear_network_coefficient",
     "local_codimension",
     "move_up",
     "n_components",
-    "n_top_strata",
     "normal_basis",
     "numerical_barcode",
-    "orbit_codimension",
-    "orbit_dimension",
     "project_normal",
     "project_tangent",
     "rank_drops",
@@ -117,10 +98,7 @@ __all__ = [
     "representative",
     "staircase",
     "strata",
-    "stratum_codimension",
-    "stratum_dimension",
     "tangent_basis",
-    "thin_layers",
     "tolerance_path",
     "up_covers",
     "up_moves",

@@ -1,101 +1,15 @@
-"""Dimensions of orbits, strata and fibers, from bars and widths alone."""
+"""Dimensions of fibers and components of strata, from bars and widths alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from math import comb
 
 import numpy as np
 
 from skgeo.exceptions import SkgeoError
-from skgeo.fiber._barcode import Bar, Barcode
-from skgeo.fiber._learning_coefficient import check_widths, linear_network_coefficient, thin_layers
-
-
-def extends(first: Bar, second: Bar) -> bool:
-    """Whether Ext of two bars is not zero: [a, b], [c, e] with a < c <= b + 1 <= e.
-
-    These are the ordered pairs that an up-move can join or cross, and those that constrain the
-    tangent space of an orbit.
-    """
-    (a, b), (c, e) = first, second
-    return a < c <= b + 1 <= e
-
-
-def orbit_codimension(barcode: Barcode) -> int:
-    r"""Codimension in parameter space of all networks with the same ranks.
-
-    .. math:: \sum_{a < c \le b+1 \le e} \omega_{[a,b]}\,\omega_{[c,e]}
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> orbit_codimension(Barcode(2, [(0, 0, 1), (1, 1, 1), (2, 2, 1)]))
-    2
-    """
-    return sum(
-        m * n for a, b, m in barcode.bars for c, e, n in barcode.bars if extends((a, b), (c, e))
-    )
-
-
-def orbit_dimension(barcode: Barcode) -> int:
-    """Dimension of all networks with the same ranks: one orbit of the GL of every layer.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    int
-    """
-    return barcode.n_parameters - orbit_codimension(barcode)
-
-
-def _product_codimension(widths: Sequence[int], rank: int) -> int:
-    # Dimension of the matrices of this rank: fixing one of them fixes so many numbers.
-    return rank * (widths[0] + widths[-1] - rank)
-
-
-def stratum_codimension(barcode: Barcode) -> int:
-    """Codimension in parameter space of the stratum: same ranks and same product.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    int
-    """
-    return orbit_codimension(barcode) + _product_codimension(barcode.widths, barcode.rank)
-
-
-def stratum_dimension(barcode: Barcode) -> int:
-    r"""Dimension of the stratum, :math:`\dim \mathrm{orbit} - r(d_0 + d_L - r)`.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> stratum_dimension(Barcode(2, [(0, 0, 2), (0, 2, 1), (1, 1, 1), (2, 2, 2)]))
-    3
-    """
-    return barcode.n_parameters - stratum_codimension(barcode)
+from skgeo.fiber._barcode import Barcode
+from skgeo.fiber._learning_coefficient import check_widths, linear_network_coefficient
 
 
 def differential_rank(barcode: Barcode, input_ranks: Sequence[int] | None = None) -> int:
@@ -106,20 +20,29 @@ def differential_rank(barcode: Barcode, input_ranks: Sequence[int] | None = None
         \operatorname{rank} d\mu = \sum_{l=1}^{L} r_{L,l}\, r_{l-1,0}
                                  - \sum_{l=1}^{L-1} r_{L,l}\, r_{l,0}
 
-    It is the rank of the Fisher metric with Gaussian outputs of fixed noise, when the inputs span
-    their space. Inputs that span a subspace with basis Q only: give the ranks of
-    :math:`W_{l\sim 0} Q`.
+    It is the rank of the Fisher metric with Gaussian outputs of fixed noise, if the inputs span
+    their space. If they only span a subspace, with a basis Q, the ranks of
+    :math:`W_{l\sim 0} Q` take the place of :math:`r_{l,0}`.
 
     Parameters
     ----------
     barcode : Barcode
-    input_ranks : sequence of int, length L or L + 1, optional
-        Entry l is the rank of W_l ... W_1 Q; entry 0 the dimension of the span. The last one
-        (l = L) is not used. Default: the first column of the rank list, all inputs.
+    input_ranks : sequence of int, length L or L + 1, default=None
+        Entry l is the rank of W_l ... W_1 Q, entry 0 the dimension of the span. The entry l = L is
+        not used. None for inputs that span their space: the first column of the rank list.
 
     Returns
     -------
     int
+
+    Raises
+    ------
+    SkgeoError
+        If `input_ranks` has another length, or exceeds the ranks of the barcode.
+
+    See Also
+    --------
+    skgeo.fiber.input_ranks : The ranks for given inputs.
 
     Examples
     --------
@@ -132,15 +55,15 @@ def differential_rank(barcode: Barcode, input_ranks: Sequence[int] | None = None
     from_input = [int(r) for r in (ranks[:, 0] if input_ranks is None else np.asarray(input_ranks))]
     if len(from_input) not in (depth, depth + 1):
         raise SkgeoError(
-            f"input_ranks has {len(from_input)} entries; a network of depth {depth} needs one "
-            f"for each layer from 0 to {depth - 1}."
+            f"input_ranks has {len(from_input)} entries; expected one for each layer from 0 to "
+            f"{depth - 1}, as the network has depth {depth}."
         )
     if any(
         not 0 <= given <= int(full) for given, full in zip(from_input, ranks[:, 0], strict=False)
     ):
         raise SkgeoError(
-            f"input_ranks {from_input} exceed the ranks {ranks[:, 0].tolist()} that the layers "
-            "reach with all inputs, or are negative."
+            f"input_ranks={from_input} exceed the ranks {ranks[:, 0].tolist()} that the layers "
+            "reach with all inputs, or are negative. Compute them with skgeo.fiber.input_ranks."
         )
     return sum(
         to_output[layer] * (from_input[layer - 1] - (from_input[layer] if layer < depth else 0))
@@ -149,16 +72,32 @@ def differential_rank(barcode: Barcode, input_ranks: Sequence[int] | None = None
 
 
 def closed_stratum(widths: Iterable[int], rank: int) -> Barcode:
-    """The one closed stratum of a fiber: r bars [0, L], all others of a single layer.
+    """The closed stratum of a fiber: r bars [0, L], all others of a single layer.
+
+    It is contained in the closure of every other stratum. The whole fiber is a manifold exactly if
+    its points are smooth.
 
     Parameters
     ----------
     widths : iterable of int
+        d_0, ..., d_L.
     rank : int
+        Rank of W.
 
     Returns
     -------
     Barcode
+
+    Raises
+    ------
+    SkgeoError
+        If the widths or the rank cannot occur.
+
+    Examples
+    --------
+    >>> code = closed_stratum([3, 2, 3], 1)
+    >>> code.bars, code.dimension, code.is_smooth
+    (((0, 0, 2), (0, 2, 1), (1, 1, 1), (2, 2, 2)), 3, False)
     """
     dims, rank = check_widths(widths, rank)
     depth = len(dims) - 1
@@ -182,7 +121,7 @@ def fiber_codimension(widths: Iterable[int], rank: int) -> int:
 
     Notes
     -----
-    No stratum is enumerated: the formula is Aoyagi's, see
+    No stratum is enumerated. The formula is Aoyagi's, see
     :func:`skgeo.fiber.linear_network_coefficient`.
 
     Examples
@@ -202,7 +141,9 @@ def fiber_dimension(widths: Iterable[int], rank: int) -> int:
     Parameters
     ----------
     widths : iterable of int
+        d_0, ..., d_L.
     rank : int
+        Rank of W.
 
     Returns
     -------
@@ -217,68 +158,15 @@ def fiber_dimension(widths: Iterable[int], rank: int) -> int:
     return sum(a * b for a, b in pairwise(dims)) - fiber_codimension(dims, rank)
 
 
-def fiber_min_dimension(widths: Iterable[int], rank: int) -> int:
-    """Dimension of the closed stratum, the smallest in the fiber.
-
-    Parameters
-    ----------
-    widths : iterable of int
-    rank : int
-
-    Returns
-    -------
-    int
-    """
-    return stratum_dimension(closed_stratum(widths, rank))
-
-
-def n_top_strata(widths: Iterable[int], rank: int) -> int:
-    r"""Number of strata of the fiber's dimension, :math:`\binom{\ell}{a}`.
-
-    Parameters
-    ----------
-    widths : iterable of int
-    rank : int
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> n_top_strata([1, 1, 1, 1, 1], 0)
-    4
-    """
-    dims, rank = check_widths(widths, rank)
-    thin = thin_layers(dims, rank)
-    return comb(thin.ell, thin.remainder)
-
-
-def fiber_is_manifold(widths: Iterable[int], rank: int) -> bool:
-    """Whether every point of the fiber is smooth: r is the smallest width, or L = 1.
-
-    Parameters
-    ----------
-    widths : iterable of int
-    rank : int
-
-    Returns
-    -------
-    bool
-    """
-    dims, rank = check_widths(widths, rank)
-    return len(dims) == 2 or rank == min(dims)
-
-
 def n_components(barcode: Barcode) -> int:
     r"""Number of connected components of the stratum, over the real numbers.
 
     The stratum is one orbit of the group H of base changes that keep the product: hidden ones,
     and pairs at the two ends with :math:`g_L W = W g_0`. Its components are counted by
     :math:`\pi_0(H)` modulo the image of :math:`\pi_0` of the stabiliser. Both are powers of Z/2,
-    as GL(n, R) has two components: H has one sign for each hidden layer and for GL(r),
-    GL(d_0 - r), GL(d_L - r) where these are not trivial; the stabiliser has one for each bar
-    present, which flips the signs of the layers it passes.
+    as GL(n, R) has two components. H has one sign for each hidden layer, and one for each of
+    GL(r), GL(d_0 - r) and GL(d_L - r) that is not trivial. The stabiliser has one sign for each
+    bar present, which flips the signs of the layers that contain it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How far a network is from the strata of lower rank."""
+"""The distance from a network to the strata of lower rank."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from scipy.linalg import qr, svd, svdvals
 from scipy.optimize import brentq
 
-from skgeo.exceptions import SkgeoError
+from skgeo._results import Result
 from skgeo.fiber._flow import FlowBases
 
 
-@dataclass(frozen=True)
-class RankDrop:
+@dataclass(frozen=True, repr=False)
+class RankDrop(Result):
     """Distance to the networks in which one partial product has a lower rank.
 
     Distances are Frobenius norms over all weights.
@@ -25,14 +25,15 @@ class RankDrop:
     start, stop : int
         The partial product W_stop ... W_{start+1}.
     rank : int
-        Its rank now, at least 1.
+        Its rank at the network, at least 1.
     lower : float
-        No network nearer than this has a lower rank there.
+        Lower bound: at smaller distances no network has a lower rank of this product.
     estimate : float
-        First order: the least singular value over the norm of its gradient. Not a bound.
+        First-order estimate: the least singular value over the norm of its gradient. Not a bound.
     upper : float
-        A change of W_layer of this size lowers the rank: :func:`drop_rank` makes it.
+        Upper bound: the least change of a single matrix that lowers the rank.
     layer : int
+        That matrix is W_layer.
     """
 
     start: int
@@ -43,23 +44,31 @@ class RankDrop:
     upper: float
     layer: int
 
+    def _line(self) -> str:
+        first, last = self.start + 1, self.stop
+        product = f"W_{last} ... W_{first}" if last > first else f"W_{first}"
+        return (
+            f"{product} of rank {self.rank}, lower {self.lower:.3g}, "
+            f"estimate {self.estimate:.3g}, upper {self.upper:.3g} by W_{self.layer}"
+        )
+
 
 def rank_drops(flow: FlowBases) -> tuple[RankDrop, ...]:
     r"""Distances from a network to lower ranks, for each partial product.
+
+    With r the rank of :math:`W_{j\sim i}`:
 
     - upper bound: :math:`\min_l \sigma_r(Q_A^T W_l Q_C)` with orthonormal bases Q_A of the row
       space of :math:`W_{j\sim l}` and Q_C of the column space of :math:`W_{l-1\sim i}`;
     - lower bound: the :math:`\varepsilon` with
       :math:`\prod_l (\|W_l\| + \varepsilon) - \prod_l \|W_l\| = \sigma_r(W_{j\sim i})`;
     - estimate: :math:`\sigma_r / (\sum_l \|W_{j\sim l}^T u\|^2 \|W_{l-1\sim i} v\|^2)^{1/2}` with
-      u, v the singular vectors of :math:`\sigma_r(W_{j\sim i})`,
-
-    where r is the rank of :math:`W_{j\sim i}`.
+      u, v the singular vectors of :math:`\sigma_r(W_{j\sim i})`.
 
     Parameters
     ----------
     flow : FlowBases
-        Of the point. Distances start at ``flow.weights``.
+        Flow bases of the network. Distances are measured from ``flow.weights``.
 
     Returns
     -------
@@ -68,9 +77,9 @@ def rank_drops(flow: FlowBases) -> tuple[RankDrop, ...]:
 
     Notes
     -----
-    Some L^3 / 6 SVDs. Each of the three agrees with the others for one matrix, where it is the
-    Eckart-Young distance. The estimate is above the truth where the smallest singular value falls
-    faster than to first order.
+    About L^3 / 6 SVDs. For one matrix the three numbers agree: they are the Eckart-Young distance.
+    The estimate exceeds the distance if the smallest singular value decreases faster than to first
+    order.
 
     Examples
     --------
@@ -112,45 +121,8 @@ def rank_drops(flow: FlowBases) -> tuple[RankDrop, ...]:
     return tuple(drops)
 
 
-def drop_rank(flow: FlowBases, drop: RankDrop) -> list[np.ndarray]:
-    """The nearest network with a lower rank among those that change one matrix only.
-
-    Parameters
-    ----------
-    flow : FlowBases
-        Of the point.
-    drop : RankDrop
-        From :func:`rank_drops` of the same point.
-
-    Returns
-    -------
-    list of ndarray
-        ``flow.weights`` with W_layer changed by `drop.upper`. Other ranks may change with this one,
-        and rise too; what is left of a matrix of rank one is rounding.
-
-    Raises
-    ------
-    SkgeoError
-        If the drop is not one of this network.
-    """
-    ranks = flow.barcode.rank_list()
-    if not (0 <= drop.start < drop.layer <= drop.stop <= flow.barcode.depth) or drop.rank != int(
-        ranks[drop.stop, drop.start]
-    ):
-        raise SkgeoError(f"{drop} does not belong to a network with the bars {flow.barcode.bars}.")
-    images, rows = _nested_bases(flow)
-    source = images[drop.layer - 1][:, : ranks[drop.layer - 1, drop.start]]
-    target = rows[drop.layer][:, : ranks[drop.stop, drop.layer]]
-    left, values, right = svd(_core(flow, images, rows, drop.start, drop.stop, drop.layer))
-    k = drop.rank - 1
-    change = values[k] * np.outer(target @ left[:, k], source @ right[k])
-    weights = [weight.copy() for weight in flow.weights]
-    weights[drop.layer - 1] -= change
-    return weights
-
-
 def _nested_bases(flow: FlowBases) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Per layer: bases whose first columns span each image from below, each row space above."""
+    """Per layer, orthonormal bases whose first columns span each image, and each row space."""
     images, rows = [], []
     for layer, columns in enumerate(flow.columns):
         births = np.array([copy[0] for copy in columns])
@@ -168,17 +140,18 @@ def _core(
     stop: int,
     layer: int,
 ) -> np.ndarray:
-    """W_layer from what reaches it from `start` to what it passes on to `stop`."""
+    """W_layer, restricted to the image of layer `start` and to what reaches layer `stop`."""
     ranks = flow.barcode.rank_list()
     source = images[layer - 1][:, : ranks[layer - 1, start]]
     target = rows[layer][:, : ranks[stop, layer]]
-    return target.T @ flow.weights[layer - 1] @ source
+    core: np.ndarray = target.T @ flow.weights[layer - 1] @ source
+    return core
 
 
 def _lower_and_estimate(
     weights: Sequence[np.ndarray], norms: Sequence[float], rank: int
 ) -> tuple[float, float]:
-    # Matrices of norm 1 first: the products then neither overflow nor underflow.
+    # With all matrices scaled to norm 1 the products neither overflow nor underflow.
     unit = [weight / norm for weight, norm in zip(weights, norms, strict=True)]
     ahead = list(accumulate(unit, lambda product, weight: weight @ product))
     left, values, right = svd(ahead[-1], full_matrices=False)
@@ -193,7 +166,7 @@ def _lower_and_estimate(
     slopes = np.array(forward) * np.array(backward[::-1]) / np.array(norms)
     slope = float(np.linalg.norm(slopes))
     estimate = sigma / slope if slope > 0.0 else float("inf")
-    # A product of k matrices of norm 1 is exact to about k d eps: the bound stays a bound.
+    # A product of k matrices of norm 1 is exact to about k d eps. Less that, the bound is certain.
     certain = sigma - len(unit) * max(ahead[-1].shape) * float(np.finfo(float).eps)
     if certain <= 0.0:
         return 0.0, estimate

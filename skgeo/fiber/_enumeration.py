@@ -1,4 +1,4 @@
-"""How many strata a fiber has, which they are, and how they lie above each other."""
+"""The number of strata of a fiber, their list, and their Hasse diagram under closure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import accumulate, product
 from math import prod
 from typing import Any
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._barcode import Bar, Barcode
-from skgeo.fiber._dimensions import stratum_dimension
 from skgeo.fiber._learning_coefficient import check_widths
 from skgeo.fiber._order import apply_move, is_cover, up_moves
 
-# Steps of the counting programme, a few tenths of a second: widths of 14 at depth eight.
+# Steps of the count, a few tenths of a second: enough for widths of 14 at depth eight.
 _COUNT_BUDGET = 150_000
 
 
@@ -39,8 +39,8 @@ def count_strata(widths: Iterable[int], rank: int) -> int:
     Raises
     ------
     SkgeoError
-        If the widths or the rank cannot occur, or the count itself would take too long: the
-        message then gives a lower bound.
+        If the widths or the rank cannot occur. Also if counting would take too long; the message
+        then gives a lower bound.
 
     Examples
     --------
@@ -62,18 +62,18 @@ def count_strata(widths: Iterable[int], rank: int) -> int:
 
 
 def _count(excess: tuple[int, ...]) -> int | None:
-    """K(v) - K(v - 1), or None beyond the budget."""
+    """K(v) - K(v - 1), or None if counting exceeds the budget."""
     total = _partitions(excess)
     less = _partitions(tuple(v - 1 for v in excess))
     return None if total is None or less is None else total - less
 
 
 def _partitions(cover: tuple[int, ...]) -> int | None:
-    """Kostant's partition function; None when it takes more than the budget of steps."""
+    """Kostant's partition function, or None if it takes more steps than the budget."""
     if min(cover) < 0:
         return 0
-    # The future sees only how many intervals of each birth are open, not which birth it is: so
-    # equal counts are interchangeable and the sorted tuple is enough of a state.
+    # What follows depends on how many intervals of each birth are open, not on which birth it is.
+    # The counts can be permuted, so their sorted tuple is the state.
     ways: dict[tuple[int, ...], int] = {(cover[0],) if cover[0] else (): 1}
     steps = 0
     for need in cover[1:-1]:
@@ -88,7 +88,7 @@ def _partitions(cover: tuple[int, ...]) -> int | None:
                     key = tuple(sorted(n for n in (*kept, born) if n))
                     following[key] = following.get(key, 0) + number
         ways = following
-    # Nothing follows the last point, so there only the number of choices matters.
+    # Nothing follows the last point, where only the number of choices matters.
     return sum(number * _n_choices(state, cover[-1]) for state, number in ways.items())
 
 
@@ -105,7 +105,7 @@ def _n_choices(limits: tuple[int, ...], room: int) -> int:
 
 
 def _lower_bound(excess: tuple[int, ...]) -> int:
-    """Count of the fiber with its excess widths capped: bars [i, i] embed it in the true one."""
+    """Count with capped excess widths: extra bars [i, i] embed that fiber in the given one."""
     best, cap = 1, 1
     while (count := _count(tuple(min(v, cap) for v in excess))) is not None:
         best, cap = count, 2 * cap
@@ -131,12 +131,14 @@ def strata(widths: Iterable[int], rank: int, *, max_strata: int = 100_000) -> li
     Raises
     ------
     SkgeoError
-        If the fiber has more than `max_strata` strata, with their number.
+        If the widths or the rank cannot occur, or if the fiber has more than `max_strata` strata;
+        the message gives their number.
 
     Notes
     -----
-    Built layer by layer: of the open bars of each birth choose how many survive. The time is
-    proportional to the number of strata, 15 to 30 microseconds each at depth 8.
+    The strata are built layer by layer, from all choices of how many of the open bars of each
+    birth survive. The time is proportional to their number: 15 to 30 microseconds per stratum at
+    depth 8.
 
     Examples
     --------
@@ -200,12 +202,12 @@ def _bounded(limits: tuple[int, ...], room: int) -> Iterator[tuple[int, ...]]:
             yield (first, *rest)
 
 
-@dataclass(frozen=True)
-class HasseDiagram:
+@dataclass(frozen=True, repr=False)
+class HasseDiagram(Result):
     """The strata of a fiber and which of them cover which.
 
-    The order is not graded at depth 3 and more (covers may skip dimensions and paths between two
-    strata may differ in length): draw it by dimension.
+    At depth 3 and more the order is not graded: covers may skip dimensions, and paths between two
+    strata may differ in length. Draw it by dimension.
 
     Attributes
     ----------
@@ -215,7 +217,7 @@ class HasseDiagram:
     edges : tuple of (int, int)
         Indices (lower, upper) into ``nodes`` of the covering pairs.
     n_moves : int
-        Number of up-moves that stay in the fiber, over all strata; at least the number of edges.
+        Number of moves up that stay in the fiber, over all strata; at least the number of edges.
     maximal : tuple of int
         Indices of the strata that are open in the fiber.
     """
@@ -226,8 +228,28 @@ class HasseDiagram:
     n_moves: int
     maximal: tuple[int, ...]
 
+    def _line(self) -> str:
+        return (
+            f"{len(self.nodes)} strata of dimensions {min(self.dimensions)} to "
+            f"{max(self.dimensions)}, {len(self.edges)} covers, {len(self.maximal)} maximal"
+        )
+
     def index(self, barcode: Barcode) -> int:
-        """Position of a stratum in ``nodes``."""
+        """Index of a stratum in ``nodes``.
+
+        Parameters
+        ----------
+        barcode : Barcode
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        SkgeoError
+            If it is not a stratum of this fiber.
+        """
         try:
             return self.nodes.index(barcode)
         except ValueError:
@@ -248,7 +270,7 @@ class HasseDiagram:
         Raises
         ------
         ImportError
-            Where networkx is not installed.
+            If networkx is not installed.
 
         Examples
         --------
@@ -260,7 +282,7 @@ class HasseDiagram:
             import networkx
         except ImportError as error:
             raise ImportError(
-                "to_networkx() needs networkx: python -m pip install 'skgeo[graph]'"
+                "to_networkx() needs networkx: python -m pip install 'skgeo[graph]'."
             ) from error
         graph, maximal = networkx.DiGraph(), set(self.maximal)
         for index, (code, dimension) in enumerate(zip(self.nodes, self.dimensions, strict=True)):
@@ -275,7 +297,9 @@ def hasse_diagram(widths: Iterable[int], rank: int, *, max_strata: int = 20_000)
     Parameters
     ----------
     widths : iterable of int
+        d_0, ..., d_L.
     rank : int
+        Rank of W.
     max_strata : int, default=20_000
         Refuse a fiber with more strata than this.
 
@@ -286,7 +310,8 @@ def hasse_diagram(widths: Iterable[int], rank: int, *, max_strata: int = 20_000)
     Raises
     ------
     SkgeoError
-        If the fiber has more than `max_strata` strata, with their number.
+        If the widths or the rank cannot occur, or if the fiber has more than `max_strata` strata;
+        the message gives their number.
 
     Examples
     --------
@@ -307,5 +332,5 @@ def hasse_diagram(widths: Iterable[int], rank: int, *, max_strata: int = 20_000)
         edges.extend(
             (k, position[apply_move(code, move)]) for move in moves if is_cover(code, move)
         )
-    dimensions = tuple(stratum_dimension(code) for code in nodes)
+    dimensions = tuple(code.dimension for code in nodes)
     return HasseDiagram(tuple(nodes), dimensions, tuple(edges), n_moves, tuple(maximal))

@@ -10,14 +10,15 @@ from typing import Literal
 
 import numpy as np
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._barcode import Bar, Barcode, BarCopy
 from skgeo.fiber._chain import as_chain
 from skgeo.fiber._staircase import rank_tolerance, staircase
 
 
-@dataclass(frozen=True)
-class FlowBases:
+@dataclass(frozen=True, repr=False)
+class FlowBases(Result):
     r"""Bases of all layers in which the network is a direct sum of bars.
 
     The columns of :math:`J_l` are labelled by the copies of the bars that contain layer l, and
@@ -30,7 +31,7 @@ class FlowBases:
     ----------
     barcode : Barcode
     weights : tuple of ndarray
-        The network that has these bars exactly: the given one less what the tolerance dropped.
+        The matrices that have these bars exactly: the given ones minus what was dropped.
     bases : tuple of ndarray, shapes (d_l, d_l)
         J_0, ..., J_L.
     dual_bases : tuple of ndarray, shapes (d_l, d_l)
@@ -48,9 +49,12 @@ class FlowBases:
     tol: float
     dropped_norms: tuple[float, ...]
 
+    def _line(self) -> str:
+        return f"{self.barcode._in_short()}, tol {self.tol:.1e}"
+
     @cached_property
     def columns(self) -> tuple[tuple[BarCopy, ...], ...]:
-        """For each layer the bar copies (birth, death, number) that its columns belong to."""
+        """For each layer, the bar copies (birth, death, number) of the columns of its bases."""
         copies = self.barcode.copies()
         return tuple(
             tuple(copy for copy in copies if copy[0] <= layer <= copy[1])
@@ -59,6 +63,17 @@ class FlowBases:
 
     def slice(self, layer: int, bar: Bar) -> slice:
         """Columns of a layer's basis that belong to the copies of one bar.
+
+        Parameters
+        ----------
+        layer : int
+            From 0 to L.
+        bar : (birth, death)
+
+        Returns
+        -------
+        slice
+            Into the columns of ``bases[layer]`` and ``dual_bases[layer]``.
 
         Raises
         ------
@@ -74,7 +89,7 @@ class FlowBases:
         return slice(here[0], here[-1] + 1)
 
     def subspaces(self, layer: int) -> dict[Bar, tuple[np.ndarray, np.ndarray]]:
-        """The decomposition of a layer's space by bars.
+        """Decomposition of a layer's space by bars.
 
         Parameters
         ----------
@@ -84,8 +99,8 @@ class FlowBases:
         Returns
         -------
         dict of (birth, death) to (columns, dual columns), each of shape (d_l, multiplicity)
-            The columns span what the bar carries through this layer, and the dual columns read it
-            off: for an activation h, `dual.T @ h` are its coordinates on `columns`.
+            The columns span the subspace of the bar. For an activation h, ``dual.T @ h`` are its
+            coordinates with respect to ``columns``.
         """
         found = {}
         for birth, death, _ in self.barcode.bars:
@@ -106,8 +121,7 @@ def flow_bases(weights: Sequence[object], *, tol: float | Literal["auto"] = "aut
     weights : sequence of arrays or tensors
         W_1, ..., W_L.
     tol : float or "auto", default="auto"
-        Relative rank tolerance, see
-        :func:`~skgeo.fiber.rank_tolerance`.
+        Relative tolerance of the ranks, see :func:`~skgeo.fiber.rank_tolerance`.
 
     Returns
     -------
@@ -116,13 +130,13 @@ def flow_bases(weights: Sequence[object], *, tol: float | Literal["auto"] = "aut
     Raises
     ------
     SkgeoError
-        If the weights are no linear network.
+        If the weights do not form a linear network.
 
     Notes
     -----
-    O(sum d^3). Not unique: any automorphism of the bars gives another. Each bar copy is scaled so
-    that the norms of its columns have geometric mean 1 over the layers. The bases are as ill
-    conditioned as the singular values that were kept are small.
+    The cost is O(sum d^3). Flow bases are not unique: any automorphism of the bars gives others.
+    Each bar copy is scaled such that the norms of its columns have geometric mean 1 over the
+    layers. Small singular values that were kept make the bases ill conditioned.
 
     References
     ----------
@@ -178,7 +192,7 @@ def flow_bases(weights: Sequence[object], *, tol: float | Literal["auto"] = "aut
 
 
 def _staircase_block(matrix: np.ndarray, alive: Sequence[int], kept: Sequence[int]) -> np.ndarray:
-    """Rows of the survivors of W_l in adapted bases, with exact zeros below the staircase."""
+    """Rows of the surviving directions of W_l, with exact zeros below the staircase."""
     block = matrix[: sum(kept)].copy()
     column = row = 0
     for size, keep in zip(alive, kept, strict=True):
@@ -213,7 +227,8 @@ def representative(barcode: Barcode) -> list[np.ndarray]:
     Returns
     -------
     list of ndarray of int64, shapes (d_l, d_{l-1})
-        E_1, ..., E_L: each bar copy is one unit at every layer of the bar, passed on unchanged.
+        E_1, ..., E_L. Each bar copy is one coordinate of every layer of the bar, passed on
+        unchanged.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""How much of the network the inputs reach, when they do not span their space."""
+"""Ranks of the layers on inputs that do not span their space."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ def input_ranks(
     weights : sequence of arrays or tensors
         W_1, ..., W_L.
     inputs : ndarray, shape (n_samples, d_0)
-        One input a row.
+        One sample per row.
     tol : float or "auto", default="auto"
-        Relative rank tolerance, for the inputs and the weights.
+        Relative tolerance of the ranks, for the inputs and the weights.
 
     Returns
     -------
     tuple of int, length L + 1
-        Entry 0 is the dimension of the span. As `input_ranks` of
-        :func:`~skgeo.fiber.differential_rank` they give the Fisher rank on
-        these inputs.
+        Entry 0 is the dimension of the span. Passed to
+        :func:`~skgeo.fiber.differential_rank`, they give the Gaussian Fisher rank on these inputs.
 
     Raises
     ------
     SkgeoError
-        If the weights are no linear network, or the inputs do not fit.
+        If the weights do not form a linear network, or the inputs do not fit.
 
     Examples
     --------
@@ -49,11 +48,11 @@ def input_ranks(
     rows = np.asarray(inputs, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] != chain[0].shape[1]:
         raise SkgeoError(
-            f"Inputs have one row a sample and {chain[0].shape[1]} columns, the inputs of W_1; "
-            f"got an array of shape {rows.shape}."
+            f"The inputs have shape {rows.shape}; expected one row per sample and "
+            f"{chain[0].shape[1]} columns, the inputs of W_1."
         )
     if not np.isfinite(rows).all():
-        raise SkgeoError("The inputs contain NaN or infinite entries.")
+        raise SkgeoError("The inputs contain NaN or infinite entries. Remove these samples.")
     _, values, right = svd(rows, full_matrices=False)
     span = int(np.count_nonzero(values > threshold * values[0]))
     everything = staircase(chain, tol=threshold).barcode.rank_list()[:, 0]
@@ -62,5 +61,5 @@ def input_ranks(
     if span == rows.shape[1]:
         return tuple(int(rank) for rank in everything)
     reached = staircase([right[:span].T, *chain], tol=threshold).barcode.rank_list()[1:, 0]
-    # Two sweeps may decide an ambiguous rank differently; part of the inputs cannot reach more.
+    # Two sweeps may decide an ambiguous rank differently, but some inputs reach no more than all.
     return tuple(int(rank) for rank in np.minimum(reached, everything))

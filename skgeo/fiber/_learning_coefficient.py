@@ -7,23 +7,27 @@ from dataclasses import dataclass
 from fractions import Fraction
 from operator import index
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 
 
-@dataclass(frozen=True)
-class LearningCoefficient:
+@dataclass(frozen=True, repr=False)
+class LearningCoefficient(Result):
     """A learning coefficient (real log canonical threshold) and its multiplicity.
 
     Attributes
     ----------
     value : Fraction
-        lambda: the volume of {K < eps} shrinks like eps^lambda (-log eps)^(m - 1).
+        lambda. The volume of {K < eps} decreases like eps^lambda (-log eps)^(m - 1).
     multiplicity : int
         m.
     """
 
     value: Fraction
     multiplicity: int
+
+    def _line(self) -> str:
+        return f"lambda {self.value}, multiplicity {self.multiplicity}"
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,13 @@ class ThinLayers:
     Attributes
     ----------
     excess : tuple of int
-        Widths less the rank, of the chosen layers, ascending.
+        Width minus rank of the chosen layers, ascending.
     ell : int
         One less than their number.
     ceiling : int
         Their sum over ``ell``, rounded up.
     remainder : int
-        Their sum less ``(ceiling - 1) * ell``: between 1 and ``ell``.
+        Their sum minus ``(ceiling - 1) * ell``, from 1 to ``ell``.
     """
 
     excess: tuple[int, ...]
@@ -51,7 +55,7 @@ class ThinLayers:
 def check_widths(widths: Iterable[int], rank: int) -> tuple[tuple[int, ...], int]:
     """Widths and rank as Python integers, if some linear network has them.
 
-    widths: d_0, ..., d_L: at least two, each positive.
+    widths: d_0, ..., d_L, at least two, each positive.
     rank: rank of the product of the weights, between 0 and the smallest width.
     Raises SkgeoError if the widths or the rank cannot occur.
     """
@@ -60,7 +64,7 @@ def check_widths(widths: Iterable[int], rank: int) -> tuple[tuple[int, ...], int
         raise SkgeoError(f"Widths are d_0, ..., d_L with L >= 1, all at least 1; got {dims}.")
     if not 0 <= index(rank) <= min(dims):
         raise SkgeoError(
-            f"No network of widths {dims} computes a map of rank {rank}: the rank lies between 0 "
+            f"No network of widths {dims} computes a map of rank {rank}: the rank is between 0 "
             f"and the smallest width, {min(dims)}."
         )
     return dims, index(rank)
@@ -69,25 +73,13 @@ def check_widths(widths: Iterable[int], rank: int) -> tuple[tuple[int, ...], int
 def thin_layers(widths: Iterable[int], rank: int) -> ThinLayers:
     """The set of thinnest layers in Aoyagi's formula.
 
-    Of the widths less the rank, sorted, take the ell + 1 smallest, where ell >= 1 is the one
-    number for which their sum is at least ell times the largest taken and less than ell times the
-    smallest left.
+    These are the ell + 1 layers with the smallest widths minus rank. Here ell >= 1 is the unique
+    number for which their sum is at least ell times the largest one taken and less than ell times
+    the smallest one left.
 
-    Parameters
-    ----------
-    widths : iterable of int
-        d_0, ..., d_L.
-    rank : int
-        Rank of the true map, at most the smallest width.
-
-    Returns
-    -------
-    ThinLayers
-
-    Raises
-    ------
-    SkgeoError
-        If the widths or the rank cannot occur.
+    widths: d_0, ..., d_L.
+    rank: of the true map, at most the smallest width.
+    Raises SkgeoError if the widths or the rank cannot occur.
     """
     dims, rank = check_widths(widths, rank)
     excess = sorted(width - rank for width in dims)
@@ -98,8 +90,8 @@ def thin_layers(widths: Iterable[int], rank: int) -> ThinLayers:
         if fits and (ell + 1 == len(excess) or total < ell * excess[ell + 1]):
             break
     else:
-        raise AssertionError("one prefix always satisfies the inequalities")
-    # With all chosen excesses zero the ceiling is 0 and the remainder ell, as it should be.
+        raise AssertionError("One prefix always satisfies the inequalities.")
+    # If all chosen excesses are zero, the ceiling is 0 and the remainder ell, as it should be.
     ceiling = -(-total // ell)
     return ThinLayers(tuple(excess[: ell + 1]), ell, ceiling, total - (ceiling - 1) * ell)
 
@@ -107,8 +99,10 @@ def thin_layers(widths: Iterable[int], rank: int) -> ThinLayers:
 def linear_network_coefficient(widths: Iterable[int], rank: int) -> LearningCoefficient:
     r"""Learning coefficient of a deep linear network, exactly.
 
-    With r the rank, :math:`M_s` the widths less r of the :math:`\ell + 1` chosen layers, S their
-    sum, M the ceiling of :math:`S/\ell` and :math:`a = S - (M-1)\ell`,
+    Let r be the rank and :math:`M_s` the width minus r of the layers, sorted. Take the
+    :math:`\ell + 1` smallest, where :math:`\ell \ge 1` is the unique number for which their sum S
+    is at least :math:`\ell` times the largest one taken and less than :math:`\ell` times the
+    smallest one left. With M the ceiling of :math:`S/\ell` and :math:`a = S - (M-1)\ell`,
 
     .. math::
 
@@ -127,10 +121,19 @@ def linear_network_coefficient(widths: Iterable[int], rank: int) -> LearningCoef
     -------
     LearningCoefficient
 
+    Raises
+    ------
+    SkgeoError
+        If the widths or the rank cannot occur.
+
+    See Also
+    --------
+    skgeo.fiber.coefficient_bounds : Bounds for the coefficient at a point of the fiber.
+
     Notes
     -----
-    The loss is the squared error with inputs whose second moment is not singular. The coefficient
-    is that of the whole fiber: at a single point of it lambda can be larger.
+    The loss is the squared error, with inputs whose second moment is not singular. The coefficient
+    is that of the whole fiber; at a single point lambda can be larger.
 
     References
     ----------
@@ -140,13 +143,13 @@ def linear_network_coefficient(widths: Iterable[int], rank: int) -> LearningCoef
     Examples
     --------
     >>> linear_network_coefficient([10, 10, 10, 10], 5)
-    LearningCoefficient(value=Fraction(46, 1), multiplicity=3)
+    LearningCoefficient(lambda 46, multiplicity 3)
     """
     dims, rank = check_widths(widths, rank)
     thin = thin_layers(dims, rank)
     ell, a, total = thin.ell, thin.remainder, sum(thin.excess)
     pairs = (total**2 - sum(m**2 for m in thin.excess)) // 2
-    value = (
+    value = (  # Aoyagi (2024), lambda and m for the squared error
         Fraction(rank * (dims[0] + dims[-1] - rank), 2)
         + Fraction(a * (ell - a), 4 * ell)
         - Fraction((ell - 1) * total**2, 4 * ell)

@@ -1,4 +1,4 @@
-"""The fiber near a point: its codimension there, and whether it is smooth."""
+"""The fiber near a point: its codimension and learning coefficient there."""
 
 from __future__ import annotations
 
@@ -9,65 +9,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
 from skgeo.fiber._barcode import Barcode
-from skgeo.fiber._dimensions import (
-    differential_rank,
-    fiber_codimension,
-    stratum_codimension,
-)
-
-
-def is_maximal(barcode: Barcode) -> bool:
-    """Whether the stratum is open in the fiber: its codimension is the rank of dmu.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    bool
-        Maximal implies smooth; a smooth stratum need not be maximal.
-    """
-    return stratum_codimension(barcode) == differential_rank(barcode)
-
-
-def is_closed(barcode: Barcode) -> bool:
-    """Whether the stratum is the closed one of its fiber, contained in the closure of all others.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    bool
-    """
-    ends = (0, barcode.depth)
-    return all(birth == death or (birth, death) == ends for birth, death, _ in barcode.bars)
-
-
-def is_smooth(barcode: Barcode) -> bool:
-    """Whether the fiber is a manifold near the points of this stratum.
-
-    It is when the rank of the differential of the product map is the codimension of the fiber
-    there; where it is not, the rank is smaller.
-
-    Parameters
-    ----------
-    barcode : Barcode
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    Smooth, though not maximal:
-
-    >>> is_smooth(Barcode(2, [(0, 0, 3), (1, 1, 1), (1, 2, 2)]))
-    True
-    """
-    return differential_rank(barcode) == local_codimension(barcode)
+from skgeo.fiber._dimensions import differential_rank, fiber_codimension
 
 
 def local_codimension(barcode: Barcode) -> int:
@@ -85,17 +27,17 @@ def local_codimension(barcode: Barcode) -> int:
 
     Notes
     -----
-    No stratum is enumerated. A maximal stratum is generic among the networks with given ranks
+    No stratum is enumerated. Each maximal stratum is generic among the networks with given ranks
     :math:`k_l` of :math:`W_l \cdots W_1`. These have codimension
     :math:`\sum_l (k_{l-1} - k_l)(d_l - k_l)`, and their generic member has the ranks
-    :math:`r_{ji} = k_j + \min_{i \le l \le j} (d_l - k_l)`. So the given stratum, of ranks
-    :math:`r^0_{ji}`, is in its closure exactly when
+    :math:`r_{ji} = k_j + \min_{i \le l \le j} (d_l - k_l)`. So the given stratum, with the ranks
+    :math:`r^0_{ji}`, is in the closure exactly when
 
     .. math:: 0 \le k_l - k_j \le d_l - r^0_{jl}, \qquad l < j, \quad k_0 = d_0, \quad k_L = r.
 
-    Over these differences the sum is an L-natural-convex function of the integers
-    :math:`k_1, \dots, k_{L-1}`, and is minimised exactly by steepest descent, with a minimum cut
-    in each step (K. Murota, *Discrete Convex Analysis*, SIAM 2003, section 10.3).
+    Under these constraints the sum is an L-natural-convex function of the integers
+    :math:`k_1, \dots, k_{L-1}`. Steepest descent, with a minimum cut in each step, minimises it
+    exactly (K. Murota, *Discrete Convex Analysis*, SIAM 2003, section 10.3).
 
     Examples
     --------
@@ -111,7 +53,7 @@ def local_codimension(barcode: Barcode) -> int:
         return sum((k[i - 1] - k[i]) * (widths[i] - k[i]) for i in range(1, depth + 1))
 
     def room(sign: int) -> dict[tuple[int, int], int]:
-        """How far layer i can move by `sign` while layer j stays, for all pairs (i, j)."""
+        """How far layer i can move in direction `sign` while layer j stays, for all (i, j)."""
         slack = {}
         for low in range(depth):
             for high in range(low + 1, depth + 1):
@@ -130,7 +72,7 @@ def local_codimension(barcode: Barcode) -> int:
             chosen = _steepest_set(slope, {pair for pair, free in slack.items() if free == 0})
             gain = cost(ranks) - cost(_moved(ranks, chosen, sign))
             if gain > 0:
-                # Along the direction the cost is a parabola of curvature `cuts`.
+                # Along this direction the cost is a parabola of curvature `cuts`.
                 cuts = sum((i in chosen) != (i + 1 in chosen) for i in range(depth))
                 furthest = min(
                     free for (i, j), free in slack.items() if i in chosen and j not in chosen
@@ -146,10 +88,10 @@ def _moved(ranks: list[int], chosen: set[int], step: int) -> list[int]:
 
 
 def _steepest_set(slope: list[int], together: set[tuple[int, int]]) -> set[int]:
-    """The hidden layers X least in 2 sum slope(X) + number of neighbours that X separates.
+    """The set X of hidden layers that minimises 2 sum slope(X) + the number of edges it cuts.
 
-    Layers 0 and L stay out, and with i in X each j of a pair (i, j) in `together` is in X: the
-    source side of a minimum cut.
+    If i is in X, then so is each j with a pair (i, j) in `together`. X is the source side of a
+    minimum cut.
     """
     depth = len(slope) + 1
     source, sink = depth + 1, depth + 2
@@ -170,7 +112,7 @@ def _steepest_set(slope: list[int], together: set[tuple[int, int]]) -> set[int]:
 
 
 def coefficient_bounds(barcode: Barcode) -> tuple[Fraction, Fraction]:
-    r"""Bracket for the learning coefficient at a point with these bars.
+    r"""Bounds for the learning coefficient at a point with these bars.
 
     .. math::
 

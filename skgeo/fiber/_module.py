@@ -1,4 +1,4 @@
-"""Reading the matrices of a linear network off a model."""
+"""The matrices of a linear network, read from a model."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _ADVICE = (
 def linear_network_of(model: Any) -> LinearNetwork:
     """The linear network that a module is.
 
-    model: a chain of linear layers, however it is written, with identities, flattening and dropout
-        (which does nothing in eval mode) anywhere. Only the first layer may have a bias.
+    model: a chain of linear layers. Identities, flattening and dropout (which does nothing in eval
+        mode) may stand anywhere. Only the first layer may have a bias.
 
     >>> network = linear_network_of(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 4, bias=False)))
     >>> network.widths, network.shapes
@@ -37,7 +37,7 @@ def linear_network_of(model: Any) -> LinearNetwork:
 def read_linear_network(network: BoundNetwork) -> LinearNetwork:
     """The linear network that a model is, in the dtype of its weights."""
     root = unwrap(network.model.module)
-    _ = network.replica  # what is wrong with the module itself is said by it
+    _ = network.replica  # raises if something is wrong with the module itself
     try:
         stack = network.stack
     except SkgeoError as error:
@@ -66,10 +66,10 @@ def _check_biases(linear: Sequence[tuple[str, nn.Module]]) -> None:
     if late:
         shown = ", ".join(repr(name) for name in late)
         raise SkgeoError(
-            f"Of the layers {shown} each has a bias, and only the first layer of the chain may: "
+            f"The layers {shown} have a bias, but only the first layer of the chain may have one: "
             "its bias is a column of W_1 that multiplies a constant input. To reach a later layer "
             "the constant would have to pass through entries of W_1 that are fixed at 0 and 1, "
-            "while the theory of the fiber moves all entries freely. Build those layers with "
+            "while the theory of the fiber varies all entries freely. Build those layers with "
             "bias=False."
         )
 
@@ -82,5 +82,5 @@ def _check_parameters(module: nn.Module, linear: Sequence[tuple[str, nn.Module]]
         other = [name for name, p in module.named_parameters() if id(p) not in known]
         raise SkgeoError(
             f"The module has {len(found)} parameters and its linear layers have {len(expected)}, "
-            f"or they come in another order (not in the chain: {other}). Pass the chain alone."
+            f"or their order differs (not in the chain: {other}). Pass the chain alone."
         )

@@ -1,4 +1,4 @@
-"""Moving a network up to a larger stratum of its fiber, by one matrix."""
+"""Moves of a network to a larger stratum of its fiber that change one matrix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def move_up(
     layer: int | None = None,
     copies: tuple[int, int] = (0, 0),
 ) -> list[np.ndarray]:
-    r"""The weights after a move up, which computes the same product.
+    r"""Weights after a move up, with the same product.
 
     .. math:: W_l \leftarrow W_l + t\, v_l(J)\, u_{l-1}(I)^T
 
@@ -26,15 +26,16 @@ def move_up(
     Parameters
     ----------
     flow : FlowBases
-        Of the point.
+        Flow bases of the network.
     move : Move
         One of ``up_moves(flow.barcode)``.
     t : float, default=1.0
-        Any step but 0 lands in the same stratum; a small one stays near the point.
-    layer : int, optional
-        Which W_l to change; one of ``move.layers``, by default the first.
+        Step length. Every t other than 0 leads to the same stratum; a small one stays near the
+        point.
+    layer : int, default=None
+        The l of the W_l that changes, one of ``move.layers``. None for the first of them.
     copies : (int, int), default=(0, 0)
-        Which of the equal bars to move.
+        Which copies of the two bars to move.
 
     Returns
     -------
@@ -58,8 +59,8 @@ def move_up(
         layer = move.layers[0]
     if layer not in move.layers:
         raise SkgeoError(
-            f"The move of {list(move.first)} and {list(move.second)} changes one of the matrices "
-            f"W_l with l in {list(move.layers)}; got layer={layer}."
+            f"The move of {list(move.first)} and {list(move.second)} changes one matrix W_l with "
+            f"l in {list(move.layers)}; got layer={layer}."
         )
     if t == 0 or not np.isfinite(t):
         raise SkgeoError(f"A move needs a finite step t other than 0; got {t}.")

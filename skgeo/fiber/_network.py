@@ -1,4 +1,4 @@
-"""A linear network in two layouts: one matrix a layer, and the parameters of its module."""
+"""A linear network in two layouts: one matrix per layer, and the parameters of its module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LinearNetwork:
     Attributes
     ----------
     weights : tuple of Tensor, shapes (d_l, d_{l-1})
-        W_1, ..., W_L in the dtype of the module.
+        W_1, ..., W_L, in the dtype of the module.
     has_bias : bool
         Whether the last input is the constant.
     flattens : bool
@@ -51,7 +51,7 @@ class LinearNetwork:
 
     @cached_property
     def _order(self) -> np.ndarray:
-        """Place of each parameter among the entries of the matrices."""
+        """Index of each parameter among the entries of the matrices."""
         places = np.arange(sum(weight.numel() for weight in self.weights))
         if self.has_bias:
             first = places[: self.weights[0].numel()].reshape(self.weights[0].shape)
@@ -64,7 +64,7 @@ class LinearNetwork:
         return self.reorder(as_parameters(matrices))
 
     def reorder(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors over the matrices, as :func:`as_parameters` lays them out, in that same order."""
+        """Vectors in the order of :func:`as_parameters`, reordered to ``named_parameters()``."""
         # rows (..., P) -> (..., P)
         return rows[..., self._order] if self.has_bias else rows
 
@@ -76,7 +76,7 @@ class LinearNetwork:
         return from_parameters(vector[..., inverse], self.widths)
 
     def split(self, matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Matrices as one array a parameter, in the shapes of the parameters."""
+        """Matrices as one array per parameter, in the shapes of the parameters."""
         if not self.has_bias:
             return list(matrices)
         first, *rest = matrices
@@ -85,8 +85,8 @@ class LinearNetwork:
     def map_change(self, change: Any, function: Callable[[list[np.ndarray]], Any]) -> Any:
         """Apply a linear function of the matrices to changes of the parameters.
 
-        change: (..., P), vectors in the order of ``named_parameters()``, or one array a parameter.
-        function: from matrices, one a layer, to matrices of the same shapes.
+        change: vectors (..., P) in the order of ``named_parameters()``, or an array per parameter.
+        function: from matrices, one per layer, to matrices of the same shapes.
         Raises SkgeoError if the shapes are not those of the parameters.
         """
         if isinstance(change, (list, tuple)) and any(getattr(part, "ndim", 0) for part in change):
@@ -94,8 +94,8 @@ class LinearNetwork:
             if [part.shape for part in parts] != list(self.shapes):
                 raise SkgeoError(
                     f"A list of arrays of shapes {[part.shape for part in parts]} was given; "
-                    f"expected those of the parameters, {list(self.shapes)}. Stack vectors to one "
-                    "array first."
+                    f"expected those of the parameters, {list(self.shapes)}. Stack vectors into "
+                    "one array first."
                 )
             vector = np.concatenate([part.ravel() for part in parts])
             return self.split(self.to_matrices(self.map_change(vector, function)))
@@ -104,7 +104,7 @@ class LinearNetwork:
         if vectors.ndim == 0 or vectors.shape[-1] != n_parameters:
             raise SkgeoError(
                 f"A change of the weights of shape {vectors.shape} was given; expected "
-                f"(..., {n_parameters}), one entry a parameter, or a list of arrays of shapes "
+                f"(..., {n_parameters}), one entry per parameter, or a list of arrays of shapes "
                 f"{list(self.shapes)}."
             )
         mapped = np.empty_like(vectors)
@@ -129,7 +129,7 @@ class LinearNetwork:
         if rows.ndim != 2 or rows.shape[1] != wanted:
             raise SkgeoError(
                 f"X has shape {tuple(inputs.shape)}, but the first matrix is expecting {wanted} "
-                "features as input, one row a sample."
+                "features as input, one row per sample."
             )
         if self.has_bias:
             rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=torch.float64)], dim=1)

@@ -1,17 +1,17 @@
-"""The order of strata by closure, and the moves that climb it."""
+"""The order of strata by closure, and the moves up in it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
-from skgeo.fiber._barcode import Bar, Barcode
-from skgeo.fiber._dimensions import extends
+from skgeo.fiber._barcode import Bar, Barcode, extends
 
 
-@dataclass(frozen=True)
-class Move:
+@dataclass(frozen=True, repr=False)
+class Move(Result):
     """A step up between strata of one fiber: bars [a, b], [c, e] become [a, e], [c, b].
 
     The bars satisfy a < c <= b + 1 <= e. With c = b + 1 the bar [c, b] is empty: the move
@@ -19,8 +19,10 @@ class Move:
 
     Attributes
     ----------
-    first : (a, b)
-    second : (c, e)
+    first : (int, int)
+        The bar [a, b].
+    second : (int, int)
+        The bar [c, e].
     """
 
     first: Bar
@@ -29,13 +31,16 @@ class Move:
     def __post_init__(self) -> None:
         if not extends(self.first, self.second):
             raise SkgeoError(
-                f"The bars {list(self.first)} and {list(self.second)} make no move: a move needs "
-                "[a, b] and [c, e] with a < c <= b + 1 <= e."
+                f"The bars {list(self.first)} and {list(self.second)} do not make a move: a move "
+                "needs [a, b] and [c, e] with a < c <= b + 1 <= e."
             )
+
+    def _line(self) -> str:
+        return f"{self.kind} {list(self.first)} and {list(self.second)}"
 
     @property
     def kind(self) -> Literal["connecting", "swapping"]:
-        """What the move does to its bars."""
+        """Whether the move joins its bars ("connecting") or swaps their ends ("swapping")."""
         return "connecting" if self.second[0] == self.first[1] + 1 else "swapping"
 
     @property
@@ -47,7 +52,7 @@ class Move:
 def up_moves(barcode: Barcode) -> list[Move]:
     """All moves up from a stratum that stay in its fiber.
 
-    Joining a bar [0, b] to a bar [c, L] would change the product W, and is left out.
+    Moves of a bar [0, b] and a bar [c, L] are left out, as they would change the product W.
 
     Parameters
     ----------
@@ -76,12 +81,13 @@ def up_moves(barcode: Barcode) -> list[Move]:
 
 
 def apply_move(barcode: Barcode, move: Move) -> Barcode:
-    """The barcode after a move.
+    """Barcode after a move.
 
     Parameters
     ----------
     barcode : Barcode
     move : Move
+        One of ``up_moves(barcode)``.
 
     Returns
     -------
@@ -91,20 +97,25 @@ def apply_move(barcode: Barcode, move: Move) -> Barcode:
     ------
     SkgeoError
         If the barcode lacks one of the two bars, or the move leaves the fiber.
+
+    Examples
+    --------
+    >>> apply_move(Barcode(2, [(0, 0, 1), (1, 1, 1), (2, 2, 1)]), Move((0, 0), (1, 1)))
+    Barcode(2, [(0, 1, 1), (2, 2, 1)])
     """
     (a, b), (c, e) = move.first, move.second
     counts = dict(barcode.multiplicities)
     for bar in (move.first, move.second):
         if not counts.get(bar):
             raise SkgeoError(
-                f"The move needs a bar {list(bar)}, which this stratum has not; its bars are "
+                f"The move needs a bar {list(bar)}, which this stratum lacks; its bars are "
                 f"{[[birth, death] for birth, death, _ in barcode.bars]}."
             )
         counts[bar] -= 1
     if a == 0 and e == barcode.depth:
         raise SkgeoError(
             f"Moving {list(move.first)} and {list(move.second)} would raise the rank of the "
-            "product W, and so leave the fiber; `up_moves` lists the moves that stay in it."
+            "product W and leave the fiber; `up_moves` lists the moves that stay in it."
         )
     counts[a, e] = counts.get((a, e), 0) + 1
     if c <= b:
@@ -115,18 +126,27 @@ def apply_move(barcode: Barcode, move: Move) -> Barcode:
 def is_cover(barcode: Barcode, move: Move) -> bool:
     """Whether no stratum lies strictly between the two ends of a move.
 
-    So it is when no bar [x, y] with a <= x <= c and b <= y <= e is present, except the corners
-    [a, b], [c, e], [a, e] and [c, b].
+    This holds exactly when no bar [x, y] with a <= x <= c and b <= y <= e is present, except the
+    corners [a, b], [c, e], [a, e] and [c, b].
 
     Parameters
     ----------
     barcode : Barcode
         Before the move.
     move : Move
+        One of ``up_moves(barcode)``.
 
     Returns
     -------
     bool
+
+    Examples
+    --------
+    A move of [0, 1] and [2, 3] passes over strata in which the bar [1, 2] has moved:
+
+    >>> code = Barcode(4, [(0, 1, 1), (1, 2, 1), (2, 3, 1), (4, 4, 1)])
+    >>> is_cover(code, Move((0, 1), (1, 2))), is_cover(code, Move((0, 1), (2, 3)))
+    (True, False)
     """
     (a, b), (c, e) = move.first, move.second
     return all(
@@ -145,14 +165,24 @@ def up_covers(barcode: Barcode) -> list[Barcode]:
     Returns
     -------
     list of Barcode
+        Empty exactly for maximal strata.
+
+    See Also
+    --------
+    skgeo.fiber.hasse_diagram : The covers of all strata of a fiber.
+
+    Examples
+    --------
+    >>> up_covers(Barcode(2, [(0, 0, 1), (1, 1, 1), (2, 2, 1)]))
+    [Barcode(2, [(0, 1, 1), (2, 2, 1)]), Barcode(2, [(0, 0, 1), (1, 2, 1)])]
     """
     return [apply_move(barcode, move) for move in up_moves(barcode) if is_cover(barcode, move)]
 
 
 def in_closure(lower: Barcode, upper: Barcode) -> bool:
-    """Whether the stratum of one barcode lies in the closure of that of another, over the same W.
+    """Whether a stratum lies in the closure of another one of the same fiber.
 
-    It does exactly when no rank of the first exceeds that of the second.
+    It does exactly when none of its ranks exceeds that of the other.
 
     Parameters
     ----------
@@ -168,10 +198,20 @@ def in_closure(lower: Barcode, upper: Barcode) -> bool:
     ------
     SkgeoError
         If the two are strata of different fibers.
+
+    Examples
+    --------
+    The crossing of the two lines w_2 w_1 = 0 is in the closure of either, and neither line in that
+    of the other:
+
+    >>> crossing = Barcode(2, [(0, 0, 1), (1, 1, 1), (2, 2, 1)])
+    >>> first, second = up_covers(crossing)
+    >>> in_closure(crossing, first), in_closure(crossing, second), in_closure(first, second)
+    (True, True, False)
     """
     if lower.widths != upper.widths or lower.rank != upper.rank:
         raise SkgeoError(
-            "Only strata of one fiber can be compared; got widths "
+            "Only strata of one fiber can be compared. Got widths "
             f"{lower.widths} with rank {lower.rank}, and {upper.widths} with rank {upper.rank}."
         )
     return bool((lower.rank_list() <= upper.rank_list()).all())

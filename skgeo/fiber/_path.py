@@ -1,4 +1,4 @@
-"""The bars of a network at every tolerance: which strata it is near, and how near."""
+"""The bars of a network over a range of tolerances: nearby strata and their distances."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ def tolerance_path(
 ) -> tuple[Staircase, ...]:
     """Staircases of one network over a range of tolerances, coarse to fine.
 
-    A trained network lies near strata rather than on them. At a coarse tolerance it shows the
-    small stratum it is close to, at a fine one its own, often of the fiber of another product.
+    A trained network lies near strata rather than on them. A coarse tolerance gives the small
+    stratum that it is close to, a fine one its own, often in the fiber of another product.
 
     Parameters
     ----------
     weights : sequence of arrays or tensors
         W_1, ..., W_L.
-    tols : sequence of float, optional
-        Tolerances relative to each matrix's spectral norm. Default: four a decade from 0.5 down
-        to the tolerance "auto" of :func:`rank_tolerance`.
+    tols : sequence of float, default=None
+        Tolerances relative to the spectral norm of each matrix. None for four per decade, from 0.5
+        down to the tolerance "auto" of :func:`~skgeo.fiber.rank_tolerance`.
 
     Returns
     -------
     tuple of Staircase
-        By falling tolerance, one for each set of decisions met. Each holds for all tolerances
-        from its `largest_dropped` to below its `smallest_kept`. Neighbours may have the same
+        By decreasing tolerance, one for each set of decisions. Each holds for all tolerances from
+        its ``largest_dropped`` to below its ``smallest_kept``. Neighbours may have the same
         barcode.
 
     Raises
     ------
     SkgeoError
-        If the weights are no linear network, or a tolerance is not between 0 and 1.
+        If the weights do not form a linear network, or a tolerance is not between 0 and 1.
 
     Notes
     -----
-    At most one staircase for each tolerance; none where an earlier one settles the answer.
+    At most one staircase is computed per tolerance, and none where an earlier one holds.
 
     Examples
     --------

@@ -14,7 +14,7 @@ from skgeo.fiber._chain import as_chain, as_parameters, from_parameters
 from skgeo.fiber._flow import FlowBases
 from skgeo.fiber._tangent import Space, check_space, is_constrained
 
-# What LSQR is asked for, and above which its answer is reported as not converged.
+# Tolerance passed to LSQR, and the residual above which it is reported as not converged.
 _ASKED, _ACCEPTED = 1e-14, 1e-9
 
 
@@ -28,40 +28,46 @@ def project_normal(
     r"""Orthogonal projection of a change of the weights onto a normal space.
 
     In the flow bases the normals are the matrices :math:`(D_l Y_l J_{l-1}^T)_l`. Y has an entry
-    for each constrained pair of bar copies, and :math:`Y_l` is its part at the bars present on
-    the two sides of :math:`W_l`: so the projection is a least-squares problem for Y, of full
-    rank, which LSQR solves.
+    for each constrained pair of bar copies, and :math:`Y_l` is its part at the bars that are
+    present on the two sides of :math:`W_l`. The projection is thus a least-squares problem for Y,
+    of full rank, which LSQR solves.
 
     Parameters
     ----------
     flow : FlowBases
-        Of the point.
+        Flow bases of the network.
     direction : sequence of arrays or tensors
-        A matrix for each layer, of the shapes of the weights.
+        One matrix per layer, of the shapes of the weights.
     space : {"stratum", "orbit", "kernel"}, default="stratum"
-        With "kernel": the row space of the differential of the product.
+        The space to be normal to: the stratum, its orbit (same ranks, any product), or the kernel
+        of the differential of the product, whose normals are its row space.
     max_iter : int, default=10_000
-        Iterations of LSQR.
+        Most iterations of LSQR.
 
     Returns
     -------
     list of ndarray
-        One matrix for each layer.
+        One matrix per layer.
 
     Raises
     ------
     SkgeoError
-        If the shapes do not fit, or entries are not finite.
+        If the shapes are not those of the weights, or entries are not finite.
 
     Warns
     -----
     GeometryWarning
         If the iteration has not converged.
 
+    See Also
+    --------
+    skgeo.fiber.normal_basis : A basis of the space, for small networks.
+
     Notes
     -----
-    O(sum d^3) an iteration, and O((sum d)^2) memory. Some 50 iterations for well conditioned
-    weights; they grow with the condition of the kept singular values (1000 where it is 500).
+    O(sum d^3) operations per iteration and O((sum d)^2) memory. About 50 iterations for well
+    conditioned weights. Their number grows with the condition number of the kept singular values:
+    1000 iterations where it is 500.
 
     Examples
     --------
@@ -81,13 +87,13 @@ def project_normal(
         operator, target / size, atol=_ASKED, btol=_ASKED, conlim=0.0, iter_lim=max_iter
     )[:3]
     image = np.asarray(operator.matvec(solution))
-    # Its columns have norm 1: these are cosines between what is left and the single normals.
+    # The columns have norm 1, so these are cosines between the residual and single normals.
     slope = float(np.abs(operator.rmatvec(target / size - image)).max())
     if slope > _ACCEPTED:
         warn(
-            f"The projection has not converged after {steps} iterations: what it leaves still has "
-            f"{slope:.1e} of the vector's length along one of the normals. Raise max_iter; or "
-            "tol, if the network is close to a lower stratum."
+            f"The projection has not converged after {steps} iterations: the residual still has "
+            f"{slope:.1e} of the vector's length along one of the normals. Raise max_iter, or "
+            "raise tol if the network is close to a lower stratum."
         )
     return from_parameters(size * image, widths)
 
@@ -101,21 +107,29 @@ def project_tangent(
 ) -> list[np.ndarray]:
     """Orthogonal projection of a change of the weights onto a tangent space.
 
-    What :func:`project_normal`, with the same parameters, leaves.
+    It is the direction minus its projection onto the normal space.
 
     Parameters
     ----------
     flow : FlowBases
-        Of the point.
+        Flow bases of the network.
     direction : sequence of arrays or tensors
-        A matrix for each layer, of the shapes of the weights.
+        One matrix per layer, of the shapes of the weights.
     space : {"stratum", "orbit", "kernel"}, default="stratum"
+        The space to be tangent to: the stratum, its orbit (same ranks, any product), or the kernel
+        of the differential of the product.
     max_iter : int, default=10_000
+        Most iterations of LSQR.
 
     Returns
     -------
     list of ndarray
-        One matrix for each layer.
+        One matrix per layer.
+
+    See Also
+    --------
+    skgeo.fiber.project_normal : Errors, warnings and costs are the same.
+    skgeo.fiber.tangent_basis : A basis of the space, for small networks.
 
     Examples
     --------
@@ -133,13 +147,13 @@ def _direction(flow: FlowBases, direction: Sequence[Any]) -> np.ndarray:
     expected = [weight.shape for weight in flow.weights]
     if given != expected:
         raise SkgeoError(
-            f"A direction has one matrix for each layer, of shapes {expected}; got {given}."
+            f"A direction has one matrix per layer, of shapes {expected}; got {given}."
         )
     return as_parameters(as_chain(direction))
 
 
 def _normal_operator(flow: FlowBases, space: Space) -> LinearOperator:
-    """Y -> (D_l Y_l J_{l-1}^T)_l over the constrained pairs, scaled to columns of norm 1."""
+    """Y -> (D_l Y_l J_{l-1}^T)_l on the constrained pairs, scaled to columns of norm 1."""
     code = flow.barcode
     depth, widths = code.depth, code.widths
     copies = [copy[:2] for copy in code.copies()]
@@ -172,7 +186,8 @@ def _normal_operator(flow: FlowBases, space: Space) -> LinearOperator:
         changes = from_parameters(np.ravel(g), widths)
         for (part, u, v), change in zip(factors, changes, strict=True):
             table[part] += u.T @ change @ v
-        return scale * table[constrained]
+        coefficients: np.ndarray = scale * table[constrained]
+        return coefficients
 
     shape = (code.n_parameters, len(scale))
     return LinearOperator(shape, matvec=matvec, rmatvec=rmatvec, dtype=np.float64)
@@ -181,9 +196,9 @@ def _normal_operator(flow: FlowBases, space: Space) -> LinearOperator:
 def _orthonormal_copies(
     flow: FlowBases, bases: Sequence[np.ndarray], used: Iterable[int]
 ) -> list[np.ndarray]:
-    """Bases in which equal bars are orthonormal over the used layers together.
+    """Bases in which the copies of each bar are orthonormal over the used layers together.
 
-    Copies of one bar may be mixed freely: it changes no span, and halves the iterations.
+    Mixing copies of one bar does not change a span, and halves the number of iterations.
     """
     mixed, used = [basis.copy() for basis in bases], set(used)
     for birth, death, _ in flow.barcode.bars:

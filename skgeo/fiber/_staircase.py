@@ -10,34 +10,35 @@ from typing import Literal
 import numpy as np
 from scipy.linalg import eigh, svd
 
+from skgeo._results import Result
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
 from skgeo.fiber._barcode import Bar, Barcode
 from skgeo.fiber._chain import as_chain, precision
 from skgeo.linalg._rank import AMBIGUOUS_GAP
 
 
-@dataclass(frozen=True)
-class Staircase:
+@dataclass(frozen=True, repr=False)
+class Staircase(Result):
     r"""Orthonormal bases adapted to the images of all earlier layers, and the ranks they show.
 
     Attributes
     ----------
     barcode : Barcode
-        Always one that can occur, whatever the rounding.
+        A possible one, whatever the rounding.
     tol : float
         Singular values below ``tol`` times the spectral norm of their matrix were dropped.
     smallest_kept, largest_dropped : float
-        Of the singular values of all layers relative to the spectral norm of their matrix; 1 and
-        0 where there is none. Every tolerance from the second to below the first makes the same
+        Over the singular values of all layers, each relative to the spectral norm of its matrix; 1
+        and 0 if there is none. Every tolerance from the second to below the first makes the same
         decisions.
     dropped_norms : tuple of float
-        For each W_l the Frobenius norm of what was dropped from it, absolute.
+        Frobenius norm of what was dropped from each W_l, absolute.
     bases : tuple of ndarray, or None
         For each layer l an orthonormal basis of R^{d_l} in columns, sorted by birth: those born
-        at i or before span :math:`\operatorname{Im} W_{l\sim i}`. Within a birth those that
-        survive the next layer come first. None where only ranks were asked for.
+        at i or before span :math:`\operatorname{Im} W_{l\sim i}`. Within a birth, those that
+        survive the next layer come first. None if only the ranks were requested.
     births : tuple of tuple of int
-        Layer l, birth i: how many columns of the basis of layer l were born at i.
+        ``births[l][i]`` is the number of columns of the basis of layer l that were born at i.
     """
 
     barcode: Barcode
@@ -48,6 +49,9 @@ class Staircase:
     bases: tuple[np.ndarray, ...] | None
     births: tuple[tuple[int, ...], ...]
 
+    def _line(self) -> str:
+        return f"{self.barcode._in_short()}, tol {self.tol:.1e}, gap {self.gap:.1e}"
+
     @property
     def gap(self) -> float:
         """Smallest kept over largest dropped singular value; infinite if none was dropped."""
@@ -57,14 +61,15 @@ class Staircase:
 
 
 def rank_tolerance(weights: Sequence[object], tol: float | Literal["auto"] = "auto") -> float:
-    """The tolerance relative to each matrix's spectral norm.
+    """Tolerance of the ranks, relative to the spectral norm of each matrix.
 
     Parameters
     ----------
     weights : sequence of arrays or tensors
+        W_1, ..., W_L.
     tol : float or "auto", default="auto"
-        "auto" is eps^0.6 of the least precise type among the weights: 4e-10 in float64, 7e-5 in
-        float32. Nearer to the rounding, the decisions of a deep chain fail.
+        "auto" is eps^0.6 of the least precise dtype among the weights: 4e-10 in float64, 7e-5 in
+        float32. With tolerances closer to the rounding, the decisions of a deep chain fail.
 
     Returns
     -------
@@ -74,14 +79,20 @@ def rank_tolerance(weights: Sequence[object], tol: float | Literal["auto"] = "au
     ------
     SkgeoError
         If it is not between 0 and 1.
+
+    Examples
+    --------
+    >>> f"{rank_tolerance([np.eye(2)]):.1e}"
+    '4.1e-10'
     """
     if isinstance(tol, str):
         if tol != "auto":
-            raise SkgeoError(f"tol is 'auto' or a number between 0 and 1; got {tol!r}.")
+            raise SkgeoError(f"tol={tol!r}: expected 'auto' or a number between 0 and 1.")
         return float(precision(weights) ** 0.6)
     if not 0.0 < float(tol) < 1.0:
         raise SkgeoError(
-            f"tol is relative to the spectral norm of each matrix, so between 0 and 1; got {tol}."
+            f"tol={tol!r}: expected a number between 0 and 1, relative to the spectral norm of "
+            "each matrix."
         )
     return float(tol)
 
@@ -106,18 +117,19 @@ def staircase(
 
     At each layer an orthonormal basis of R^{d_l} is kept, adapted to the chain of images
     :math:`\operatorname{Im} W_{l\sim 0} \subset \dots \subset \operatorname{Im} W_{l\sim l}`. W_l
-    is applied to it birth by birth; of each block the part outside what older births have reached
-    is decomposed, and its singular values kept or dropped. No product of matrices is ever formed,
-    so widely different scales of the layers do not matter, and the ranks always belong together.
+    is applied to it birth by birth. The part of each block outside the span of older births is
+    decomposed, and its singular values are kept or dropped. No product of matrices is formed, so
+    widely different scales of the layers do not matter, and the ranks always belong to some
+    network.
 
     Parameters
     ----------
     weights : sequence of arrays or tensors
         W_1, ..., W_L.
     tol : float or "auto", default="auto"
-        See :func:`rank_tolerance`.
+        See :func:`~skgeo.fiber.rank_tolerance`.
     bases : bool, default=False
-        Keep the bases, which flow bases and distances need.
+        Whether to keep the bases, which flow bases and distances need.
 
     Returns
     -------
@@ -126,13 +138,13 @@ def staircase(
     Raises
     ------
     SkgeoError
-        If the weights are no linear network.
+        If the weights do not form a linear network.
 
     Notes
     -----
-    About one SVD of each matrix, :math:`O(\sum_l d^3)`: linear in depth. Dropping a singular
-    value is exact for a network that differs by that much in this one layer; `dropped_norms`
-    says by how much.
+    About one SVD of each matrix, :math:`O(\sum_l d_l^3)`, linear in depth. The ranks are exactly
+    those of the network from whose matrices the dropped parts are removed; their norms are
+    ``dropped_norms``.
 
     Examples
     --------
@@ -153,7 +165,7 @@ def staircase(
     for layer, weight in enumerate(chain, start=1):
         image = weight if layer == 1 else weight @ basis
         scale = _spectral_norm(weight)
-        # Columns of `free` span what no birth has reached yet; rotating them, not the survivors,
+        # Columns of `free` span what no birth has reached yet. Rotating them, not the survivors,
         # keeps even survivors with tiny singular values orthogonal to rounding.
         free = np.eye(weight.shape[0])
         reached, rotations, survivors = [], [], []
@@ -171,9 +183,9 @@ def staircase(
             if keep < len(values):
                 largest = max(largest, float(relative[keep]))
                 dropped = hypot(dropped, *values[keep:])
-            turned = free @ left if birth > 0 else left
-            reached.append(turned[:, :keep])
-            free = turned[:, keep:]
+            rotated = free @ left if birth > 0 else left
+            reached.append(rotated[:, :keep])
+            free = rotated[:, keep:]
             rotations.append(right)
             survivors.append(keep)
             if size > keep:
@@ -215,30 +227,30 @@ def _decompose(
 def _rotate(
     basis: np.ndarray, sizes: Sequence[int], rotations: Sequence[np.ndarray | None]
 ) -> np.ndarray:
-    turned, start = np.empty_like(basis), 0
+    rotated, start = np.empty_like(basis), 0
     for size, rotation in zip(sizes, rotations, strict=True):
         if rotation is not None:
-            turned[:, start : start + size] = basis[:, start : start + size] @ rotation
+            rotated[:, start : start + size] = basis[:, start : start + size] @ rotation
         start += size
-    return turned
+    return rotated
 
 
-@dataclass(frozen=True)
-class NumericalBarcode:
+@dataclass(frozen=True, repr=False)
+class NumericalBarcode(Result):
     """The bars of a network in floating point, with the evidence for them.
 
     Attributes
     ----------
     barcode : Barcode
-        From the sweep input to output.
+        From the sweep from the input to the output.
     backward_barcode : Barcode
-        From the transposed network, turned back: equal unless the ranks are ambiguous.
+        From the sweep of the transposed network, transposed. Equal unless the ranks are ambiguous.
     tol : float
-        Relative to the spectral norm of each matrix.
+        Tolerance relative to the spectral norm of each matrix.
     smallest_kept, largest_dropped : float
         Relative singular values, over both sweeps.
     dropped_norms : tuple of float
-        What the first sweep dropped of each W_l (Frobenius norm, absolute).
+        Frobenius norm of what the first sweep dropped from each W_l, absolute.
     """
 
     barcode: Barcode
@@ -247,6 +259,10 @@ class NumericalBarcode:
     smallest_kept: float
     largest_dropped: float
     dropped_norms: tuple[float, ...]
+
+    def _line(self) -> str:
+        ambiguous = ", ambiguous" if self.is_ambiguous else ""
+        return f"{self.barcode._in_short()}, tol {self.tol:.1e}, gap {self.gap:.1e}{ambiguous}"
 
     @property
     def gap(self) -> float:
@@ -269,9 +285,9 @@ def numerical_barcode(
     Parameters
     ----------
     weights : sequence of arrays or tensors
-        W_1, ..., W_L, first layer first.
+        W_1, ..., W_L.
     tol : float or "auto", default="auto"
-        See :func:`rank_tolerance`.
+        See :func:`~skgeo.fiber.rank_tolerance`.
 
     Returns
     -------
@@ -280,7 +296,7 @@ def numerical_barcode(
     Raises
     ------
     SkgeoError
-        If the weights are no linear network.
+        If the weights do not form a linear network.
 
     Warns
     -----
@@ -290,7 +306,12 @@ def numerical_barcode(
 
     Notes
     -----
-    Twice the cost of :func:`staircase`.
+    Twice the cost of :func:`~skgeo.fiber.staircase`.
+
+    Examples
+    --------
+    >>> numerical_barcode([np.diag([1.0, 1e-14]), np.eye(2)])
+    NumericalBarcode(widths 2-2-2, rank 1, 3 bars, tol 4.1e-10, gap 1.0e+14)
     """
     chain = as_chain(weights)
     threshold = rank_tolerance(weights, tol)
@@ -310,7 +331,7 @@ def numerical_barcode(
             f"The ranks of this network are ambiguous at tol={threshold:.1e}: the smallest "
             f"relative singular value kept is {found.smallest_kept:.1e}, the largest dropped "
             f"{found.largest_dropped:.1e} (gap {found.gap:.1f}), and the sweeps of the network "
-            f"and of its transpose {agree}. Look at the ranks over a range of tolerances with "
+            f"and of its transpose {agree}. Compare the ranks over a range of tolerances with "
             "`tolerance_path`.",
             RankAmbiguityWarning,
         )

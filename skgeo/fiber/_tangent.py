@@ -8,22 +8,22 @@ from typing import Literal
 
 import numpy as np
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
-from skgeo.fiber._barcode import Bar, Barcode
+from skgeo.fiber._barcode import Bar, Barcode, extends
 from skgeo.fiber._chain import as_parameters
-from skgeo.fiber._dimensions import extends
 from skgeo.fiber._flow import FlowBases
 from skgeo.linalg._memory import format_bytes
 
 Space = Literal["stratum", "orbit", "kernel"]
-"""Which space: of the stratum, of the orbit (same ranks, any product), or the kernel of dmu."""
+"""Tangent to the stratum, to the orbit (same ranks, any product), or in the kernel of dmu."""
 
 # Entries of one basis: 200 MB in float64, what P = 5000 parameters take in full.
 _MAX_ENTRIES = 25_000_000
 
 
-@dataclass(frozen=True)
-class FactoredNormals:
+@dataclass(frozen=True, repr=False)
+class FactoredNormals(Result):
     """Normal vectors as rank-one matrices, one in each layer.
 
     Attributes
@@ -31,15 +31,24 @@ class FactoredNormals:
     left : tuple of ndarray, shapes (n_normals, d_l)
         For l = 1, ..., L.
     right : tuple of ndarray, shapes (n_normals, d_{l-1})
-        Normal k is the matrix ``outer(left[l-1][k], right[l-1][k])`` at W_l: zero outside the
-        layers it concerns.
+        Normal k is the matrix ``outer(left[l-1][k], right[l-1][k])`` at W_l, which is zero
+        outside the layers of its pair of bars.
     """
 
     left: tuple[np.ndarray, ...]
     right: tuple[np.ndarray, ...]
 
+    def _line(self) -> str:
+        return f"{len(self.left[0])} normals, {len(self.left)} layers"
+
     def dense(self) -> np.ndarray:
-        """The normals as rows, shape (n_normals, P), weights flattened layer by layer."""
+        """The normals as vectors.
+
+        Returns
+        -------
+        ndarray, shape (n_normals, P)
+            One normal per row, weights flattened layer by layer.
+        """
         return as_parameters(
             [u[:, :, None] * v[:, None, :] for u, v in zip(self.left, self.right, strict=True)]
         )
@@ -47,7 +56,7 @@ class FactoredNormals:
 
 def check_space(space: str) -> None:
     if space not in ("stratum", "orbit", "kernel"):
-        raise SkgeoError(f"space is 'stratum', 'orbit' or 'kernel'; got {space!r}.")
+        raise SkgeoError(f"space={space!r}: expected 'stratum', 'orbit' or 'kernel'.")
 
 
 def is_constrained(first: Bar, second: Bar, depth: int, space: Space) -> bool:
@@ -58,7 +67,7 @@ def is_constrained(first: Bar, second: Bar, depth: int, space: Space) -> bool:
 
 
 def _pairs(barcode: Barcode) -> Iterator[tuple[Bar, Bar, int, range]]:
-    """Ordered pairs of bars [a, b], [c, e], how many copies, and the layers from one to other."""
+    """Ordered pairs of bars, the number of pairs of copies, and the l with W_l between them."""
     for a, b, m in barcode.bars:
         for c, e, n in barcode.bars:
             layers = range(max(a + 1, c, 1), min(b + 1, e, barcode.depth) + 1)
@@ -80,7 +89,7 @@ def _refuse_large(entries: int, what: str) -> None:
         raise SkgeoError(
             f"{what} would take {format_bytes(8 * entries)}; the limit is "
             f"{format_bytes(8 * _MAX_ENTRIES)}. Project single vectors instead, with "
-            "project_tangent or project_normal, which build no basis."
+            "project_tangent or project_normal, which do not form a basis."
         )
 
 
@@ -94,25 +103,31 @@ def tangent_basis(flow: FlowBases, space: Space = "stratum") -> np.ndarray:
     - a = 0, e = L and c <= b + 1, for the kernel of the differential of the product,
 
     and either one for the stratum; then the sum of :math:`\Delta_l[J, I]` over the layers must
-    vanish. A pair without constraint gives one vector a layer, that changes one matrix; a
-    constrained one the differences of consecutive layers, that change two.
+    vanish. A pair without constraint gives one vector per layer, which changes one matrix. A
+    constrained pair gives one vector per two consecutive layers, which changes two matrices.
 
     Parameters
     ----------
     flow : FlowBases
-        Of the point.
+        Flow bases of the network.
     space : {"stratum", "orbit", "kernel"}, default="stratum"
+        The space to be tangent to: the stratum, its orbit (same ranks, any product), or the kernel
+        of the differential of the product.
 
     Returns
     -------
     ndarray, shape (dimension, P)
-        Rows of unit length, weights flattened layer by layer and row by row. They are not
-        orthogonal to each other, only to the normals.
+        Rows of unit length, weights flattened layer by layer and row by row. They are orthogonal to
+        the normals, but not to each other.
 
     Raises
     ------
     SkgeoError
         If the basis would take more than 200 MB (P about 5000).
+
+    See Also
+    --------
+    skgeo.fiber.project_tangent : Projection without a basis, for large networks.
 
     Examples
     --------
@@ -154,33 +169,47 @@ def tangent_basis(flow: FlowBases, space: Space = "stratum") -> np.ndarray:
 
 
 def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """All products of a column of `left` and one of `right`, flattened matrices as rows."""
+    """Outer products of all columns of `left` and of `right`, flattened, as rows."""
     products = left.T[:, None, :, None] * right.T[None, :, None, :]
-    return products.reshape(left.shape[1] * right.shape[1], -1)
+    flat: np.ndarray = products.reshape(left.shape[1] * right.shape[1], -1)
+    return flat
 
 
 def factored_normals(flow: FlowBases, space: Space = "stratum") -> FactoredNormals:
     r"""Basis of the normal space as rank-one factors.
 
-    One normal for each constrained pair of bar copies (see :func:`tangent_basis`): the matrices
-    :math:`u_l(J) v_{l-1}(I)^T` at the layers of the pair. Those of the kernel span the row space
-    of the differential of the product, those of the orbit are the directions that no change of
-    bases reaches.
+    Each constrained pair of bar copies gives one normal (see :func:`~skgeo.fiber.tangent_basis`):
+    the matrices :math:`u_l(J) v_{l-1}(I)^T` at the layers of the pair. Those of the kernel span
+    the row space of the differential of the product. Those of the orbit span the orthogonal
+    complement of the directions that changes of bases reach.
 
     Parameters
     ----------
     flow : FlowBases
+        Flow bases of the network.
     space : {"stratum", "orbit", "kernel"}, default="stratum"
+        The space to be normal to, as in :func:`~skgeo.fiber.normal_basis`.
 
     Returns
     -------
     FactoredNormals
-        Each normal of unit length over all layers.
+        Each normal has unit length over all layers.
 
     Raises
     ------
     SkgeoError
         If the factors would take more than 200 MB.
+
+    Examples
+    --------
+    The normal to the line w_2 = 0 of the fiber w_2 w_1 = 0:
+
+    >>> from skgeo.fiber import flow_bases
+    >>> factors = factored_normals(flow_bases([[[1.0]], [[0.0]]]))
+    >>> factors
+    FactoredNormals(1 normals, 2 layers)
+    >>> factors.dense()
+    array([[0., 1.]])
     """
     check_space(space)
     code = flow.barcode
@@ -215,9 +244,11 @@ def normal_basis(flow: FlowBases, space: Space = "stratum") -> np.ndarray:
     Parameters
     ----------
     flow : FlowBases
-        Of the point.
+        Flow bases of the network.
     space : {"stratum", "orbit", "kernel"}, default="stratum"
-        With "kernel" the rows span the row space of the differential of the product.
+        The space to be normal to: the stratum, its orbit (same ranks, any product), or the kernel
+        of the differential of the product. For the kernel the rows span the row space of the
+        differential.
 
     Returns
     -------
@@ -228,6 +259,11 @@ def normal_basis(flow: FlowBases, space: Space = "stratum") -> np.ndarray:
     ------
     SkgeoError
         If the basis would take more than 200 MB (P about 5000).
+
+    See Also
+    --------
+    skgeo.fiber.factored_normals : The same normals as factors.
+    skgeo.fiber.project_normal : Projection without a basis, for large networks.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pictures of a linear network's bars, and of the strata of its fiber."""
+"""Plots of the bars of a linear network, and of the strata of its fiber."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from skgeo._axes import new_axes
-from skgeo.fiber._local import is_smooth
+from skgeo.fiber._enumeration import HasseDiagram
 
 __all__ = ["BarcodeDisplay", "HasseDisplay"]
 
-# What a bar means for the product W, and how it is drawn.
+# The four kinds of bars with respect to the product W, and their colors.
 _KINDS = (
     ("input to output (rank of W)", "C0"),
     ("from the input, lost on the way", "C1"),
@@ -22,13 +22,14 @@ _KINDS = (
 
 
 class BarcodeDisplay:
-    """The bars of a linear network, each drawn from its birth to its death across the layers.
+    """Plot of the bars of a linear network, each from its birth to its death across the layers.
 
-    Make it with :meth:`from_estimator`. Equal bars are one line, labelled with their number.
+    Create it with :meth:`from_estimator`. Equal bars are one line, labelled with their number.
 
     Parameters
     ----------
     bars : sequence of (birth, death, multiplicity)
+        As in :attr:`skgeo.fiber.Barcode.bars`.
     widths : sequence of int
         d_0, ..., d_L.
 
@@ -37,11 +38,11 @@ class BarcodeDisplay:
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
     lines_ : list of matplotlib artists
-        One a bar, from bottom to top.
+        One per bar, from bottom to top.
 
     See Also
     --------
-    skgeo.LinearFiberStratifier : What it draws.
+    skgeo.fiber.LinearFiberStratifier : The estimator whose bars are drawn.
 
     Examples
     --------
@@ -56,6 +57,10 @@ class BarcodeDisplay:
     [[0, 2], [0, 1]]
     """
 
+    ax_: Any
+    figure_: Any
+    lines_: list[Any]
+
     def __init__(self, *, bars: Sequence[tuple[int, int, int]], widths: Sequence[int]) -> None:
         self.bars = bars
         self.widths = widths
@@ -67,11 +72,11 @@ class BarcodeDisplay:
         Parameters
         ----------
         estimator : LinearFiberStratifier
-            Fitted, bound to a model.
+            Fitted and bound to a model.
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure otherwise.
+            Axes to draw on; None for a new figure.
         **kwargs
-            Passed on to the lines, such as ``linewidth``.
+            Passed to the lines, such as ``linewidth``.
 
         Returns
         -------
@@ -82,20 +87,21 @@ class BarcodeDisplay:
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, *, ax: Any = None, **kwargs: Any) -> BarcodeDisplay:
-        """Draw.
+        """Draw on axes.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
+            Axes to draw on; None for a new figure.
         **kwargs
-            Passed on to the lines.
+            Passed to the lines.
 
         Returns
         -------
         self
         """
         depth = len(self.widths) - 1
-        # Longest below: the picture then shows what survives at a glance.
+        # Bars of the product first and long ones before short ones, from the bottom.
         bars = sorted(self.bars, key=lambda bar: (_kind(bar, depth), bar[0] - bar[1], bar[0]))
         if ax is None:
             ax = new_axes("BarcodeDisplay", (1.6 + 0.9 * (depth + 1), 1.4 + 0.3 * len(bars)))
@@ -152,14 +158,15 @@ def _rank(bars: Sequence[tuple[int, int, int]], depth: int) -> int:
 
 
 class HasseDisplay:
-    """The strata of a fiber by dimension, lines from each to those it covers.
+    """Plot of the strata of a fiber by dimension, with lines for the covers.
 
-    Make it with :meth:`from_estimator`. Filled points are strata where the fiber is a manifold, a
-    square is one that is open in the fiber, and a ring marks the network's own.
+    Create it with :meth:`from_estimator`. Filled points are strata near which the fiber is a
+    manifold, squares are strata that are open in the fiber, and a ring marks that of the network.
 
     Parameters
     ----------
     diagram : HasseDiagram
+        The strata and their covers.
     own : int, default=None
         Index of the stratum to mark.
 
@@ -168,13 +175,13 @@ class HasseDisplay:
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
     positions_ : ndarray of shape (n_strata, 2)
-        Where each stratum is drawn; the second coordinate is its dimension.
+        Position of each stratum; the second coordinate is its dimension.
     own_ : matplotlib artist or None
-        The ring.
+        The ring, if a stratum is marked.
 
     See Also
     --------
-    skgeo.LinearFiberStratifier : Its ``hasse()`` is drawn.
+    skgeo.fiber.LinearFiberStratifier : The estimator whose ``hasse()`` is drawn.
 
     Examples
     --------
@@ -189,7 +196,12 @@ class HasseDisplay:
     [0.0, 1.0, 1.0]
     """
 
-    def __init__(self, *, diagram: Any, own: int | None = None) -> None:
+    ax_: Any
+    figure_: Any
+    positions_: np.ndarray
+    own_: Any
+
+    def __init__(self, *, diagram: HasseDiagram, own: int | None = None) -> None:
         self.diagram = diagram
         self.own = own
 
@@ -202,13 +214,13 @@ class HasseDisplay:
         Parameters
         ----------
         estimator : LinearFiberStratifier
-            Fitted, bound to a model.
+            Fitted and bound to a model.
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure otherwise.
+            Axes to draw on; None for a new figure.
         max_strata : int, default=1000
-            Refuse a fiber with more: its picture could not be read.
+            Refuse a fiber with more strata, whose plot could not be read.
         **kwargs
-            Passed on to the covering lines, such as ``alpha``.
+            Passed to the lines of the covers, such as ``alpha``.
 
         Returns
         -------
@@ -220,13 +232,14 @@ class HasseDisplay:
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, *, ax: Any = None, **kwargs: Any) -> HasseDisplay:
-        """Draw.
+        """Draw on axes.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
+            Axes to draw on; None for a new figure.
         **kwargs
-            Passed on to the covering lines.
+            Passed to the lines of the covers.
 
         Returns
         -------
@@ -240,7 +253,7 @@ class HasseDisplay:
         style = {"colors": "0.6", "linewidths": 0.6, "zorder": 1, **kwargs}
         edges = np.array(self.diagram.edges, dtype=int).reshape(-1, 2)
         ax.add_collection(LineCollection(places[edges], **style), autolim=False)
-        smooth = np.array([is_smooth(node) for node in self.diagram.nodes])
+        smooth = np.array([node.is_smooth for node in self.diagram.nodes])
         open_ = np.isin(np.arange(len(places)), self.diagram.maximal)
         size = 36.0 if len(places) <= 150 else 12.0
         for chosen, marker, face, label in (
@@ -283,8 +296,8 @@ class HasseDisplay:
         return self
 
 
-def _layout(diagram: Any, sweeps: int = 8) -> np.ndarray:
-    """Dimension upwards; sideways by the mean place of the neighbours, which untangles covers."""
+def _layout(diagram: HasseDiagram, sweeps: int = 8) -> np.ndarray:
+    """Heights are dimensions; means over neighbours order each level, which untangles covers."""
     dimensions = np.array(diagram.dimensions, dtype=float)
     levels = [np.flatnonzero(dimensions == value) for value in np.unique(dimensions)]
     x = np.zeros(len(dimensions))
@@ -298,7 +311,7 @@ def _layout(diagram: Any, sweeps: int = 8) -> np.ndarray:
         for level in levels[:: 1 if sweep % 2 == 0 else -1]:
             means = [x[neighbours[node]].mean() if neighbours[node] else x[node] for node in level]
             x[level[np.argsort(means, kind="stable")]] = _spread(len(level))
-    # Small steps sideways, all different: otherwise covers run through the strata between them.
+    # Different small shifts of the levels: otherwise covers would run through other strata.
     for index, level in enumerate(levels):
         x[level] += 0.4 * ((index * index * 0.618034) % 1.0)
     return np.column_stack([x, dimensions])

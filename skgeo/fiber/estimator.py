@@ -1,4 +1,4 @@
-"""The fiber of a deep linear network, and its stratum there, as a scikit-learn estimator."""
+"""The fiber of a deep linear network and its stratum, as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -14,18 +14,13 @@ from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.fiber._barcode import Bar, Barcode
 from skgeo.fiber._chain import as_chain
-from skgeo.fiber._dimensions import (
-    differential_rank,
-    fiber_codimension,
-    fiber_dimension,
-    stratum_dimension,
-)
+from skgeo.fiber._dimensions import differential_rank, fiber_codimension, fiber_dimension
 from skgeo.fiber._distance import rank_drops
 from skgeo.fiber._enumeration import HasseDiagram, count_strata, hasse_diagram, strata
-from skgeo.fiber._flow import flow_bases
+from skgeo.fiber._flow import FlowBases, flow_bases
 from skgeo.fiber._inputs import input_ranks
 from skgeo.fiber._learning_coefficient import linear_network_coefficient
-from skgeo.fiber._local import coefficient_bounds, is_maximal, is_smooth
+from skgeo.fiber._local import coefficient_bounds
 from skgeo.fiber._module import read_linear_network
 from skgeo.fiber._moves import move_up
 from skgeo.fiber._order import Move, up_moves
@@ -53,38 +48,38 @@ class LinearFiberStratifier(GeometryEstimator):
         r_{ji} = \operatorname{rank} W_j \cdots W_{i+1} .
 
     All weights that compute one matrix W form the fiber, which splits into strata: smooth
-    manifolds, one for each table of ranks :math:`r_{ji}`. The table is decided by the bars [i, j],
-    dimensions that enter at layer i and die after layer j. From the bars follow the dimensions, the
+    manifolds, one for each list of ranks :math:`r_{ji}`. The bars [i, j], dimensions that enter at
+    layer i and die after layer j, determine the ranks. From the bars follow the dimensions, the
     singular points, the rank of the Fisher metric under Gaussian outputs, and the learning
     coefficient.
 
-    Bound to a model, ``fit(X)`` measures it, and X may be left out: it only enters
-    ``differential_rank_``. ``transform(X)`` gives one layer's activations in its flow basis.
-    Without a model, ``transform(pairs)`` gives one row of features a (model, data) pair, the data
-    possibly None: the :meth:`summary` of the bound reading.
+    Bound to a model, ``fit(X)`` measures it. X may be left out, as only ``differential_rank_``
+    depends on it. ``transform(X)`` gives the activations of one layer in its flow basis. Without a
+    model, ``transform(pairs)`` gives one row of features per (model, data) pair, the
+    :meth:`summary` of the bound reading; the data may be None.
 
     Parameters
     ----------
     model : object, default=None
         A linear network: an ``nn.Sequential``, nested or not, of ``nn.Linear`` with
-        ``nn.Identity``, ``nn.Flatten`` and ``nn.Dropout`` between; a linear scikit-learn model;
-        matrices through :func:`skgeo.datasets.linear_network`. A bias of the first layer counts as
-        a constant input more; later biases are refused. None for the unbound reading.
+        ``nn.Identity``, ``nn.Flatten`` and ``nn.Dropout`` between; a linear scikit-learn model; or
+        matrices, through :func:`skgeo.datasets.linear_network`. A bias of the first layer counts as
+        one more input, which is constant; later biases are refused. None for the unbound reading.
     tol : float or "auto", default="auto"
-        Singular values are kept where they exceed ``tol`` times the spectral norm of their matrix.
+        Singular values are kept if they exceed ``tol`` times the spectral norm of their matrix.
         "auto" is eps^0.6 of the model's dtype: 4e-10 in float64, 7e-5 in float32.
     layer : int, default=None
-        Whose activations ``transform`` gives: 0 is the input, L the output. None for the last
-        hidden layer, L - 1, which is the input where there is one matrix. Does not enter a pair's
-        features.
+        Layer whose activations ``transform`` gives: 0 is the input, L the output. None for L - 1,
+        the last hidden layer (the input if there is one matrix). Does not enter the features of a
+        pair.
     max_strata : int, default=100_000
-        The most strata that :meth:`strata` and :meth:`hasse` list unless they are told otherwise.
+        Default of :meth:`strata` and :meth:`hasse`: the largest number of strata that they list.
     memory : str or joblib.Memory, default=None
-        Caches the features of pairs under a fingerprint of weights and data.
+        Cache of the features of pairs, under a fingerprint of weights and data.
     on_error : {"raise", "nan"}, default="raise"
-        What a failing pair does to the table.
+        Whether a pair that fails raises its error or gives a row of NaN.
     n_jobs : int, default=None
-        Pairs measured at the same time.
+        Number of pairs measured at the same time.
     verbose : int, default=0
         Above 0, shows progress through a table of pairs.
 
@@ -94,68 +89,70 @@ class LinearFiberStratifier(GeometryEstimator):
         Entry (j, i) is :math:`r_{ji}` for j > i and the width :math:`d_i` for j = i; zero above the
         diagonal.
     bars_ : DataFrame with columns ``birth``, ``death``, ``multiplicity``
+        The bars of the network.
     barcode_ : Barcode
         The same bars, as the functions of :mod:`skgeo.fiber` take them.
     widths_ : tuple of int
         d_0, ..., d_L, a constant input included.
     n_parameters_ : int
-        P.
+        Number of weights P.
     stratum_dim_ : int
+        Dimension of the stratum.
     fiber_dim_ : int
         Dimension of the whole fiber, that of its largest strata.
     codimension_ : int
         ``n_parameters_ - fiber_dim_``: twice ``learning_coefficient_``.
     n_strata_ : int or NaN
-        Strata of the fiber. NaN, with a warning, where counting them would take too long.
+        Number of strata of the fiber. NaN, with a warning, if counting would take too long.
     is_smooth_ : bool
         Whether the fiber is a manifold near the network.
     is_maximal_ : bool
-        Whether the stratum is open in the fiber; then it is smooth.
+        Whether the stratum is open in the fiber, which implies that it is smooth.
     differential_rank_ : int
-        Rank of the differential of :math:`\mu`, on the span of X where X was given. It is the
-        Fisher rank under Gaussian outputs.
+        Rank of the differential of :math:`\mu`, on the span of X if X was given. It is the Fisher
+        rank under Gaussian outputs.
     learning_coefficient_ : float
-        Of the pair (widths, rank of W): the least over the fiber.
+        Learning coefficient of the fiber, the least over its points. It depends on the widths and
+        the rank of W only.
     multiplicity_ : int
         Its multiplicity.
     learning_coefficient_bounds_ : tuple of two floats
-        Bracket for the learning coefficient at the network's own point.
+        Bounds for the learning coefficient at the network.
     is_ambiguous_ : bool
         Whether the network and its transpose disagree about the bars, or the singular values have
         no gap at the tolerance.
     rank_gap_ : float
         Smallest singular value kept over the largest dropped, each relative to its matrix.
     tol_ : float
-        What ``tol`` became.
+        Relative tolerance used.
     flow_bases_ : FlowBases
         Bases of all layers in which the network is a direct sum of bars.
     tolerance_path_ : DataFrame
         One row for each set of decisions, coarse to fine: tolerances from ``tol_low`` to below
         ``tol_high`` give a product of rank ``rank``, a stratum of dimension ``stratum_dim`` in a
         fiber of dimension ``fiber_dim``, at the ``distance`` (Frobenius norm of what was
-        dropped), with the ``bars``. Computed when first asked for.
+        dropped), with the ``bars``. Computed on first access.
     layer_ : int
-        The layer of ``transform``.
+        Layer whose activations ``transform`` gives.
     model_ : ResolvedModel
-        The module measured, and the fitted estimator around it where there is one.
+        The module measured, and the fitted estimator around it if there is one.
 
     See Also
     --------
-    skgeo.BarcodeDisplay : Picture of the bars.
-    skgeo.HasseDisplay : Picture of the strata and their order.
+    skgeo.fiber.BarcodeDisplay : Plot of the bars.
+    skgeo.fiber.HasseDisplay : Plot of the strata and their order.
     skgeo.FisherRankEstimator : Its Gaussian rank on X is ``differential_rank_``.
 
     Notes
     -----
     Cost of ``fit``: three sweeps of about one SVD of each matrix, :math:`O(\sum_l d_l^3)`, and one
-    more sweep with X. Everything after them is integer arithmetic on the bars. The tolerance path
-    takes a sweep for each set of decisions.
+    more sweep with X. Everything else is integer arithmetic on the bars. The tolerance path takes
+    one sweep for each set of decisions.
 
-    A trained network lies near strata, not on them. At a coarse tolerance it shows the small
-    stratum it is close to, and at a fine one its own, which may belong to the fiber of another
-    product: read ``tolerance_path_`` before any single answer. All methods start from the weights
-    that have the bars exactly, ``flow_bases_.weights``: the model's own less what the tolerance
-    dropped.
+    A trained network lies near strata, not on them. A coarse tolerance gives the small stratum
+    that it is close to, and a fine one its own, which may belong to the fiber of another product:
+    read ``tolerance_path_`` before any single answer. All methods start from the weights that have
+    the bars exactly, ``flow_bases_.weights``: those of the model minus what the tolerance dropped.
 
     References
     ----------
@@ -166,7 +163,7 @@ class LinearFiberStratifier(GeometryEstimator):
 
     Examples
     --------
-    Two scalar weights whose product is zero, at the crossing of the two lines of the fiber and away
+    Two scalar weights with product zero, at the crossing of the two lines of the fiber and away
     from it:
 
     >>> from skgeo.datasets.linear import linear_network
@@ -184,6 +181,27 @@ class LinearFiberStratifier(GeometryEstimator):
     >>> line.learning_coefficient_, line.multiplicity_
     (0.5, 2)
     """
+
+    rank_list_: np.ndarray
+    bars_: pd.DataFrame
+    barcode_: Barcode
+    widths_: tuple[int, ...]
+    n_parameters_: int
+    stratum_dim_: int
+    fiber_dim_: int
+    codimension_: int
+    n_strata_: int | float
+    is_smooth_: bool
+    is_maximal_: bool
+    differential_rank_: int
+    learning_coefficient_: float
+    multiplicity_: int
+    learning_coefficient_bounds_: tuple[float, float]
+    is_ambiguous_: bool
+    rank_gap_: float
+    tol_: float
+    flow_bases_: FlowBases
+    layer_: int
 
     _needs_data: ClassVar[bool] = False
     _pair_parameters: ClassVar[Mapping[str, Any]] = {"layer": None}
@@ -213,7 +231,7 @@ class LinearFiberStratifier(GeometryEstimator):
         network = read_linear_network(bound)
         self._network = network
         self.layer_ = self._chosen_layer(len(network.weights))
-        # Original weights, so that "auto" is the tolerance of their dtype.
+        # The original weights are passed, as "auto" depends on their dtype.
         found = numerical_barcode(network.weights, tol=self.tol)
         self.flow_bases_ = flow_bases(network.weights, tol=self.tol)
         code = self.flow_bases_.barcode
@@ -225,12 +243,12 @@ class LinearFiberStratifier(GeometryEstimator):
         self.bars_ = pd.DataFrame(code.bars, columns=["birth", "death", "multiplicity"])
         self.widths_ = code.widths
         self.n_parameters_ = code.n_parameters
-        self.stratum_dim_ = stratum_dimension(code)
+        self.stratum_dim_ = code.dimension
         self.fiber_dim_ = fiber_dimension(code.widths, code.rank)
         self.codimension_ = fiber_codimension(code.widths, code.rank)
         self.n_strata_ = _count_strata(code)
-        self.is_smooth_ = is_smooth(code)
-        self.is_maximal_ = is_maximal(code)
+        self.is_smooth_ = code.is_smooth
+        self.is_maximal_ = code.is_maximal
         reached = self.rank_list_[:, 0]
         if bound.has_samples:
             rows = network.inputs(bound.samples.inputs)
@@ -251,12 +269,13 @@ class LinearFiberStratifier(GeometryEstimator):
             raise SkgeoError(f"layer={layer!r}: expected an integer from 0 to {depth}, or None.")
         if not 0 <= layer <= depth:
             raise SkgeoError(
-                f"layer={layer}: the network has the layers 0 (input) to {depth} (output)."
+                f"layer={layer}: expected one of the layers 0 (input) to {depth} (output)."
             )
         return int(layer)
 
     @property
     def tolerance_path_(self) -> pd.DataFrame:
+        """Strata near the network over a range of tolerances, one row per set of decisions."""
         check_is_fitted(self, "flow_bases_")
         if self._tolerance_path is None:
             steps = tolerance_path(self._network.weights)
@@ -265,11 +284,12 @@ class LinearFiberStratifier(GeometryEstimator):
 
     def _features(self, network: BoundNetwork) -> np.ndarray:
         if not network.has_samples:
-            raise SkgeoError("transform gives the activations on X, and X is None: pass X.")
+            raise SkgeoError("transform gives the activations on X, but X is None. Pass X.")
         activations = self._network.inputs(network.samples.inputs)
-        for weight in as_chain(self._network.weights)[: self.layer_]:
-            activations = activations @ weight.T
-        return activations @ self.flow_bases_.dual_bases[self.layer_]
+        through = [weight.T for weight in as_chain(self._network.weights)[: self.layer_]]
+        for matrix in (*through, self.flow_bases_.dual_bases[self.layer_]):
+            activations = activations @ matrix
+        return activations
 
     def _feature_names(self) -> list[str]:
         return [
@@ -296,17 +316,17 @@ class LinearFiberStratifier(GeometryEstimator):
         ]
 
     def summary(self) -> dict[str, float]:
-        """The network's place in its fiber in fourteen numbers, a row of the unbound reading.
+        """Fourteen numbers on the network and its fiber, the features of the unbound reading.
 
         Returns
         -------
         dict of str to float
             ``fiber_product_rank`` (rank of W), ``fiber_stratum_dim``, ``fiber_dim``,
-            ``fiber_codimension``, ``fiber_log10_n_strata`` (NaN where counting is out of reach),
+            ``fiber_codimension``, ``fiber_log10_n_strata`` (NaN if counting takes too long),
             ``fiber_is_smooth``, ``fiber_is_maximal``, ``fiber_differential_rank``,
-            ``fiber_learning_coefficient``, ``fiber_multiplicity``, the bracket at the point
+            ``fiber_learning_coefficient``, ``fiber_multiplicity``, the bounds at the network
             ``fiber_learning_coefficient_lower`` and ``_upper``, ``fiber_is_ambiguous``,
-            ``fiber_n_parameters``. Whether something holds is 1 or 0.
+            ``fiber_n_parameters``. Truth values are 1 or 0.
         """
         self._check_measured()
         values = (
@@ -343,7 +363,7 @@ class LinearFiberStratifier(GeometryEstimator):
         Raises
         ------
         SkgeoError
-            If there are more, with their number.
+            If there are more; the message gives their number.
         """
         self._check_measured()
         return strata(self.widths_, self.barcode_.rank, max_strata=self._most(max_strata))
@@ -360,12 +380,12 @@ class LinearFiberStratifier(GeometryEstimator):
         -------
         HasseDiagram
             ``nodes``, ``dimensions``, ``edges`` (the covers, lower to upper), ``maximal``,
-            ``index(barcode_)`` for the network's own place, and ``to_networkx()``.
+            ``index(barcode_)`` for the network's own stratum, and ``to_networkx()``.
 
         Raises
         ------
         SkgeoError
-            If there are more strata, with their number.
+            If there are more; the message gives their number.
         """
         self._check_measured()
         return hasse_diagram(self.widths_, self.barcode_.rank, max_strata=self._most(max_strata))
@@ -374,11 +394,12 @@ class LinearFiberStratifier(GeometryEstimator):
         return self.max_strata if max_strata is None else max_strata
 
     def up_moves(self) -> list[Move]:
-        """Moves to larger strata whose closure holds the network's; none on a maximal one.
+        """Moves to larger strata of the fiber whose closure contains that of the network.
 
         Returns
         -------
         list of Move
+            Empty exactly on a maximal stratum.
         """
         self._check_measured()
         return up_moves(self.barcode_)
@@ -398,22 +419,24 @@ class LinearFiberStratifier(GeometryEstimator):
         move : Move, or pair of bars
             One of :meth:`up_moves`.
         t : float, default=1.0
-            Any step but 0 lands in the same stratum; a small one stays near the network.
+            Step length. Every t other than 0 leads to the same stratum; a small one stays near the
+            network.
         layer : int, default=None
-            Which one of ``move.layers`` to change; by default the first.
+            The l of the W_l that changes, one of ``move.layers``. None for the first of them.
         copies : (int, int), default=(0, 0)
-            Which of the equal bars to move.
+            Which copies of the two bars to move.
 
         Returns
         -------
         list of ndarray
-            One array a parameter of the module, in order and shape: without a bias the matrices
-            W_1, ..., W_L.
+            One array per parameter of the module, in their order and shapes; without a bias these
+            are the matrices W_1, ..., W_L.
 
         Raises
         ------
         SkgeoError
-            If the network lacks the bars, the move leaves the fiber, or t is 0.
+            If the network lacks the bars, the move leaves the fiber, the layer is not one of the
+            move's, or t is 0 or not finite.
         """
         self._check_measured()
         step = move if isinstance(move, Move) else Move(*move)
@@ -426,8 +449,8 @@ class LinearFiberStratifier(GeometryEstimator):
         Parameters
         ----------
         space : {"stratum", "orbit", "kernel"}, default="stratum"
-            Of the stratum, of all networks with these ranks whatever their product, or the kernel
-            of the differential of the product.
+            The space to be tangent to: the stratum, its orbit (same ranks, any product), or the
+            kernel of the differential of the product.
 
         Returns
         -------
@@ -438,7 +461,7 @@ class LinearFiberStratifier(GeometryEstimator):
         Raises
         ------
         SkgeoError
-            If it would take more than 200 MB; :meth:`project_tangent` forms no basis.
+            If it would take more than 200 MB. :meth:`project_tangent` does not form a basis.
         """
         self._check_measured()
         return self._network.reorder(tangent_basis(self.flow_bases_, space))
@@ -451,19 +474,21 @@ class LinearFiberStratifier(GeometryEstimator):
         Parameters
         ----------
         factored : bool, default=False
-            Give the rank-one factors of each normal in each layer instead of its entries.
+            Whether to return the rank-one factors of each normal in each layer instead of its
+            entries.
         space : {"stratum", "orbit", "kernel"}, default="stratum"
-            What it is normal to. For the kernel it spans the row space of the differential.
+            The space to be normal to, as in :meth:`tangent_basis`. For the kernel the rows span the
+            row space of the differential.
 
         Returns
         -------
         ndarray of shape (n_basis, P), or FactoredNormals
-            Of unit length. In the factors of W_1 a constant input is the last one.
+            Normals of unit length. In the factors of W_1 the constant input is the last one.
 
         Raises
         ------
         SkgeoError
-            If it would take more than 200 MB; :meth:`project_normal` forms no basis.
+            If it would take more than 200 MB. :meth:`project_normal` does not form a basis.
         """
         self._check_measured()
         if factored:
@@ -476,17 +501,23 @@ class LinearFiberStratifier(GeometryEstimator):
         Parameters
         ----------
         dW : array-like of shape (P,) or (..., P), or list of arrays
-            Vectors in the order of ``named_parameters()``, or one array a parameter, as gradients
-            come.
+            Vectors in the order of ``named_parameters()``, or one array per parameter, such as
+            gradients.
         space : {"stratum", "orbit", "kernel"}, default="stratum"
+            The space to be tangent to, as in :meth:`tangent_basis`.
 
         Returns
         -------
         ndarray of the shape of dW, or list of ndarray
 
+        Raises
+        ------
+        SkgeoError
+            If dW does not have the shapes of the parameters, or entries are not finite.
+
         Notes
         -----
-        Least squares without a basis: O(sum d^3) an iteration, some 50 of them for well
+        Least squares without a basis: O(sum d^3) per iteration, and about 50 iterations for well
         conditioned weights.
         """
         self._check_measured()
@@ -502,6 +533,7 @@ class LinearFiberStratifier(GeometryEstimator):
         dW : array-like of shape (P,) or (..., P), or list of arrays
             As in :meth:`project_tangent`.
         space : {"stratum", "orbit", "kernel"}, default="stratum"
+            The space to be normal to, as in :meth:`normal_basis`.
 
         Returns
         -------
@@ -513,19 +545,19 @@ class LinearFiberStratifier(GeometryEstimator):
         )
 
     def distance_to_strata(self) -> pd.DataFrame:
-        """How far the network is from lower ranks, for each partial product of rank at least 1.
+        """Distances from the network to lower ranks, for each partial product of rank at least 1.
 
         Returns
         -------
         DataFrame
             Columns ``start``, ``stop`` (the product W_stop ... W_{start+1}), ``rank``, ``lower``,
-            ``estimate`` and ``upper`` (Frobenius distances over all weights to the networks where
-            that rank is smaller: a lower bound, the first-order estimate, an upper bound), and
-            ``layer`` (changing that W_layer alone attains the upper bound).
+            ``estimate`` and ``upper`` (Frobenius distance over all weights to the networks where
+            that rank is smaller: lower bound, first-order estimate, upper bound), and ``layer``
+            (a change of W_layer alone attains the upper bound).
 
         Notes
         -----
-        Some L^3 / 6 SVDs.
+        About L^3 / 6 SVDs.
         """
         self._check_measured()
         columns = ["start", "stop", "rank", "lower", "estimate", "upper", "layer"]
@@ -537,7 +569,7 @@ class LinearFiberStratifier(GeometryEstimator):
 def _count_strata(code: Barcode) -> int | float:
     try:
         return count_strata(code.widths, code.rank)
-    except SkgeoError as error:  # widths and rank are valid: they are out of reach
+    except SkgeoError as error:  # widths and rank are valid: the count would take too long
         warn(f"{error} n_strata_ is NaN.")
         return nan
 
@@ -548,7 +580,7 @@ def _path_row(step: Staircase) -> dict[str, Any]:
         "tol_low": step.largest_dropped,
         "tol_high": step.smallest_kept,
         "rank": code.rank,
-        "stratum_dim": stratum_dimension(code),
+        "stratum_dim": code.dimension,
         "fiber_dim": fiber_dimension(code.widths, code.rank),
         "distance": float(np.linalg.norm(step.dropped_norms)),
         "bars": code.bars,

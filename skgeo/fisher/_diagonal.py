@@ -1,4 +1,4 @@
-"""Diagonal and trace of the Fisher information, exact and without a matrix."""
+"""Diagonal and trace of the Fisher information, exact, without forming a matrix."""
 
 from __future__ import annotations
 
@@ -27,23 +27,28 @@ def fisher_diagonal(
 ) -> Tensor:
     r"""Diagonal of the Fisher information matrix, exact.
 
-    :math:`G_{pp} = \frac1N \sum_{nk} (A_n)_{kp}^2`. For a convolution this squares the sum over
-    positions of each sample's gradient, never the other way round.
+    :math:`G_{pp} = \frac1N \sum_{nk} (A_n)_{kp}^2`. For a convolution the gradient of each sample
+    is summed over positions before it is squared.
 
     Parameters
     ----------
     model, X, y, likelihood, parameters, batch_size, device, memory_budget
-        As in :func:`~skgeo.fisher_spectrum`.
+        As in :func:`~skgeo.fisher.fisher_spectrum`.
 
     Returns
     -------
     Tensor of shape (P,)
         float64, on the CPU, in ``named_parameters()`` order.
 
+    See Also
+    --------
+    skgeo.fisher.fisher_trace : The sum of the diagonal.
+    skgeo.fisher.fisher_spectrum : The eigenvalues.
+
     Notes
     -----
-    One backward pass of all samples for each of rank(F) directions, and for a Linear layer one
-    matrix product of squares.
+    One backward pass of all samples for each of rank(F) directions, and one matrix product of
+    squares per Linear layer.
 
     Examples
     --------
@@ -91,19 +96,26 @@ def fisher_trace(
     Parameters
     ----------
     model, X, y, likelihood, parameters, batch_size, device, memory_budget
-        As in :func:`~skgeo.fisher_spectrum`.
+        As in :func:`~skgeo.fisher.fisher_spectrum`.
 
     Returns
     -------
     float
 
+    See Also
+    --------
+    skgeo.fisher.fisher_diagonal : The diagonal itself.
+    skgeo.fisher.fisher_spectrum : The eigenvalues.
+
     Notes
     -----
     One backward pass of all samples for each of rank(F) directions. For a Linear layer the squared
-    norm of a gradient is the product of two vectors' squared norms.
+    norm of a gradient is the product of the squared norms of two vectors.
 
     Examples
     --------
+    For least squares it is the mean squared norm of the inputs, plus one for the bias:
+
     >>> import torch
     >>> from skgeo import fisher_trace
     >>> X = torch.tensor([[1.0, 3.0], [1.0, 1.0]])

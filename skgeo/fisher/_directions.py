@@ -1,4 +1,4 @@
-"""Eigenvectors of the Fisher information in parameter space, and samples seen along them."""
+"""Eigenvectors of the Fisher information in parameter space, and the leverage of samples."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def row_space(
 ) -> Tensor:
     """Leading eigenvectors as oriented orthonormal rows.
 
-    metric: the side that was formed; None where the rank was decided without squaring.
+    metric: the side that was formed; None if the rank was decided without squaring.
     values: its eigenvalues, descending.
-    count: vectors wanted, at most the rank.
+    count: number of vectors, at most the rank.
     """
     # -> (count, P)
     if metric is None:
@@ -26,7 +26,7 @@ def row_space(
     vectors = eigenvectors_descending(metric, count)
     if side == "parameter":
         return orient_rows(vectors.contiguous())
-    # v_i = A^T u_i / sqrt(N lambda_i): short of orthonormal by eps sqrt(lambda_1 / lambda_i).
+    # v_i = A^T u_i / sqrt(N lambda_i), orthonormal up to eps sqrt(lambda_1 / lambda_i).
     directions = torch.zeros(
         count, fisher.n_parameters, dtype=torch.float64, device=fisher.network.device
     )
@@ -39,14 +39,14 @@ def row_space(
 
 
 def unsquared_eigenvalues(fisher: FisherRows, side: str) -> Tensor:
-    """Eigenvalues from the singular values of A, which was never multiplied by itself.
+    """Eigenvalues from the singular values of A, without squaring A.
 
-    side: which of the two sides the triangular factor has.
+    side: "gram" for a triangular factor of side n_rows, otherwise one of side P.
     """
-    # -> (min(n_rows, P)
+    # -> (min(n_rows, P),)
     if side == "gram":
         factor = RowFactor(fisher.n_rows, fisher.network.device)
-        for columns in _dense_rows(fisher).split(fisher.n_rows, dim=1):
+        for columns in torch.split(_dense_rows(fisher), fisher.n_rows, dim=1):
             factor.update(columns.T)
     else:
         factor = RowFactor(fisher.n_parameters, fisher.network.device)
@@ -68,24 +68,24 @@ def _dense_rows(fisher: FisherRows) -> Tensor:
 
 
 def direction_leverage(fisher: FisherRows, directions: Tensor, eigenvalues: Tensor) -> Tensor:
-    r"""How much of each direction's information each sample carries.
+    r"""Share of each sample in the information along each direction.
 
     .. math:: \ell_{xi} = \| R_x^T J_x u_i \|^2 / \lambda_i
 
-    Over the N samples that defined the metric, each column averages to 1. Summed over all
-    directions it is the linearised Laplace variance of the sample, and averages to the rank.
+    Over the N samples that defined the metric, each column averages to 1. The sum over all
+    directions is the linearised Laplace variance of the sample, and averages to the rank.
 
     fisher: the network on the samples to measure.
-    directions: (k, P), eigenvectors as rows.
-    eigenvalues: (k,), their eigenvalues, positive.
-    Returns (n_samples, k): float64, on the CPU.
+    directions: eigenvectors as rows.
+    eigenvalues: their eigenvalues, positive.
     """
+    # directions (k, P), eigenvalues (k,) -> (n_samples, k), float64 on the CPU
     directions, eigenvalues = (
         directions.to(fisher.network.device),
         eigenvalues.to(fisher.network.device),
     )
     parts = []
     for samples in fisher.batches(fisher.row_bytes):
-        moved = (fisher.rows(samples) @ directions.T).unflatten(0, (len(samples), -1))
+        moved = (fisher.rows(samples) @ directions.T).view(len(samples), -1, len(directions))
         parts.append(moved.square().sum(1) / eigenvalues)
     return torch.cat(parts).cpu()

@@ -1,4 +1,4 @@
-"""Leading eigenpairs of the Fisher information matrix from products with vectors alone."""
+"""Leading eigenpairs of the Fisher information matrix, from products with vectors only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skgeo.fisher._rows import FisherRows
 from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.linalg._block_lanczos import block_lanczos
 
-# Vectors a product: a GPU multiplies several in the time of one.
+# Vectors per product: a GPU multiplies several in the time of one.
 _BLOCK = {"cuda": 4}
 
 
@@ -23,24 +23,25 @@ def leading_eigenpairs(
 ) -> tuple[Tensor, Tensor, float]:
     r"""Leading eigenvalues and eigenvectors of G by block Lanczos, and its trace.
 
-    :math:`G v = \frac1N \sum_n A_n^T A_n v`, G never formed. Where layer structure covers all
-    parameters and its factors fit in memory, they are computed once: a product then multiplies
-    vectors with the layers' inputs and output gradients, at half the cost of the two passes of
-    automatic differentiation that it takes otherwise, and the trace follows from the same factors.
+    :math:`G v = \frac1N \sum_n A_n^T A_n v`, without forming G. If layer structure covers all
+    parameters and its factors fit in memory, they are computed once. A product then multiplies
+    vectors with the inputs and output gradients of the layers, at half the cost of the two passes
+    of automatic differentiation that it takes otherwise. The trace follows from the same factors.
 
     plan: with side "lanczos".
-    n_components: pairs asked for, fewer than P.
-    Returns eigenvalues (k,): descending. Each residual ``|G v - lambda v|`` is at most
-        ``eps(dtype)^0.6 lambda``, 7e-5 in float32 and 4e-10 in float64, or the rounding of
-        products, ``16 eps(dtype)`` times the largest eigenvalue; the error of an eigenvalue is of
-        the order of its square; vectors (k, P): orthonormal rows; trace: .
-    Raises SkgeoError without a number of components, or where the iteration does not converge.
+    n_components: number of pairs, fewer than P.
+    Returns descending eigenvalues, eigenvectors as orthonormal rows, and the trace. Each residual
+        ``|G v - lambda v|`` is at most ``eps(dtype)^0.6 lambda`` (relative, 7e-5 in float32 and
+        4e-10 in float64) or the rounding of products, ``16 eps(dtype)`` times the largest
+        eigenvalue. The error of an eigenvalue is of the order of the square of its residual.
+    Raises SkgeoError without a number of components, or if the iteration does not converge.
     """
+    # -> (k,), (k, P), float
     p = fisher.n_parameters
     if n_components is None or not 0 < n_components < p:
         raise SkgeoError(
-            f"solver='lanczos' computes a given number of eigenpairs, fewer than the {p} "
-            f"parameters: say n_components=k. Got n_components={n_components!r}."
+            f"n_components={n_components!r}: solver='lanczos' needs the number of eigenpairs, from "
+            f"1 to {p - 1} (fewer than the {p} parameters)."
         )
     held = _factors(fisher) if plan.n_blocks == 1 else None
     if held is None:
@@ -60,7 +61,7 @@ def leading_eigenpairs(
 
 
 def _factors(fisher: FisherRows) -> list[FactoredJacobian] | None:
-    """The rows of all samples as factors; None where products with them would not be quick."""
+    """The rows of all samples as factors; None if products with them would not be quick."""
     if fisher.n_covered < fisher.n_parameters:
         return None
     held = []

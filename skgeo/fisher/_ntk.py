@@ -1,4 +1,4 @@
-"""The empirical neural tangent kernel: inner products of output gradients."""
+"""The empirical neural tangent kernel, the inner products of output gradients."""
 
 from __future__ import annotations
 
@@ -34,23 +34,29 @@ def ntk(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
+        The network, evaluated on a replica in eval mode.
     X : array, Tensor, dict, Dataset or DataLoader
-        N samples.
-    Y : as X, optional
-        N' samples for the columns; X by default.
+        N samples, for the rows.
+    Y : array, Tensor, dict, Dataset or DataLoader, default=None
+        N' samples, for the columns. None for X.
     summed : bool, default=False
-        Sum over equal outputs, :math:`\sum_k \Theta_{(n,k),(n',k)}`, instead of keeping them.
-    dtype : torch.dtype, optional
-        Of the products; that of the model by default. Ask for float64 where small eigenvalues of
-        the kernel matter.
+        Whether to sum over outputs, :math:`\sum_k \Theta_{(n,k),(n',k)}`.
+    dtype : torch.dtype, default=None
+        Of the products; None for that of the model. Use float64 if small eigenvalues of the kernel
+        matter.
     parameters, batch_size, device, memory_budget
-        As in :func:`~skgeo.fisher_spectrum`.
+        As in :func:`~skgeo.fisher.fisher_spectrum`.
 
     Returns
     -------
     Tensor of shape (N K, N' K) or (N, N')
-        On the CPU; rows sample by sample, then output by output (then K counts the
-        outputs of all positions).
+        On the CPU. Rows are ordered by sample, then by output; K counts the outputs of all
+        positions.
+
+    Raises
+    ------
+    SkgeoError
+        If the kernel does not fit in memory.
 
     References
     ----------
@@ -59,7 +65,7 @@ def ntk(
 
     Examples
     --------
-    For a linear model it is the kernel of the inputs, plus one for the bias:
+    For a linear model the entries are the inner products of the inputs, plus one for the bias:
 
     >>> import torch
     >>> from skgeo import ntk
@@ -82,7 +88,7 @@ def ntk(
         require_memory(
             dtype.itemsize * shape[0] * shape[1],
             f"a kernel of {shape[0]} x {shape[1]} numbers",
-            "measure fewer samples, or wrap the model so that it gives fewer outputs.",
+            "measure fewer samples, or wrap the model such that it has fewer outputs.",
             left.network.device,
             left.network.budget,
         )
@@ -100,6 +106,6 @@ def ntk(
                     total[rows, columns] = mine.gram(right.gradients(others), dtype)
                     total[columns, rows] = total[rows, columns].T
         if summed:
-            split = total.unflatten(0, (-1, each)).unflatten(2, (-1, each))
+            split = total.view(left.network.n_samples, each, right.network.n_samples, each)
             total = split.diagonal(dim1=1, dim2=3).sum(-1)
         return total.cpu()

@@ -1,10 +1,11 @@
-"""What a Fisher measurement will take, before it is made."""
+"""Memory and passes of a Fisher measurement, decided before it starts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from skgeo._arguments import check_option
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.fisher._rows import FisherRows
 from skgeo.likelihood import Gaussian
@@ -14,28 +15,28 @@ from skgeo.linalg._memory import format_bytes
 SOLVERS = ("auto", "gram", "parameter", "lanczos")
 
 
-@dataclass(frozen=True)
-class FisherPlan:
-    """Side, memory and passes of one measurement.
+@dataclass(frozen=True, repr=False)
+class FisherPlan(Result):
+    """Side, memory and passes of one Fisher measurement.
 
     Attributes
     ----------
     side : {"gram", "parameter", "lanczos"}
-        Which product is formed; "lanczos" forms none.
+        The product that is formed; "lanczos" forms none.
     n_rows, n_parameters : int
-        The two sides.
+        Sizes of the two sides.
     n_covered : int
-        Parameters in layers whose structure is known. The others go by dense rows.
+        Parameters in layers of known structure. Dense rows are formed for the others.
     batch_size : int
-        Samples a forward pass.
+        Samples per forward pass.
     n_blocks : int
-        Blocks of samples whose gradients are held at a time.
+        Number of blocks of samples. The gradients of one or two blocks are held at a time.
     n_passes : float
         How often the gradients of all samples are computed.
     matrix_bytes, gradient_bytes : int
-        What the matrices and the gradients held at a time take.
+        Size of the matrices, and of the gradients held at a time.
     budget : int
-        Bytes to stay within.
+        Memory budget in bytes.
     """
 
     side: str
@@ -55,6 +56,9 @@ class FisherPlan:
         return self.matrix_bytes + self.gradient_bytes
 
     def __str__(self) -> str:
+        return self._line()
+
+    def _line(self) -> str:
         return (
             f"{self.side} side of {self.n_rows} rows x {self.n_parameters} parameters "
             f"({self.n_covered} with layer structure): {format_bytes(self.matrix_bytes)} of "
@@ -64,7 +68,7 @@ class FisherPlan:
 
 
 def choose_side(n_rows: int, n_parameters: int, solver: str) -> str:
-    """The side to form: the one asked for, or the smaller."""
+    """The side to form: the requested one, or the smaller for "auto"."""
     check_option("solver", solver, SOLVERS)
     if solver != "auto":
         return solver
@@ -78,11 +82,11 @@ def plan_fisher(
     n_components: int | None = 0,
     tangent: bool = True,
 ) -> FisherPlan:
-    """Decide side, blocks and passes, and refuse what would not fit.
+    """Decide side, blocks and passes.
 
-    n_components: eigenvectors wanted; None for all.
-    tangent: whether the unweighted spectrum is wanted too.
-    Raises SkgeoError with the size it would take, and what to do instead.
+    n_components: number of eigenvectors; None for all.
+    tangent: whether the unweighted spectrum is computed too.
+    Raises SkgeoError if the measurement does not fit in memory, with its size and alternatives.
     """
     n, t, p = fisher.n_rows, fisher.n_tangent_rows, fisher.n_parameters
     side = choose_side(n, p, solver)
@@ -142,13 +146,14 @@ def plan_fisher(
 
 
 def _with_vectors(plan: FisherPlan, count: int) -> FisherPlan:
-    """Add the eigenvectors, for which the matrix is read again."""
+    """The plan with the memory of the eigenvectors, and of the matrix they are computed from."""
     smaller = min(plan.n_rows, plan.n_parameters)
     needed = 8 * (2 * count * plan.n_parameters + 3 * smaller**2)
     if needed > plan.budget:
         raise SkgeoError(
-            f"{count} directions of {plan.n_parameters} parameters each, with the matrix behind "
-            f"them, would take {format_bytes(needed)}, and {format_bytes(plan.budget)} can be "
-            "used. Instead: ask for fewer with n_components=k, or for none with n_components=0."
+            f"{count} directions of {plan.n_parameters} parameters each, with the matrix that they "
+            f"are computed from, would take {format_bytes(needed)}, and "
+            f"{format_bytes(plan.budget)} can be used. Instead: keep fewer with n_components=k, or "
+            "none with n_components=0."
         )
     return replace(plan, matrix_bytes=max(plan.matrix_bytes, needed))

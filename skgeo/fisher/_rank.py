@@ -1,4 +1,4 @@
-"""The Fisher rank alone, by pivoted Cholesky."""
+"""The Fisher rank without the spectrum, by pivoted Cholesky factorisation."""
 
 from __future__ import annotations
 
@@ -36,26 +36,31 @@ def fisher_rank(
 ) -> NumericalRank:
     r"""Rank of the Fisher information matrix, without its whole spectrum.
 
-    A pivoted Cholesky factorisation :math:`G \approx L L^T` stops once the trace of what is left
-    is below a tenth of the threshold. The eigenvalues of the small :math:`L^T L` then differ from
-    those of G by less than that (Weyl), and are counted.
+    A pivoted Cholesky factorisation :math:`G \approx L L^T` stops once the trace of the remainder
+    is below a tenth of the threshold. By Weyl's inequality the eigenvalues of the small
+    :math:`L^T L` then differ from those of G by less than that. Those above the threshold are
+    counted.
 
     Parameters
     ----------
     model, X, y, likelihood, parameters, solver, tol, batch_size, device, memory_budget
-        As in :func:`~skgeo.fisher_spectrum`. A ``tol`` below the resolution of the squared
-        matrix is not served here: ask for the spectrum.
+        As in :func:`~skgeo.fisher.fisher_spectrum`, without ``solver="lanczos"``. For a ``tol``
+        below the resolution of the squared matrix use ``fisher_spectrum``.
 
     Returns
     -------
     NumericalRank
         ``.rank``, with its tolerance, gap and path. The path is complete above the threshold.
 
+    See Also
+    --------
+    skgeo.fisher.fisher_spectrum : The rank with all eigenvalues.
+
     Notes
     -----
-    ``n r^2 + 4/3 r^3`` operations with n the smaller side and r the rank, where the spectrum
-    takes ``4/3 n^3``: a gain where the rank is well below the side. Where every second row and
-    column already have full rank there is none to be had, and the whole spectrum is taken.
+    ``n r^2 + 4/3 r^3`` operations, with n the smaller side and r the rank, compared with
+    ``4/3 n^3`` for the spectrum. This is faster if the rank is well below the side. If every second
+    row and column already have full rank, the whole spectrum is computed.
 
     Examples
     --------
@@ -94,11 +99,11 @@ def leading_eigenvalues(matrix: Tensor, relative: float) -> Tensor:
     """Eigenvalues of a positive semi-definite matrix above a relative threshold, and some below.
 
     relative: threshold relative to the largest eigenvalue.
-    Returns (k,): descending, each within a tenth of the threshold of an eigenvalue of the matrix
-        (or within rounding, where that is more); the n - k others are below a tenth of the
+    Returns descending values, each within a tenth of the threshold (or within rounding, if that is
+        more) of an eigenvalue of the matrix. The other eigenvalues are below a tenth of the
         threshold.
     """
-    # matrix (n, n)
+    # matrix (n, n) -> (k,)
     n = len(matrix)
     if matrix.device.type != "cpu":  # cuSOLVER has no pivoted Cholesky
         return eigenvalues_descending(matrix)
@@ -106,7 +111,7 @@ def leading_eigenvalues(matrix: Tensor, relative: float) -> Tensor:
     if not largest > 0.0:
         return torch.zeros(min(n, 1), dtype=torch.float64)
     pivot = max(0.1 * relative * largest / n, _EPS * largest)
-    half = matrix[::2, ::2].clone()  # an eighth of the work tells whether the rank is low
+    half = matrix[::2, ::2].clone()  # an eighth of the work decides whether the rank is low
     if len(_pivoted_cholesky(half, pivot).T) == len(half):
         return eigenvalues_descending(matrix)
     lower = _pivoted_cholesky(matrix, pivot)
@@ -114,9 +119,9 @@ def leading_eigenvalues(matrix: Tensor, relative: float) -> Tensor:
 
 
 def _pivoted_cholesky(matrix: Tensor, pivot: float) -> Tensor:
-    """Factor of shape (n, r) that stops at pivots below a bound; the matrix is overwritten."""
+    """Factor (n, r) of a matrix, which is overwritten, up to the first pivot below a bound."""
     # The transpose of a symmetric matrix is itself, in the order of Fortran: no copy is made.
     factor, _, rank, info = dpstrf(matrix.numpy().T, tol=pivot, lower=1, overwrite_a=1)
     if info < 0:
-        raise AssertionError(f"dpstrf refused its argument {-info}")
+        raise AssertionError(f"dpstrf refused its argument {-info}.")
     return torch.from_numpy(factor)[:, :rank].tril()

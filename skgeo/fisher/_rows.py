@@ -1,9 +1,9 @@
-r"""The rows whose squares make the Fisher metric on the parameters.
+r"""The rows A for which ``A^T A / N`` is the Fisher metric on the parameters.
 
 ``J_n`` is the Jacobian of sample n's outputs with respect to the parameters and ``F = R R^T`` the
 Fisher metric of the output distribution. With ``A_n = R(z_n)^T J_n`` the metric pulled back to the
-parameters is ``G = (1/N) sum_n A_n^T A_n``. A dense A may be far larger than memory; rows are given
-as the factors that layers make of them, a batch of samples at a time.
+parameters is ``G = (1/N) sum_n A_n^T A_n``. A dense A may be far larger than memory. The rows are
+therefore given as the factors that the structure of the layers provides, in batches of samples.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from skgeo.network._bound import BoundNetwork
 from skgeo.network._finite import check_outputs
 from skgeo.network._replica import Replica
 
-# Samples on which layers are checked to have the structure that their rules state.
+# Number of samples on which the layers are checked to have the structure of their rules.
 _CHECKED = 8
 
 
@@ -41,9 +41,9 @@ class FisherRows:
     n_tangent_rows : int
         Rows of J: ``N * n_positions * K``.
     n_covered : int
-        Parameters in layers whose structure is known; the others go by dense rows.
+        Parameters in layers of known structure; dense rows are formed for the others.
     gradient_bytes : int
-        What the gradients of one sample take, as factors in float64, by the sizes of activations.
+        Size of the gradients of one sample, as factors in float64, from the activation sizes.
     batch_size : int
         Samples in a batch of gradients.
     """
@@ -61,14 +61,14 @@ class FisherRows:
         self._certificates: dict[bool, Certificate] = {}
 
     def _gradient_bytes(self, uncovered: int) -> int:
-        """What the gradients of one sample take, refused where that alone is too much."""
+        """Size of the gradients of one sample. Raises SkgeoError if that exceeds the budget."""
         network = self.network
         directions = network.n_positions * network.n_outputs
         require_memory(
             2 * directions * uncovered * network.replica.dtype.itemsize,
             f"the Jacobian of one sample ({directions} outputs x {uncovered} parameters that no "
             "layer rule covers)",
-            "name fewer parameters with parameters=[...], wrap the model so that it gives fewer "
+            "name fewer parameters with parameters=[...], wrap the model such that it has fewer "
             "outputs, or register a rule with skgeo.jacobian.register_structure.",
             network.device,
             network.budget,
@@ -78,25 +78,28 @@ class FisherRows:
 
     @cached_property
     def row_bytes(self) -> int:
-        """What the dense rows of one sample take, weighted and not."""
+        """Size of the dense rows of one sample, weighted and unweighted."""
         return 3 * 8 * self.network.n_positions * self.network.n_outputs * self.n_parameters
 
     def batches(self, bytes_each: float = 0.0) -> list[range]:
-        """The samples in batches that fit, with what the caller makes of each sample."""
+        """Batches of samples that fit in memory.
+
+        bytes_each: what the caller needs per sample, if more than the gradients.
+        """
         return self.network.batches(max(self.gradient_bytes, bytes_each))
 
     def gradients(self, samples: range) -> FactoredJacobian:
         """Gradients of every output of some samples, one direction per position and output.
 
-        Which layers have structure is checked on the first samples of all, once.
+        The structure of the layers is checked once, on the first samples.
         """
         return self._structured(samples, None)
 
     def weighted_gradients(self, samples: range) -> FactoredJacobian:
         """Gradients in the directions of R^T, for sums of their squares.
 
-        The directions are rounded to the model's dtype before the backward pass. That is cheaper
-        than weighting afterwards, and not accurate enough to decide a rank from.
+        The directions are rounded to the model's dtype before the backward pass. This is cheaper
+        than weighting afterwards, but not accurate enough to decide a rank.
         """
         return self._structured(samples, self._directions)
 
@@ -111,7 +114,7 @@ class FisherRows:
         self, samples: range, cotangents: Callable[[Tensor], Tensor] | None
     ) -> FactoredJacobian:
         network = self.network
-        certificate = None  # a small batch is checked itself
+        certificate = None  # with few samples each batch is checked itself
         if network.n_samples > _CHECKED:
             key = cotangents is None
             if key not in self._certificates:
@@ -122,10 +125,8 @@ class FisherRows:
         return found
 
     def weights(self, outputs: Tensor) -> Tensor:
-        """``R^T`` per sample, block by block over positions: (b, positions * rank, positions * K).
-
-        Float64, of natural outputs (b, ...).
-        """
+        """``R^T`` per sample at natural outputs, block-diagonal over positions, in float64."""
+        # outputs (b, ...) -> (b, positions * rank, positions * K)
         z = self.network.sized(outputs).double()
         roots = self.network.likelihood.transposed_root(z)
         b, positions, rank, k = roots.shape
@@ -137,18 +138,21 @@ class FisherRows:
         return blocks.reshape(b, positions * rank, positions * k)
 
     def weigh(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """``R^T`` on the output axis: outputs (..., K) and rows (..., K, width)."""
+        """``R^T`` applied to the output axis of rows."""
+        # outputs (..., K), rows (..., K, width) -> (..., rank, width)
         return self.network.likelihood.pull_rows(outputs, rows)
 
     def rows(self, samples: range) -> Tensor:
-        """Rows ``R^T J`` of some samples: (b * n_positions * rank(F), P), float64."""
+        """Rows ``R^T J`` of some samples, in float64."""
+        # -> (b * n_positions * rank(F), P)
         found = self.gradients(samples)
         z = self.network.sized(found.outputs).double()
         rows = found.rows().double().reshape(*z.shape, self.n_parameters)
         return self.weigh(z, rows).flatten(0, -2)
 
     def operators(self) -> Iterator[tuple[ParameterJacobian, Tensor]]:
-        """Products with J and its transpose, batch by batch, and outputs (b, positions, K)."""
+        """Products with J and its transpose, batch by batch, with the outputs of the batch."""
+        # outputs (b, positions, K)
         for samples in self.batches():
             jacobian = self._jacobian(samples)
             check_outputs(jacobian.outputs, samples.start)
@@ -157,7 +161,7 @@ class FisherRows:
 
 
 def _without_rule(of: Replica, calls: Counter[int]) -> int:
-    """Entries of selected parameters that stand in no layer with a rule, or in several calls."""
+    """Number of entries of selected parameters without a rule, or that are used several times."""
     owners: Counter[int] = Counter()
     ruled: set[int] = set()
     for module in of.module.modules():

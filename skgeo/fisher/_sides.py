@@ -25,9 +25,10 @@ def fisher_metric(
     plan: with side "gram" or "parameter".
     tangent: whether to form the product of the unweighted Jacobian as well.
     progress: wraps the sequence of steps.
-    Returns metric (n_rows, n_rows) or (P, P): ; kernel (n_tangent_rows, n_tangent_rows) or (P, P):
-        under a Gaussian it is the metric up to a factor, and None.
+    Returns the metric and the kernel, the product of the unweighted Jacobian. The kernel is None if
+        it was not requested, or under a Gaussian, where it is the metric up to a factor.
     """
+    # -> (n_rows, n_rows) and (n_tangent_rows, n_tangent_rows), or (P, P) twice
     two = tangent and not isinstance(fisher.network.likelihood, Gaussian)
     if plan.side == "parameter":
         return _parameter_side(fisher, two, progress)

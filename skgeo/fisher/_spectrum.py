@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from skgeo._arguments import check_integer
+from skgeo._results import Result
 from skgeo.exceptions import GeometryWarning, warn
 from skgeo.fisher._directions import row_space, unsquared_eigenvalues
 from skgeo.fisher._lanczos import leading_eigenpairs
@@ -35,26 +36,29 @@ from skgeo.network._bound import bind
 Solver = Literal["auto", "gram", "parameter", "lanczos"]
 
 
-@dataclass(frozen=True)
-class FisherSpectrum:
-    """Spectrum of a Fisher information matrix, with the certificate of its rank.
+@dataclass(frozen=True, repr=False)
+class FisherSpectrum(Result):
+    """Spectrum of a Fisher information matrix, with the evidence for its rank.
 
     Attributes
     ----------
     eigenvalues : Tensor of shape (min(n_rows, n_parameters),)
         Descending, float64; only the leading ones under ``solver="lanczos"``.
     tangent_eigenvalues : Tensor or None
-        Of ``(1/N) sum J^T J``, the metric without the likelihood's weight (the tangent kernel),
-        where it was asked for.
+        Of ``(1/N) sum J^T J``, the metric without the weight of the likelihood (the tangent
+        kernel). None if they were not requested.
     trace : float
+        Trace of the matrix.
     decision : NumericalRank or None
-        Rank, tolerance, gap and path; None where only leading eigenvalues are known.
+        Rank, tolerance, gap and path; None if only leading eigenvalues are known.
     row_space : Tensor of shape (k, n_parameters) or None
-        Leading eigenvectors as orthonormal rows, where they were asked for.
+        Leading eigenvectors as orthonormal rows; None if they were not requested.
     plan : FisherPlan
         Sides, memory and passes.
     n_samples : int
+        Number of samples N.
     likelihood : Likelihood
+        The output family.
     """
 
     eigenvalues: Tensor
@@ -66,39 +70,50 @@ class FisherSpectrum:
     n_samples: int
     likelihood: Likelihood
 
+    def _line(self) -> str:
+        if self.decision is None:
+            return (
+                f"{len(self.eigenvalues)} leading eigenvalues of {self.n_parameters} parameters, "
+                f"{self.n_samples} samples"
+            )
+        return (
+            f"rank {self.rank} of {self.n_parameters}, gap {self.decision.gap:.1g}, "
+            f"{self.n_samples} samples"
+        )
+
     @property
     def side(self) -> str:
-        """Which product was formed: "gram", "parameter", or "lanczos" for none."""
+        """The product that was formed: "gram", "parameter", or "lanczos" for none."""
         return self.plan.side
 
     @property
     def n_parameters(self) -> int:
-        """P."""
+        """Number of parameters P."""
         return self.plan.n_parameters
 
     @property
     def rank(self) -> int | float:
-        """Number of eigenvalues above the tolerance; NaN where not all are known."""
+        """Number of eigenvalues above the threshold; NaN if not all are known."""
         return float("nan") if self.decision is None else self.decision.rank
 
     @property
     def nullity(self) -> int | float:
-        """Parameters minus rank; NaN where not all eigenvalues are known."""
+        """Number of parameters minus rank; NaN if not all eigenvalues are known."""
         return self.n_parameters - self.rank
 
     @property
     def effective_rank(self) -> float:
-        """Exponential entropy of the eigenvalues; NaN where all are zero or not all known."""
+        """Exponential entropy of the eigenvalues; NaN if all are zero or not all known."""
         return float("nan") if self.decision is None else effective_rank(self.eigenvalues)
 
     @property
     def participation_ratio(self) -> float:
-        """``(sum lambda)^2 / sum lambda^2``; NaN where all are zero or not all known."""
+        """``(sum lambda)^2 / sum lambda^2``; NaN if all are zero or not all known."""
         return float("nan") if self.decision is None else participation_ratio(self.eigenvalues)
 
     @property
     def tangent_effective_rank(self) -> float:
-        """Exponential entropy of the tangent kernel's eigenvalues; NaN where not known."""
+        """Exponential entropy of the eigenvalues of the tangent kernel; NaN if not known."""
         values = self.tangent_eigenvalues
         return float("nan") if values is None else effective_rank(values)
 
@@ -123,35 +138,35 @@ def fisher_spectrum(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is: the work is done on a replica, in eval mode.
+        The network. It is not changed: a replica is measured, in eval mode.
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
-    y : array-like, optional
-        Targets: what ``likelihood="auto"`` reads, and what a scikit-learn or skorch model that is
-        not fitted yet is fitted on.
+    y : array-like, default=None
+        Targets. ``likelihood="auto"`` reads their dtype, and a scikit-learn or skorch model that is
+        not fitted yet is fitted on them.
     likelihood : str or Likelihood, default="auto"
-        What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale",
-        "poisson". "auto" asks the model, then the dtype of y; without either it assumes
-        "gaussian" of unit variance and warns.
-    parameters : "trainable", "all" or list of str, default="trainable"
-        Which parameters span the matrix, in ``named_parameters()`` order, tied ones once.
+        Output family: "categorical", "bernoulli", "gaussian", "gaussian_scale" or "poisson".
+        "auto" follows the model, or else the dtype of y; without either it assumes "gaussian" of
+        unit variance and warns.
+    parameters : {"trainable", "all"} or list of str, default="trainable"
+        The parameters of the matrix, in ``named_parameters()`` order, tied ones once.
     solver : {"auto", "gram", "parameter", "lanczos"}, default="auto"
-        Which side to form; "auto" takes the smaller. "lanczos" forms none and gives
-        `n_components` leading eigenpairs; it is never chosen unasked.
+        Which side to form: rows x rows or P x P. "auto" forms the smaller. "lanczos" forms none and
+        computes ``n_components`` leading eigenpairs; "auto" never chooses it.
     tol : float or "auto", default="auto"
-        Relative to the largest eigenvalue. "auto" is what the arithmetic resolves,
-        ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``. A smaller value in float64 is
-        decided from an unsquared factorisation of A.
+        Tolerance relative to the largest eigenvalue. "auto" is the resolution of the arithmetic,
+        ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``. Below
+        ``max(n_rows, P) * eps(float64)`` the rank is decided from an unsquared factorisation of A.
     n_components : int or None, default=0
-        Eigenvectors to compute; None for as many as the rank.
+        Number of eigenvectors to compute; None for as many as the rank.
     tangent : bool, default=False
-        Whether to compute the spectrum without the likelihood's weight as well.
-    batch_size : int, optional
-        Samples a forward pass. The answer does not depend on it.
-    device : str or torch.device, optional
-        Where to compute; results come back to the CPU.
-    memory_budget : int or str, optional
-        Bytes to stay within, such as "4 GiB"; by default 0.7 of what is available.
+        Whether to compute the spectrum without the weight of the likelihood as well.
+    batch_size : int, default=None
+        Samples per forward pass; None for a size that fits. The result does not depend on it.
+    device : str or torch.device, default=None
+        Device of the computation, None for that of the module. Results are on the CPU.
+    memory_budget : int or str, default=None
+        Memory limit in bytes, or such as "4 GiB"; None for 0.7 of the available memory.
 
     Returns
     -------
@@ -160,22 +175,22 @@ def fisher_spectrum(
     Raises
     ------
     SkgeoError
-        For NaN or infinity anywhere, a model that ignores its parameters, outputs that do not fit
-        the likelihood, matrices that do not fit in memory.
+        If data, parameters or outputs are NaN or infinite, if the outputs do not depend on the
+        parameters or do not fit the likelihood, or if the matrices do not fit in memory.
 
     See Also
     --------
-    skgeo.fisher_rank : The rank alone.
-    skgeo.fisher_trace : The trace, without a matrix.
-    skgeo.FisherRankEstimator : The same as an estimator.
+    skgeo.fisher.fisher_rank : The rank alone, faster if it is low.
+    skgeo.fisher.fisher_trace : The trace, without a matrix.
+    skgeo.fisher.FisherRankEstimator : The same measurement as an estimator.
 
     Notes
     -----
-    With n rows, P parameters, K outputs a sample and layers of width w: ``n^2 (w + K)`` operations
-    a layer for the Gram side and ``2 N P^2`` for the parameter side where the structure of all
-    layers is known; 4/3 of the cube of the smaller side for the spectrum, and about three times
-    its square in float64 numbers. Gradients that do not fit in memory are computed again for each
-    pair of blocks.
+    Let there be n rows, P parameters, K outputs per sample and layers of width w. If the structure
+    of all layers is known, the Gram side takes ``n^2 (w + K)`` operations per layer, and the
+    parameter side ``2 N P^2``. The spectrum takes 4/3 of the cube of the smaller side, and memory
+    for about three times its square in float64. Gradients that do not fit in memory are computed
+    again for each pair of blocks.
 
     Examples
     --------
@@ -184,8 +199,9 @@ def fisher_spectrum(
     >>> import torch
     >>> from skgeo import fisher_spectrum
     >>> X = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    >>> fisher_spectrum(torch.nn.Linear(3, 2), X, likelihood="gaussian").rank
-    8
+    >>> spectrum = fisher_spectrum(torch.nn.Linear(3, 2), X, likelihood="gaussian")
+    >>> spectrum
+    FisherSpectrum(rank 8 of 8, gap inf, 50 samples)
     """
     with single_blas_thread():
         network = bind(
@@ -215,7 +231,7 @@ def measure_fisher(
 ) -> FisherSpectrum:
     """Spectrum and rank of the Fisher information matrix of a :class:`FisherRows`.
 
-    progress: wraps the sequence of passes over the data, to show how far they are.
+    progress: wraps the sequence of passes over the data, to report progress.
     """
     if n_components is not None:
         check_integer("n_components", n_components, least=0, also="None")
@@ -228,8 +244,8 @@ def measure_fisher(
     metric: Tensor | None
     metric, kernel = fisher_metric(fisher, plan, tangent=tangent, progress=progress)
     trace = float(metric.diagonal().sum())
-    # Values always from the values-only routine, so that asking for vectors cannot move an
-    # eigenvalue across the tolerance.
+    # Values always come from the values-only routine: computing vectors too must not move an
+    # eigenvalue across the threshold.
     values = eigenvalues_descending(metric)[: min(n, p)]
     tangent_values = _tangent_eigenvalues(fisher, values, kernel) if tangent else None
     del kernel
@@ -238,9 +254,9 @@ def measure_fisher(
     decision = decide_rank(values, tol=tol, resolution=resolved, name="Fisher rank")
     if not float(values[0]) > 0.0:
         warn(
-            "the Fisher metric is identically zero: the outputs do not change with the "
-            "parameters to first order. The rank is 0; effective rank and participation "
-            "ratio are undefined (NaN)."
+            "The Fisher metric is identically zero: to first order the outputs do not depend on "
+            "the parameters. The rank is 0; effective rank and participation ratio are undefined "
+            "(NaN)."
         )
     count = decision.rank if n_components is None else min(n_components, decision.rank)
     if n_components is not None and count < n_components:

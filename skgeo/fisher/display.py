@@ -1,4 +1,4 @@
-"""Picture of a Fisher spectrum and of the rank it gives at each tolerance."""
+"""Plot of a Fisher spectrum and of the rank at each tolerance."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ __all__ = ["SpectrumDisplay"]
 
 
 class SpectrumDisplay:
-    """Eigenvalues of a Fisher information matrix, and rank against tolerance beside them.
+    """Plot of the eigenvalues of a Fisher information matrix, next to rank against tolerance.
 
-    Make it with :meth:`from_estimator`. Drawing several displays on the same pair of axes, each
-    with a ``label``, compares networks.
+    Create it with :meth:`from_estimator`. To compare networks, draw several displays on the same
+    pair of axes, each with a ``label``.
 
     Parameters
     ----------
     eigenvalues : ndarray of shape (n,)
-        Descending.
+        Eigenvalues, descending.
     rank : int
+        Number of eigenvalues above the threshold.
     threshold : float
-        Absolute tolerance.
+        Absolute threshold of the rank.
     gap : float
         ``lambda_r / lambda_{r+1}``.
     rank_path : DataFrame with columns ``tol`` and ``rank``
+        Rank against relative tolerance.
 
     Attributes
     ----------
     axes_ : tuple of two matplotlib Axes
-        Spectrum and path.
+        Axes of the spectrum and of the rank against tolerance.
     figure_ : matplotlib Figure
     lines_ : list of matplotlib artists
+        All lines and markers drawn.
 
     See Also
     --------
-    skgeo.FisherRankEstimator : What it draws.
+    skgeo.fisher.FisherRankEstimator : The estimator whose spectrum is drawn.
 
     Examples
     --------
@@ -55,6 +58,10 @@ class SpectrumDisplay:
     >>> display.axes_[0].get_yscale()
     'log'
     """
+
+    axes_: tuple[Any, Any]
+    figure_: Any
+    lines_: list[Any]
 
     def __init__(
         self,
@@ -85,13 +92,13 @@ class SpectrumDisplay:
         Parameters
         ----------
         estimator : FisherRankEstimator
-            Fitted, bound to a model.
+            Fitted and bound to a model.
         ax : pair of matplotlib Axes, default=None
-            Where to draw; a new figure otherwise.
+            Axes to draw on; None for a new figure.
         label : str, default=None
             Name in the legend.
         **kwargs
-            Passed on to the lines, such as ``color``.
+            Passed to the lines, such as ``color``.
 
         Returns
         -------
@@ -115,9 +122,11 @@ class SpectrumDisplay:
         Parameters
         ----------
         ax : pair of matplotlib Axes, default=None
+            Axes to draw on; None for a new figure.
         label : str, default=None
+            Name in the legend.
         **kwargs
-            Passed on to the lines.
+            Passed to the lines, such as ``color``.
 
         Returns
         -------
@@ -125,10 +134,10 @@ class SpectrumDisplay:
         """
         spectrum, path = new_axes("SpectrumDisplay", (9.0, 3.6), 2) if ax is None else ax
         if not self.eigenvalues[0] > 0:
-            raise SkgeoError("the Fisher metric is identically zero: there is nothing to draw.")
+            raise SkgeoError("The Fisher metric is identically zero: there is nothing to draw.")
         index = np.arange(1, len(self.eigenvalues) + 1)
         above = self.eigenvalues > self.threshold
-        # Rounding is shown, but not down to where it would take up the whole axis.
+        # Rounding errors are shown, but not where they would take up most of the axis.
         below = (self.eigenvalues > 1e-6 * self.threshold) & ~above
         marker = "." if len(index) <= 60 else None
         gap = "∞" if np.isinf(self.gap) else f"{self.gap:.2g}"

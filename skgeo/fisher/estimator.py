@@ -12,6 +12,7 @@ import torch
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError
 from skgeo.fisher._directions import direction_leverage
+from skgeo.fisher._plan import FisherPlan
 from skgeo.fisher._rows import FisherRows
 from skgeo.fisher._spectrum import measure_fisher
 from skgeo.likelihood import Likelihood
@@ -31,102 +32,104 @@ class FisherRankEstimator(GeometryEstimator):
         \qquad J_n = \frac{\partial z_n}{\partial \theta} ,
 
     with F the Fisher metric of the output distribution in the natural outputs z. It is the true
-    Fisher information, an expectation over the model's own outputs; the data's labels do not enter
-    it. Directions in its null space change no output distribution on the data to first order.
+    Fisher information, an expectation over the model's own outputs; labels do not enter it. To
+    first order, directions in its null space do not change the output distribution on the data.
 
-    Bound to a model, ``fit(X)`` measures it on X and ``transform(X)`` gives each sample's leverage
-    on each direction. Without a model, ``transform(pairs)`` gives one row of features a
-    (model, data) pair: the :meth:`summary` of the bound reading.
+    Bound to a model, ``fit(X)`` measures it on X and ``transform(X)`` gives the leverage of each
+    sample on each direction. Without a model, ``transform(pairs)`` gives one row of features per
+    (model, data) pair, the :meth:`summary` of the bound reading.
 
     Parameters
     ----------
     model : object, default=None
-        What to measure: an ``nn.Module``, a scikit-learn or skorch model or a Pipeline that ends
-        in one (fitted in ``fit`` unless frozen), a ``Checkpoint`` or a ``WrappedModel``. None for
-        the unbound reading.
+        The model to measure: an ``nn.Module``, a scikit-learn or skorch model or a Pipeline that
+        ends in one (fitted in ``fit`` unless frozen), a ``Checkpoint`` or a ``WrappedModel``. None
+        for the unbound reading.
     likelihood : str or Likelihood, default="auto"
-        What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale" or
-        "poisson". "auto" asks the model, then the dtype of y; without either it assumes
-        "gaussian" of unit variance and warns.
+        Output family: "categorical", "bernoulli", "gaussian", "gaussian_scale" or "poisson".
+        "auto" follows the model, or else the dtype of y; without either it assumes "gaussian" of
+        unit variance and warns.
     solver : {"auto", "gram", "parameter", "lanczos"}, default="auto"
-        Which side to form: rows x rows or P x P. "auto" takes the smaller. "lanczos" forms none and
-        gives ``n_components`` leading eigenpairs; what needs the whole spectrum is then NaN.
+        Which side to form: rows x rows or P x P. "auto" forms the smaller. "lanczos" forms none and
+        computes ``n_components`` leading eigenpairs; what needs the whole spectrum is then NaN.
     tol : float or "auto", default="auto"
-        Relative to the largest eigenvalue. "auto" is what the arithmetic resolves,
+        Tolerance relative to the largest eigenvalue. "auto" is the resolution of the arithmetic,
         ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``.
     n_components : int, default=None
-        Directions kept in ``components_``; None for as many as the rank, 0 for none, which
-        spares the eigenvectors. Does not enter a pair's features.
+        Number of directions kept in ``components_``. None for as many as the rank, 0 for none; then
+        no eigenvectors are computed. Does not enter the features of a pair.
     parameters : {"trainable", "all"} or list of str, default="trainable"
-        Which parameters span the matrix.
+        The parameters of the matrix.
     memory_budget : int or str, default=None
-        Bytes to stay within, such as "4 GiB"; by default 0.7 of what is available. ``plan_`` says
-        what was made of it.
+        Memory limit in bytes, or such as "4 GiB"; None for 0.7 of the available memory. ``plan_``
+        describes its use.
     batch_size : int, default=None
-        Samples a forward pass; by default what 256 MiB of gradients hold. The answer does not
+        Samples per forward pass; None for as many as 256 MiB of gradients hold. The result does not
         depend on it.
     device : str, default=None
-        "cpu", "cuda" or "cuda:i"; by default where the module is.
+        "cpu", "cuda" or "cuda:i"; None for the device of the module.
     memory : str or joblib.Memory, default=None
-        Caches the features of pairs under a fingerprint of weights and data.
+        Cache of the features of pairs, under a fingerprint of weights and data.
     on_error : {"raise", "nan"}, default="raise"
-        What a failing pair does to the table.
+        Whether a pair that fails raises its error or gives a row of NaN.
     n_jobs : int, default=None
-        Pairs measured at the same time.
+        Number of pairs measured at the same time.
     verbose : int, default=0
         Above 0, shows progress through a table of pairs.
 
     Attributes
     ----------
     fisher_rank_ : int
-        Eigenvalues above ``rank_threshold_``.
+        Number of eigenvalues above ``rank_threshold_``.
     nullity_ : int
         ``n_parameters_ - fisher_rank_``.
     n_parameters_ : int
-        P.
+        Number of parameters P.
     eigenvalues_ : ndarray of shape (min(n_rows, P),)
-        Descending. ``n_rows`` counts rank(F) rows a sample and position: K - 1 for a softmax.
+        Eigenvalues, descending. ``n_rows`` counts rank(F) rows per sample and position, which is
+        K - 1 for a softmax.
     rank_threshold_ : float
         Absolute threshold, ``tol`` times the largest eigenvalue.
     spectral_gap_ : float
-        ``lambda_r / lambda_{r+1}``; infinite where nothing is left below the threshold.
+        ``lambda_r / lambda_{r+1}``; infinite if nothing is below the threshold.
     rank_path_ : DataFrame with columns ``tol`` and ``rank``
         Rank against relative tolerance, from the resolution of the arithmetic up to 1.
     trace_ : float
+        Trace of the matrix.
     effective_rank_ : float
-        Exponential entropy of the eigenvalues (not of their roots).
+        Exponential entropy of the eigenvalues (not of their square roots).
     tangent_effective_rank_ : float
-        The same for :math:`\frac1N \sum J^T J`, without the likelihood's weight. A Fisher rank
-        falls when outputs saturate; this one does not.
+        The same for :math:`\frac1N \sum J^T J`, without the weight of the likelihood. The Fisher
+        rank decreases when outputs saturate; this one does not.
     participation_ratio_ : float
         :math:`(\sum \lambda)^2 / \sum \lambda^2`.
     components_ : ndarray of shape (n_components, P)
         Leading eigenvectors, orthonormal rows, in ``named_parameters()`` order, the entry of
         largest modulus positive.
     likelihood_ : str
-        The output family that was used.
+        Name of the output family used.
     plan_ : FisherPlan
-        Side, blocks, passes and bytes of the measurement.
+        Side, blocks, passes and memory of the measurement.
     model_ : ResolvedModel
-        The module measured, and the fitted estimator around it where there is one.
+        The module measured, and the fitted estimator around it if there is one.
 
     See Also
     --------
-    skgeo.fisher_spectrum : The same measurement as a function of a module.
-    skgeo.fisher_rank : The rank alone, faster where it is low.
-    skgeo.SpectrumDisplay : Picture of the spectrum and of the rank against the tolerance.
+    skgeo.fisher.fisher_spectrum : The same measurement as a function.
+    skgeo.fisher.fisher_rank : The rank alone, faster if it is low.
+    skgeo.fisher.SpectrumDisplay : Plot of the spectrum and of the rank against the tolerance.
 
     Notes
     -----
-    Cost: one backward pass of all samples for each output, then for layers of known structure
+    Cost: one backward pass of all samples for each output. Then for layers of known structure
     ``n^2`` times the sum of their widths (Gram side) or ``2 N P^2`` (parameter side) operations,
-    and 4/3 of the cube of the smaller side for each spectrum (Fisher and tangent; one of them
-    under a Gaussian). The directions cost another ``n r P`` operations and ``r P`` numbers.
+    and 4/3 of the cube of the smaller side for each spectrum (Fisher and tangent; a single one
+    under a Gaussian). The directions take another ``n r P`` operations and ``r P`` numbers.
 
-    The rank of N samples is at most ``N rank(F)``: measure more samples until it stops growing
-    before taking it for the network's. Where the spectrum has no gap, which is common in trained
-    networks, the rank is a matter of tolerance: a :class:`~skgeo.exceptions.RankAmbiguityWarning`
-    says so, and ``rank_path_`` holds the whole answer.
+    The rank on N samples is at most ``N rank(F)``. It is that of the network only if more samples
+    do not increase it. If the spectrum has no gap, which is common in trained networks, the rank
+    depends on the tolerance. A :class:`~skgeo.exceptions.RankAmbiguityWarning` then reports this,
+    and ``rank_path_`` has the rank at all tolerances.
 
     References
     ----------
@@ -149,6 +152,21 @@ class FisherRankEstimator(GeometryEstimator):
     >>> FisherRankEstimator(likelihood="categorical").fit_transform([(net, X)])[0, :2]
     array([10.,  5.])
     """
+
+    fisher_rank_: int | float
+    nullity_: int | float
+    n_parameters_: int
+    eigenvalues_: np.ndarray
+    rank_threshold_: float
+    spectral_gap_: float
+    rank_path_: pd.DataFrame
+    trace_: float
+    effective_rank_: float
+    tangent_effective_rank_: float
+    participation_ratio_: float
+    components_: np.ndarray
+    likelihood_: str
+    plan_: FisherPlan
 
     _pair_parameters: ClassVar[Mapping[str, Any]] = {"n_components": 0}
 
@@ -218,8 +236,9 @@ class FisherRankEstimator(GeometryEstimator):
     def _features(self, network: BoundNetwork) -> np.ndarray:
         if not len(self.components_):
             raise SkgeoError(
-                "transform gives the leverage on each direction, and no direction was kept: the "
-                "rank is 0, or the estimator was fitted with n_components=0."
+                "transform gives the leverage on each direction, but no direction was kept: the "
+                "rank is 0, or the estimator was fitted with n_components=0. Fit with "
+                "n_components=None."
             )
         leverage = direction_leverage(
             FisherRows(network),
@@ -247,7 +266,7 @@ class FisherRankEstimator(GeometryEstimator):
         return {"likelihood": self.likelihood_}
 
     def summary(self) -> dict[str, float]:
-        """The measurement in eight numbers, the features of the unbound reading.
+        """Eight numbers on the Fisher information, the features of the unbound reading.
 
         Returns
         -------
@@ -255,7 +274,7 @@ class FisherRankEstimator(GeometryEstimator):
             ``fisher_rank``, ``fisher_nullity``, ``fisher_effective_rank``,
             ``fisher_participation_ratio``, ``fisher_trace``, ``fisher_max_eigenvalue``,
             ``tangent_effective_rank``, ``n_parameters``. The effective ranks and the participation
-            ratio are NaN where the metric is identically zero.
+            ratio are NaN if the metric is identically zero.
         """
         self._check_measured()
         values = (
@@ -276,18 +295,20 @@ class FisherRankEstimator(GeometryEstimator):
         self._check_measured()
         if np.isnan(self.fisher_rank_):
             raise SkgeoError(
-                f"{request} needs the whole row space, and solver='lanczos' gives leading "
-                "directions only. Use solver='gram' or 'parameter'."
+                f"{request} needs the whole row space, but solver='lanczos' computes leading "
+                "directions only. Fit with solver='gram' or 'parameter'."
             )
         if len(self.components_) < self.fisher_rank_:
             raise SkgeoError(
-                f"{request} needs all {self.fisher_rank_} directions of the row space, and "
+                f"{request} needs all {self.fisher_rank_} directions of the row space, but only "
                 f"{len(self.components_)} were kept. Fit with n_components=None."
             )
         return self.components_
 
     def null_space(self) -> np.ndarray:
-        """Orthonormal basis of the directions that change no output distribution.
+        """Orthonormal basis of the null space.
+
+        To first order, its directions do not change the output distribution on the data.
 
         Returns
         -------
@@ -296,8 +317,8 @@ class FisherRankEstimator(GeometryEstimator):
         Raises
         ------
         SkgeoError
-            When the basis would not fit in memory, with its size; :meth:`null_projector` never
-            forms it.
+            If the basis does not fit in memory; :meth:`null_projector` does not form it. Also if
+            ``components_`` does not span the row space.
 
         Notes
         -----
@@ -307,8 +328,8 @@ class FisherRankEstimator(GeometryEstimator):
         p = self.n_parameters_
         require_memory(
             3 * 8 * p**2,
-            f"the null space of {self.nullity_} x {p} numbers, with the factorisation behind it",
-            "project single vectors with null_projector(v), which never forms the basis.",
+            f"the null space of {self.nullity_} x {p} numbers, with its factorisation",
+            "project single vectors with null_projector(v), which does not form the basis.",
             budget=self.memory_budget,
         )
         return complement(torch.from_numpy(rows)).numpy()
@@ -324,14 +345,20 @@ class FisherRankEstimator(GeometryEstimator):
         Returns
         -------
         ndarray of the shape of v
+
+        Raises
+        ------
+        SkgeoError
+            If v has another length, or ``components_`` does not span the row space.
         """
         rows = self._row_space("null_projector(v)")
-        v = np.asarray(v, dtype=np.float64)
-        if v.ndim == 0 or v.shape[-1] != self.n_parameters_:
+        projected: np.ndarray = np.asarray(v, dtype=np.float64)
+        if projected.ndim == 0 or projected.shape[-1] != self.n_parameters_:
             raise SkgeoError(
-                f"v has shape {v.shape}; expected (..., {self.n_parameters_}), one entry a "
-                "parameter."
+                f"v has shape {projected.shape}; expected (..., {self.n_parameters_}), one entry "
+                "per parameter."
             )
-        projected = v - (v @ rows.T) @ rows
-        # A second pass removes what the first leaves of a large component in the row space.
-        return projected - (projected @ rows.T) @ rows
+        # The second pass removes what rounding leaves of a large component in the row space.
+        for _ in range(2):
+            projected = projected - (projected @ rows.T) @ rows
+        return projected

@@ -34,6 +34,11 @@ def test_bars_of_random_integer_networks_count_dimensions():
 
 
 @given(barcodes())
+def test_a_barcode_prints_as_the_call_that_makes_it(code):
+    assert eval(repr(code)) == code
+
+
+@given(barcodes())
 def test_transposing_reverses_the_bars(code):
     turned = code.transpose()
     assert turned.transpose() == code

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from skgeo.exceptions import SkgeoError
-from skgeo.fiber import as_chain, as_parameters, flow_bases, from_parameters, staircase
-from skgeo.fiber._chain import precision
+from skgeo.fiber import as_parameters, flow_bases, from_parameters, staircase
+from skgeo.fiber._chain import as_chain, precision
 
 
 def test_arrays_tensors_and_lists_are_read():

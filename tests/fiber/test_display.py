@@ -14,7 +14,6 @@ from skgeo.fiber import (
     HasseDisplay,
     LinearFiberStratifier,
     closed_stratum,
-    is_smooth,
     representative,
     strata,
 )
@@ -66,7 +65,7 @@ def test_strata_stand_at_their_dimension(ax):
     np.testing.assert_array_equal(display.own_.get_offsets(), [ring])
     assert ring[1] == estimator.stratum_dim_
     points = {c.get_label(): len(c.get_offsets()) for c in ax.collections if c is not covers}
-    smooth = sum(is_smooth(node) for node in diagram.nodes)
+    smooth = sum(node.is_smooth for node in diagram.nodes)
     assert points == {
         "open in the fiber": len(diagram.maximal),
         "smooth points": smooth - len(diagram.maximal),

@@ -512,7 +512,7 @@ class TestPath:
 
     @pytest.mark.parametrize("tol", [0.0, 1.0, -1.0, "small"])
     def test_tolerances_out_of_range(self, tol):
-        with pytest.raises(SkgeoError, match="tol is"):
+        with pytest.raises(SkgeoError, match="tol="):
             fit([np.eye(2)], tol=tol)
 
 

@@ -4,7 +4,7 @@ from itertools import product
 import pytest
 
 from skgeo.exceptions import SkgeoError
-from skgeo.fiber import fiber_codimension, strata, stratum_codimension
+from skgeo.fiber import fiber_codimension, strata
 from skgeo.fiber._learning_coefficient import (
     LearningCoefficient,
     check_widths,
@@ -49,7 +49,7 @@ def test_products_of_numbers():
 def test_twice_the_coefficient_is_the_codimension_of_the_fiber(depth, most):
     for widths in product(range(1, most + 1), repeat=depth + 1):
         for rank in range(min(widths) + 1):
-            least = min(stratum_codimension(code) for code in strata(widths, rank))
+            least = min(code.codimension for code in strata(widths, rank))
             assert 2 * linear_network_coefficient(widths, rank).value == least
             assert fiber_codimension(widths, rank) == least
 

@@ -12,15 +12,15 @@ from skgeo.fiber import Barcode
 def check_fiber(widths, rank):
     strata = brute_force_strata(widths, rank)
     below = brute_force_order(strata)
-    codimensions = np.array([fiber.stratum_codimension(code) for code in strata])
+    codimensions = np.array([code.codimension for code in strata])
     for k, code in enumerate(strata):
         least = codimensions[below[k]].min()
         differential = fiber.differential_rank(code)
         lower, upper = fiber.coefficient_bounds(code)
         assert (2 * lower, 2 * upper) == (max(codimensions.min(), differential), least)
-        assert fiber.is_smooth(code) is bool(differential == least)
-        assert fiber.is_maximal(code) is bool(below[k].sum() == 1)
-        assert fiber.is_closed(code) is bool(below[k].all())
+        assert code.is_smooth is bool(differential == least)
+        assert code.is_maximal is bool(below[k].sum() == 1)
+        assert code.is_closed is bool(below[k].all())
 
 
 @pytest.mark.parametrize(("depth", "most"), [(1, 3), (2, 3), (3, 2)])
@@ -57,26 +57,26 @@ def test_closed_stratum_sees_the_whole_fiber(widths, rank):
 @given(barcodes())
 def test_bracket_and_symmetry(code):
     local = fiber.local_codimension(code)
-    assert fiber.differential_rank(code) <= local <= fiber.stratum_codimension(code)
+    assert fiber.differential_rank(code) <= local <= code.codimension
     assert fiber.fiber_codimension(code.widths, code.rank) <= local
     assert fiber.local_codimension(code.transpose()) == local
-    assert fiber.is_smooth(code.transpose()) is fiber.is_smooth(code)
-    if fiber.is_maximal(code):
-        assert fiber.is_smooth(code)
+    assert code.transpose().is_smooth is code.is_smooth
+    if code.is_maximal:
+        assert code.is_smooth
 
 
 @given(barcodes(max_depth=6))
 def test_moving_up_cannot_lower_the_local_codimension(code):
     for upper in fiber.up_covers(code):
         assert fiber.local_codimension(upper) >= fiber.local_codimension(code)
-        if fiber.is_smooth(code):
-            assert fiber.is_smooth(upper)
+        if code.is_smooth:
+            assert upper.is_smooth
 
 
 def test_smooth_without_being_maximal():
     code = Barcode(2, [(0, 0, 3), (1, 1, 1), (1, 2, 2)])
-    assert fiber.is_smooth(code)
-    assert not fiber.is_maximal(code)
+    assert code.is_smooth
+    assert not code.is_maximal
 
 
 def test_bounds_meet_at_smooth_points():

@@ -100,8 +100,8 @@ def with_extra():
             r"at '1' is tanh, .* not a linear layer",
         ),
         (nn.Sequential(linear(3, 2), nn.Sequential(nn.ReLU()), linear(2, 2)), r"at '1\.0' is relu"),
-        (nn.Bilinear(3, 3, 2), "Bilinear, is no part of one"),
-        (Residual(linear(3, 3)), "a step, add, is no part of one"),
+        (nn.Bilinear(3, 3, 2), r"Bilinear, is not? part of one"),
+        (Residual(linear(3, 3)), r"a step, add, is not? part of one"),
         (nn.Sequential(nn.BatchNorm1d(3), linear(3, 2)).eval(), "at '0', BatchNorm1d"),
         (nn.Sequential(nn.Flatten(0), linear(3, 2)), r"at '0', Flatten"),
         (nn.Sequential(linear(3, 2), linear(2, 2, bias=True)), r"layers '1' .*constant input"),
@@ -118,10 +118,10 @@ def with_extra():
         (tied(), "one layer is called twice"),
         (tied_weight(), r"layers '0' and '1' of Sequential share a weight"),
         (with_extra(), r"2 parameters .*\['scale'\]"),
-        (parametrizations.weight_norm(linear(3, 2)), "ParametrizedLinear, is no part of one"),
+        (parametrizations.weight_norm(linear(3, 2)), r"ParametrizedLinear, is not? part of one"),
         (
             nn.Sequential(parametrizations.orthogonal(linear(3, 3))),
-            "ParametrizedLinear, is no part of one",
+            r"ParametrizedLinear, is not? part of one",
         ),
         (nn.Sequential(nn.Identity()), "has no affine layer"),
         (nn.Sequential(), "has no affine layer"),
@@ -147,10 +147,10 @@ def test_forward_functions_are_followed_and_hooks_are_not():
         4,
     )
     for forward in (lambda m, x: m(x).exp(), lambda m, x: m(x)[:, :3], lambda m, x: m(x) + x):
-        with pytest.raises(SkgeoError, match="is no part of one"):
+        with pytest.raises(SkgeoError, match=r"is not? part of one"):
             linear_network_of(WrappedModel(net, forward=forward))
     net[1].register_forward_pre_hook(lambda _, inputs: (inputs[0].relu(),))
-    with pytest.raises(SkgeoError, match="Linear with hooks, is no part of one"):
+    with pytest.raises(SkgeoError, match=r"Linear with hooks, is not? part of one"):
         linear_network_of(net)
 
 

@@ -15,7 +15,6 @@ from skgeo.fiber import (
     apply_move,
     in_closure,
     is_cover,
-    is_maximal,
     up_covers,
     up_moves,
 )
@@ -29,7 +28,7 @@ def check_order(widths, rank):
     covers = set()
     for k, code in enumerate(strata):
         moves = up_moves(code)
-        assert bool(moves) is not is_maximal(code)
+        assert bool(moves) is not code.is_maximal
         for move in moves:
             upper = position[apply_move(code, move)]
             assert below[k, upper]
@@ -77,7 +76,7 @@ def test_kinds_and_layers_of_moves():
 
 
 def test_moves_that_are_none():
-    with pytest.raises(SkgeoError, match="make no move"):
+    with pytest.raises(SkgeoError, match="do not make a move"):
         Move((0, 2), (0, 3))
     code = Barcode(2, [(0, 1, 1), (2, 2, 1)])
     with pytest.raises(SkgeoError, match=r"needs a bar \[0, 0\]"):

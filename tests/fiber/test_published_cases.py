@@ -41,14 +41,14 @@ def test_ranks_and_bars(case, weights, code):
 def test_numbers_of_the_point(case, code):
     expected = case["expected"]
     assert code.n_parameters == expected["n_params"]
-    assert fiber.orbit_dimension(code) == expected["dim_orbit"]
-    assert fiber.stratum_dimension(code) == expected["dim_stratum"]
-    assert fiber.stratum_codimension(code) == expected["normal_dim"]
+    assert code.orbit_dimension == expected["dim_orbit"]
+    assert code.dimension == expected["dim_stratum"]
+    assert code.codimension == expected["normal_dim"]
     assert fiber.differential_rank(code) == expected["rank_dmu"]
     assert fiber.local_codimension(code) == expected["local_codim"]
-    assert fiber.is_smooth(code) is expected["is_smooth_point"]
-    assert fiber.is_maximal(code) is expected["is_maximal"]
-    assert fiber.is_closed(code) is expected["is_closed"]
+    assert code.is_smooth is expected["is_smooth_point"]
+    assert code.is_maximal is expected["is_maximal"]
+    assert code.is_closed is expected["is_closed"]
     assert fiber.n_components(code) == expected["n_components_real"]
 
 
@@ -81,15 +81,15 @@ def test_fiber(case, code):
     assert set(diagram.nodes) == set(brute_force_strata(widths, rank))
     assert fiber.fiber_dimension(widths, rank) == expected["dim_fiber"]
     assert fiber.fiber_codimension(widths, rank) == expected["codim_fiber"]
-    assert fiber.n_top_strata(widths, rank) == expected["n_top_dim_strata"]
     assert max(diagram.dimensions) == expected["dim_fiber"]
     assert diagram.dimensions.count(expected["dim_fiber"]) == expected["n_top_dim_strata"]
     assert len(diagram.maximal) == expected["n_maximal_strata"]
     assert len(diagram.edges) == expected["n_hasse_edges"]
     assert diagram.n_moves == expected["n_moves"]
-    assert fiber.fiber_min_dimension(widths, rank) == expected["min_dim"] == min(diagram.dimensions)
-    assert fiber.fiber_is_manifold(widths, rank) is expected["fiber_is_manifold"]
-    smooth = [fiber.is_smooth(node) for node in diagram.nodes]
+    closed = fiber.closed_stratum(widths, rank)
+    assert closed.dimension == min(diagram.dimensions) == expected["min_dim"]
+    assert closed.is_smooth is expected["fiber_is_manifold"]
+    smooth = [node.is_smooth for node in diagram.nodes]
     assert sum(smooth) == expected["n_smooth_strata"]
     assert all(smooth) is expected["fiber_is_manifold"]
     coefficient = linear_network_coefficient(widths, rank)

@@ -9,6 +9,7 @@ from helpers.cases import CASES
 from helpers.oracles import dense_fisher, dense_jacobian
 from skgeo import (
     RankAmbiguityWarning,
+    WrappedModel,
     fisher_diagonal,
     fisher_rank,
     fisher_spectrum,
@@ -61,22 +62,19 @@ def test_rank_of_a_zero_metric():
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_diagonal_and_trace_of_every_layer_type(case, batch_size):
     module, inputs = case.module(), case.inputs()
-    options = {
-        "likelihood": "categorical",
-        "forward": case.forward,
-        "batch_size": batch_size,
-    }
+    model = WrappedModel(module, forward=case.forward)
+    options = {"likelihood": "categorical", "batch_size": batch_size}
     expected = np.diag(dense_fisher(module, inputs, "categorical", case.forward))
-    found = fisher_diagonal(module, inputs, **options)
+    found = fisher_diagonal(model, inputs, **options)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12 * expected.max())
-    assert fisher_trace(module, inputs, **options) == pytest.approx(expected.sum(), rel=1e-11)
+    assert fisher_trace(model, inputs, **options) == pytest.approx(expected.sum(), rel=1e-11)
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_kernel_of_every_layer_type(case, batch_size):
     module, inputs, others = case.module(), case.inputs(), case.inputs(n=3, seed=7)
-    options = {"forward": case.forward, "batch_size": batch_size}
+    model, options = WrappedModel(module, forward=case.forward), {"batch_size": batch_size}
     J, K = (
         dense_jacobian(module, x, case.forward)[1].reshape(
             -1, sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -84,10 +82,10 @@ def test_kernel_of_every_layer_type(case, batch_size):
         for x in (inputs, others)
     )
     scale = np.abs(J @ J.T).max()
-    np.testing.assert_allclose(ntk(module, inputs, **options), J @ J.T, atol=1e-11 * scale)
-    cross = ntk(module, inputs, others, **options)
+    np.testing.assert_allclose(ntk(model, inputs, **options), J @ J.T, atol=1e-11 * scale)
+    cross = ntk(model, inputs, others, **options)
     np.testing.assert_allclose(cross, J @ K.T, atol=1e-11 * scale)
-    summed = ntk(module, inputs, others, summed=True, **options)
+    summed = ntk(model, inputs, others, summed=True, **options)
     expected = np.einsum("nkmk->nm", (J @ K.T).reshape(5, 3, 3, 3))
     np.testing.assert_allclose(summed, expected, atol=1e-11 * scale)
 

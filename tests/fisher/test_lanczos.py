@@ -71,16 +71,18 @@ def test_pairs_and_trace_by_either_way(network, way, likelihood, ways):
 
 def test_eigenvalues_that_a_linear_model_repeats_for_every_output():
     net, X = nn.Linear(6, 5).double(), normal(40, 6)
-    found = leading(net, X, 12)
+    found = leading(net, X, 12, likelihood="gaussian")
     expected = fisher_spectrum(net, X, likelihood="gaussian").eigenvalues[:12]
     torch.testing.assert_close(found.eigenvalues, expected, rtol=1e-10, atol=0)
     torch.testing.assert_close(found.eigenvalues[:5], found.eigenvalues[:1].expand(5))
+    assert repr(found) == "FisherSpectrum(12 leading eigenvalues of 35 parameters, 40 samples)"
 
 
 def test_factors_that_do_not_fit_are_not_held(ways):
     torch.manual_seed(0)
     net, X = mlp().double(), normal(400, 6)
-    few = leading(net, X, 2, memory_budget=200_000)
+    few = leading(net, X, 2, likelihood="gaussian", memory_budget=200_000)
     assert ways == ["_by_passes"]
-    torch.testing.assert_close(few.eigenvalues, leading(net, X, 2).eigenvalues, rtol=1e-9, atol=0)
+    whole = leading(net, X, 2, likelihood="gaussian")
+    torch.testing.assert_close(few.eigenvalues, whole.eigenvalues, rtol=1e-9, atol=0)
     assert few.plan.n_blocks > 1
