@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from skgeo._results import Result
 from skgeo.chain._layer_map import LayerMap
 from skgeo.linalg._memory import require_memory
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
 
 
-@dataclass(frozen=True)
-class CauchyGreen:
+@dataclass(frozen=True, repr=False)
+class CauchyGreen(Result):
     r"""Deformation at each sample, as the factors of :math:`J = U \operatorname{diag}(s) V^T`.
 
     Attributes
@@ -37,6 +38,12 @@ class CauchyGreen:
     source_directions: np.ndarray
     layer_directions: np.ndarray
     rank: np.ndarray
+
+    def _line(self) -> str:
+        low, high = self.rank.min(), self.rank.max()
+        rank = f"rank {low}" if low == high else f"ranks {low} to {high}"
+        n_samples, r = self.stretches.shape
+        return f"{self.layer!r}, {rank} of {r}, {n_samples} samples"
 
     @property
     def right(self) -> np.ndarray:
@@ -157,4 +164,5 @@ def cauchy_green(
 
 
 def _tensor(values: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    return np.einsum("ni,nia,nib->nab", values, directions, directions, optimize=True)
+    found: np.ndarray = np.einsum("ni,nia,nib->nab", values, directions, directions, optimize=True)
+    return found

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.chain._curves import Curve, read_curve
 from skgeo.chain._kinks import has_kinks, kinks_between
 from skgeo.chain._layer_map import LayerMap
@@ -19,8 +20,8 @@ from skgeo.network._bound import bind
 from skgeo.network._finite import check_derivatives
 
 
-@dataclass(frozen=True)
-class CurveCurvature:
+@dataclass(frozen=True, repr=False)
+class CurveCurvature(Result):
     r"""Curvature of curves at one layer.
 
     Attributes
@@ -46,9 +47,15 @@ class CurveCurvature:
     input_curvature: np.ndarray
     kink_density: np.ndarray
 
+    def _line(self) -> str:
+        return (
+            f"{self.layer!r}, mean curvature {self.curvature.mean():.3g}, "
+            f"mean stretch {self.stretch.mean():.3g}, {len(self.curvature)} samples"
+        )
 
-@dataclass(frozen=True)
-class SectionalCurvature:
+
+@dataclass(frozen=True, repr=False)
+class SectionalCurvature(Result):
     r"""Sectional curvature of the pulled back metric on the leading slice at each sample.
 
     Attributes
@@ -80,6 +87,13 @@ class SectionalCurvature:
     singular_values: np.ndarray
     gap: np.ndarray
     kink_density: np.ndarray
+
+    def _line(self) -> str:
+        return (
+            f"{self.layer!r}, {self.n_directions} directions, "
+            f"mean curvature {self.curvature.mean():.3g}, smallest gap {self.gap.min():.3g}, "
+            f"{len(self.curvature)} samples"
+        )
 
 
 def curvature(
@@ -239,7 +253,8 @@ def _bend(v: Tensor, a: Tensor) -> Tensor:
     """Curvature from velocity and acceleration, without a difference of large products."""
     squared = v.square().sum(1, keepdim=True)
     across = a - (v * a).sum(1, keepdim=True) / squared * v
-    return across.norm(dim=1) / squared.squeeze(1)  # 0 / 0 where the curve stands still
+    length: Tensor = across.norm(dim=1)
+    return length / squared.squeeze(1)  # 0 / 0 where the curve stands still
 
 
 def _of_slices(data: LayerMap, k: int, radius: float | None) -> SectionalCurvature:

@@ -41,6 +41,14 @@ class GaussianMoments:
         :math:`E \phi \phi''`, with what jumps of :math:`\phi'` add.
     """
 
+    mean: float
+    square: float
+    slope: float
+    slope_square: float
+    slope_fourth: float
+    bend_square: float
+    product: float
+
     def __init__(self, activation: ScalarFunction, q: float) -> None:
         if q == 0.0 and 0.0 not in activation.breaks:
             self._at_zero(activation)
@@ -93,7 +101,7 @@ def correlation(
         smoothed = _integral(
             lambda w: value(shift + spread * w)[None], _edges(activation, spread, shift), check
         )
-        return value(root * z)[None] * smoothed
+        return np.asarray(value(root * z)[None] * smoothed)
 
     return float(_integral(outer, _edges(activation, root), check)[0])
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.chain._layer_map import LayerMap
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._patterns import activation_pattern
@@ -19,8 +20,8 @@ from skgeo.network._replica import Replica
 _MOST_KINKS = 200_000
 
 
-@dataclass(frozen=True)
-class KinkDensity:
+@dataclass(frozen=True, repr=False)
+class KinkDensity(Result):
     r"""Kinks along segments, and the change of the metric from end to end.
 
     Attributes
@@ -39,6 +40,12 @@ class KinkDensity:
     counts: np.ndarray
     lengths: np.ndarray
     metric_variation: np.ndarray
+
+    def _line(self) -> str:
+        return (
+            f"{self.layer!r}, {self.counts.sum()} kinks on {len(self.counts)} segments, "
+            f"density {self.density:.3g}"
+        )
 
     @property
     def density(self) -> float:
@@ -177,7 +184,7 @@ def kinks_between(data: LayerMap, index: Tensor, x0: Tensor, x1: Tensor) -> Tens
         return _pattern(data, index[which], torch.lerp(x0[which], x1[which], weights))
 
     def digests(which: Tensor, t: Tensor) -> Tensor:
-        parts = zip(which.split(step), t.split(step), strict=True)
+        parts = zip(torch.split(which, step), torch.split(t, step), strict=True)
         return torch.cat([_digest(codes(*part)) for part in parts])
 
     width = codes(segments[:1], low[:1]).shape[1]
@@ -203,7 +210,8 @@ def kinks_between(data: LayerMap, index: Tensor, x0: Tensor, x1: Tensor) -> Tens
     counts = torch.zeros(len(x0), dtype=torch.int64)
     if not len(segments):
         return counts
-    for where, a, b in zip(segments.split(step), low.split(step), high.split(step), strict=True):
+    pieces = (torch.split(part, step) for part in (segments, low, high))
+    for where, a, b in zip(*pieces, strict=True):
         changed = (codes(where, a) != codes(where, b)).sum(1).cpu()
         # A change was seen, also where batches of another size round it away.
         counts.index_add_(0, where, changed.clamp(min=1))
@@ -232,7 +240,7 @@ def _variation(data: LayerMap, index: Tensor, x0: Tensor, x1: Tensor, lengths: T
     """From K x K matrices, as ``g' - g = J'^T D + D^T J`` with ``D = J' - J``: no digits cancel."""
     found = []
     step = data.affordable(4 * data.n_source * data.n_layer * 8)
-    for part in torch.arange(len(x0)).split(step):
+    for part in torch.split(torch.arange(len(x0)), step):
         segment = data.spread(index[part])
         before, after = data.jacobian(segment, x0[part]), data.jacobian(segment, x1[part])
         change = after - before

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.chain._gaussian_integrals import GaussianMoments
 from skgeo.chain._mean_field_theory import MeanFieldTheory, mean_field_theory
 from skgeo.chain._scalar_function import ScalarFunction, scalar_function
@@ -19,8 +20,8 @@ from skgeo.network._bound import BoundNetwork, bind
 from skgeo.network._stack import Stack, stack_of
 
 
-@dataclass(frozen=True)
-class MeanField:
+@dataclass(frozen=True, repr=False)
+class MeanField(Result):
     r"""Mean-field theory of a network, and what the network does.
 
     Attributes
@@ -49,6 +50,13 @@ class MeanField:
     q_measured: np.ndarray
     chi_predicted: np.ndarray
     chi_measured: np.ndarray
+
+    def _line(self) -> str:
+        theory = self.theory
+        return (
+            f"{len(self.layers)} layers, {theory.activation}, sigma_w {theory.sigma_w:.3g}, "
+            f"sigma_b {theory.sigma_b:.3g}, chi_1 {theory.chi_1:.3g}"
+        )
 
 
 def mean_field(model: Any, X: Any = None, *, device: str | torch.device | None = None) -> MeanField:

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
+from skgeo._results import Result
 from skgeo.chain._gaussian_integrals import GaussianMoments, correlation
 from skgeo.chain._scalar_function import ScalarFunction, scalar_function
 from skgeo.exceptions import SkgeoError
@@ -28,8 +29,8 @@ _STEP = 2.0**0.5
 _FIXED = 1e-12
 
 
-@dataclass(frozen=True)
-class MeanFieldTheory:
+@dataclass(frozen=True, repr=False)
+class MeanFieldTheory(Result):
     r"""What mean-field theory says of one activation and two variances.
 
     Attributes
@@ -67,6 +68,12 @@ class MeanFieldTheory:
     xi_c: float
     mu_1: float
     mu_2: float
+
+    def _line(self) -> str:
+        return (
+            f"{self.activation}, sigma_w {self.sigma_w:.3g}, sigma_b {self.sigma_b:.3g}, "
+            f"q_star {self.q_star:.3g}, chi_1 {self.chi_1:.3g}"
+        )
 
     def curve(self, depth: int) -> tuple[np.ndarray, np.ndarray]:
         r"""Length and curvature of a great circle of the first preactivations, layer by layer.

@@ -103,7 +103,7 @@ class ElementwiseGram:
         scaled.diagonal().sub_(1.0)
         # J^T J has as many more zero directions than J J^T as it is larger.
         square = float(scaled.square().sum()) + max(n_columns - rows, 0)
-        return (square / n_columns) ** 0.5
+        return float((square / n_columns) ** 0.5)
 
     def _volumes(self, d: Tensor) -> tuple[Tensor, Tensor]:
         rank = torch.full_like(d[:, 0], float("nan"))
@@ -122,7 +122,7 @@ class ElementwiseGram:
         if self._most <= _SQUARED_CONDITION * self._least:
             part = (sure & ~active.all(1)).nonzero().flatten()
             step = max(1, _CHUNK_BYTES // (8 * d.shape[1] ** 2))
-            for some in part.split(step):
+            for some in torch.split(part, step):
                 rank[some] = active[some].sum(1).double()
                 volume[some] = self._masked(size[some], active[some])
         return rank, volume
@@ -131,6 +131,6 @@ class ElementwiseGram:
         both = active.unsqueeze(2) & active.unsqueeze(1)
         gram = torch.where(both, self.gram, 0.0)
         gram.diagonal(dim1=1, dim2=2).add_((~active).double())
-        factor = torch.linalg.cholesky(gram)
+        factor: Tensor = torch.linalg.cholesky(gram)
         logs = factor.diagonal(dim1=1, dim2=2).log().sum(1)
         return logs + torch.where(active, size, 1.0).log().sum(1)

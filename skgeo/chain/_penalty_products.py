@@ -131,7 +131,8 @@ def orthonormal(
     """Orthonormal rows for every sample, (b, count, dim): the unit vectors if none are asked."""
     if asked is None:
         return torch.eye(dim, dtype=like.dtype, device=like.device).expand(size, dim, dim)
-    return torch.linalg.qr(gaussian((size, dim, count), generator, like)).Q.mT
+    q: Tensor = torch.linalg.qr(gaussian((size, dim, count), generator, like)).Q
+    return q.mT
 
 
 def gaussian(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:

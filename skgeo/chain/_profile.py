@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.chain._jacobians import ChainJacobians
 from skgeo.chain._plan import LayerPlan, path_between, plan_chain
 from skgeo.chain._summaries import QUANTITIES
@@ -30,8 +33,8 @@ _UNSETTLED = 1e-3
 Chain = Literal["layer", "input", "output"]
 
 
-@dataclass(frozen=True, eq=False)
-class LayerStretches:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerStretches(Result):
     """One layer's Jacobian at each sample, by its singular values.
 
     Attributes
@@ -61,14 +64,20 @@ class LayerStretches:
     stable_rank: Tensor
     isometry_deviation: Tensor
 
+    def _line(self) -> str:
+        return (
+            f"{self.layer.name!r}, mean rank {float(self.rank.mean()):.4g} of {self.side}, "
+            f"mean log-volume {float(self.log_volume.mean()):.3g}, {len(self.rank)} samples"
+        )
+
     @property
     def singular_values(self) -> Tensor:
         """The values themselves, which may leave the floating range at either end."""
         return self.log_singular_values.exp()
 
 
-@dataclass(frozen=True, eq=False)
-class ChainProfile:
+@dataclass(frozen=True, eq=False, repr=False)
+class ChainProfile(Result):
     """The Jacobians of a chain at every layer.
 
     Attributes
@@ -85,6 +94,15 @@ class ChainProfile:
     layers: tuple[LayerStretches, ...]
     lyapunov_exponents: Tensor
 
+    def _line(self) -> str:
+        n_samples = len(self.lyapunov_exponents)
+        return f"chain={self.chain!r}, {len(self.layers)} layers, {n_samples} samples"
+
+    def _repr_html_(self) -> str | None:
+        table = pd.DataFrame([mean_row(found) for found in self.layers])
+        html: str | None = table._repr_html_()
+        return html
+
     def __getitem__(self, name: str) -> LayerStretches:
         for found in self.layers:
             if found.layer.name == name:
@@ -93,6 +111,22 @@ class ChainProfile:
             f"No layer {name!r} was measured; there are: "
             f"{', '.join(found.layer.name for found in self.layers)}."
         )
+
+
+def mean_row(found: LayerStretches) -> dict[str, Any]:
+    """Means of the quantities over samples, with their standard errors."""
+    row: dict[str, Any] = {
+        "layer": found.layer.name,
+        "dim": found.layer.dim,
+        "is_cut": found.layer.is_cut,
+    }
+    for name in QUANTITIES:
+        values = getattr(found, name).numpy()
+        row[name] = values.mean()
+        row[f"{name}_se"] = float("nan")
+        if len(values) > 1 and np.isfinite(values).all():
+            row[f"{name}_se"] = values.std(ddof=1) / len(values) ** 0.5
+    return row
 
 
 def chain_profile(

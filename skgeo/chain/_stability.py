@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.chain._layer_map import LayerMap
 from skgeo.exceptions import SkgeoError
 from skgeo.linalg._threads import single_blas_thread
@@ -18,8 +19,8 @@ from skgeo.network._bound import BoundNetwork, bind
 Noise = Callable[[Tensor, torch.Generator], Tensor]
 
 
-@dataclass(frozen=True)
-class StabilityEstimate:
+@dataclass(frozen=True, repr=False)
+class StabilityEstimate(Result):
     r"""Changes under noise, each with the standard error of its mean over draws.
 
     Attributes
@@ -47,6 +48,12 @@ class StabilityEstimate:
     output_change: float
     output_change_se: float
     values: dict[str, np.ndarray]
+
+    def _line(self) -> str:
+        return (
+            f"{self.layer!r}, {self.noise} noise, metric distance {self.metric_distance:.3g}, "
+            f"subspace angle {self.subspace_angle:.3g}, output change {self.output_change:.3g}"
+        )
 
 
 def stability(
@@ -186,13 +193,15 @@ def log_euclidean_distance(
     # epsilon (b,) -> (b,)
     e = epsilon.unsqueeze(1)
     stacked = torch.cat([v, other_v], dim=1)
-    basis = torch.linalg.qr(stacked.mT).Q  # (b, n, min(n, 2 r))
+    basis: Tensor = torch.linalg.qr(stacked.mT).Q  # (b, n, min(n, 2 r))
 
     def inside(values: Tensor, vectors: Tensor) -> Tensor:
         rows = vectors @ basis
         return (rows.mT * torch.log1p(values.square() / e).unsqueeze(1)) @ rows
 
-    return (inside(s, v) - inside(other_s, other_v)).flatten(1).norm(dim=1)
+    change = inside(s, v) - inside(other_s, other_v)
+    distances: Tensor = change.flatten(1).norm(dim=1)
+    return distances
 
 
 def subspace_angle(v: Tensor, other: Tensor) -> Tensor:
@@ -241,7 +250,7 @@ def _output_size(data: LayerMap, x: Tensor) -> float:
         with torch.no_grad():
             h = data.at(batch)(x[batch.start : batch.stop]).double()
         squares.append(h.square().sum(1))
-    size = float(torch.cat(squares).mean()) ** 0.5
+    size: float = float(torch.cat(squares).mean()) ** 0.5
     if not size > 0:
         raise SkgeoError(f"{data.name!r} is zero for all samples: no change is relative to it.")
     return size

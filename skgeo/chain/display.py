@@ -64,6 +64,11 @@ class ProfileDisplay:
     ['0', '1', '2']
     """
 
+    axes_: tuple[Any, Any, Any]
+    figure_: Any
+    lines_: dict[str, Any]
+    densities_: dict[str, Any]
+
     def __init__(
         self, *, profile: pd.DataFrame, singular_values: Mapping[str, np.ndarray] | None = None
     ) -> None:
@@ -127,8 +132,8 @@ class ProfileDisplay:
         volume, stretch, deviation = (
             new_axes("ProfileDisplay", (12.0, 3.6), 3) if ax is None else ax
         )
-        self.lines_: dict[str, Any] = {}
-        self.densities_: dict[str, Any] = {}
+        self.lines_ = {}
+        self.densities_ = {}
         prefix = f"{label}: " if label else ""
         line = self._line(volume, "log_volume", {"marker": "o", "label": label, **kwargs}, False)
         style = dict(kwargs) | {"color": line.get_color()}

@@ -10,9 +10,10 @@ import pandas as pd
 
 from skgeo._depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.base import GeometryEstimator
-from skgeo.chain._profile import ChainProfile, LayerStretches, measure_chain
+from skgeo.chain._profile import ChainProfile, mean_row, measure_chain
 from skgeo.chain._summaries import QUANTITIES
 from skgeo.exceptions import collect_warnings, warn
+from skgeo.models import ResolvedModel
 from skgeo.network._bound import BoundNetwork
 
 __all__ = ["JacobianChainProfiler"]
@@ -169,6 +170,12 @@ class JacobianChainProfiler(GeometryEstimator):
     [1.0, -1.0]
     """
 
+    profile_: pd.DataFrame
+    singular_values_: dict[str, np.ndarray]
+    lyapunov_exponents_: np.ndarray
+    layer_names_: list[str]
+    model_: ResolvedModel
+
     _parameters: ClassVar[str | None] = None
 
     def __init__(
@@ -215,7 +222,7 @@ class JacobianChainProfiler(GeometryEstimator):
     def _measure(self, network: BoundNetwork) -> None:
         profile = self._profile(network)
         self.layer_names_ = [found.layer.name for found in profile.layers]
-        self.profile_ = pd.DataFrame([_row(found) for found in profile.layers])
+        self.profile_ = pd.DataFrame([mean_row(found) for found in profile.layers])
         self.singular_values_ = {
             found.layer.name: found.singular_values.numpy() for found in profile.layers
         }
@@ -267,18 +274,3 @@ class JacobianChainProfiler(GeometryEstimator):
         return {
             name: float(value) for name, value in zip(self._summary_names(), values, strict=True)
         }
-
-
-def _row(found: LayerStretches) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "layer": found.layer.name,
-        "dim": found.layer.dim,
-        "is_cut": found.layer.is_cut,
-    }
-    for name in QUANTITIES:
-        values = getattr(found, name).numpy()
-        row[name] = values.mean()
-        row[f"{name}_se"] = float("nan")
-        if len(values) > 1 and np.isfinite(values).all():
-            row[f"{name}_se"] = values.std(ddof=1) / len(values) ** 0.5
-    return row

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._patterns import activation_pattern
 from skgeo.likelihood import Likelihood
@@ -25,8 +26,8 @@ from skgeo.quotient._spectra import (
 _MOST_JUMPS = 10_000
 
 
-@dataclass(frozen=True)
-class RankJump:
+@dataclass(frozen=True, repr=False)
+class RankJump(Result):
     """One change along a segment.
 
     Attributes
@@ -46,6 +47,9 @@ class RankJump:
     what: str
     before: int
     after: int
+
+    def _line(self) -> str:
+        return f"t={self.t:.6g}, {self.what} of {self.layer!r}, {self.before} to {self.after}"
 
 
 def rank_jumps(
@@ -150,7 +154,7 @@ def _states(rows: LayerRows, t: Tensor, tol: Tolerance) -> list[_State]:
     ends = network.inputs()
     size = network.batch_size or max(1, network.batch_bytes // rows.sample_bytes(names))
     states = []
-    for part in t.split(size):
+    for part in torch.split(t, size):
         inputs = between(ends, part.to(network.device))
         pattern = activation_pattern(network.replica, inputs)
         found = rows.rows(inputs)

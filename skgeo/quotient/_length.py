@@ -176,7 +176,7 @@ def _segment(outputs: Callable[[Tensor], Tensor], likelihood: Likelihood, rtol: 
 
 def _in_batches(run: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     with torch.no_grad():
-        return torch.cat([run(part) for part in t.split(_BATCH)])
+        return torch.cat([run(part) for part in torch.split(t, _BATCH)])
 
 
 def _inputs_between(network: BoundNetwork) -> Callable[[int, Tensor], Tensor]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
 from skgeo.jacobian._layer import Layer
 from skgeo.likelihood import Likelihood
@@ -31,8 +32,8 @@ _COLUMNS = 2048
 Tolerance = float | Literal["auto"]
 
 
-@dataclass(frozen=True)
-class LayerSpectrum:
+@dataclass(frozen=True, repr=False)
+class LayerSpectrum(Result):
     """The Fisher metric at one layer, at each sample and on average.
 
     Attributes
@@ -58,6 +59,12 @@ class LayerSpectrum:
     mean_eigenvalues: Tensor
     common: NumericalRank
     directions: Tensor | None = None
+
+    def _line(self) -> str:
+        return (
+            f"{self.layer.name!r}, common rank {self.common.rank} of {self.layer.dim}, "
+            f"median pointwise rank {self.rank_median:.4g}, {len(self.ranks)} samples"
+        )
 
     @property
     def rank_median(self) -> float:
@@ -249,15 +256,17 @@ def pointwise_eigenvalues(rows: Tensor, *, squared: bool = True) -> Tensor:
     multiplied by themselves.
     """
     if not squared:
-        return torch.linalg.svdvals(rows.double()).square()
+        singular_values: Tensor = torch.linalg.svdvals(rows.double())
+        return singular_values.square()
     if rows.shape[1] > rows.shape[2]:
         rows = rows.mT
     # Column blocks: rows in single precision are never held a second time in double.
     product = rows.new_zeros((len(rows), rows.shape[1], rows.shape[1]), dtype=torch.float64)
-    for block in rows.split(_COLUMNS, dim=2):
+    for block in torch.split(rows, _COLUMNS, dim=2):
         block = block.double()
         product += block @ block.mT
-    return torch.linalg.eigvalsh(product).flip(-1).clamp_min(0.0)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(product)
+    return eigenvalues.flip(-1).clamp_min(0.0)
 
 
 def pointwise_ranks(eigenvalues: Tensor, tol: Tolerance, rows: LayerRows, name: str) -> Tensor:

@@ -67,6 +67,10 @@ class RankProfileDisplay:
     ['0', '1', '2']
     """
 
+    axes_: tuple[Any, Any]
+    figure_: Any
+    lines_: list[Any]
+
     def __init__(self, *, layers: pd.DataFrame) -> None:
         missing = [name for name in _COLUMNS if name not in layers]
         if missing or not len(layers):

@@ -14,6 +14,7 @@ from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
+from skgeo.models import ResolvedModel
 from skgeo.network._bound import BoundNetwork
 from skgeo.quotient._coordinates import null_projection, quotient_fidelity
 from skgeo.quotient._jumps import segment_jumps
@@ -164,6 +165,17 @@ class LayerQuotientEstimator(GeometryEstimator):
     ('1', (30, 2), True)
     """
 
+    layers_: pd.DataFrame
+    eigenvalues_: dict[str, np.ndarray]
+    mean_eigenvalues_: dict[str, np.ndarray]
+    rank_path_: pd.DataFrame
+    layer_: str
+    components_: np.ndarray
+    mean_: np.ndarray
+    quotient_fidelity_: float
+    likelihood_: str
+    model_: ResolvedModel
+
     _parameters: ClassVar[str | None] = None
     _pair_parameters: ClassVar[Mapping[str, Any]] = {"n_components": 0, "layer": None}
 
@@ -251,7 +263,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         components = self._kept("transform")
         rows = LayerRows(network, [self.layer_])
         representations = rows.representations(self.layer_).cpu().numpy()
-        return (representations - self.mean_) @ components.T
+        return np.asarray((representations - self.mean_) @ components.T)
 
     def _feature_names(self) -> list[str]:
         return [f"quotient_{index}" for index in range(len(self.components_))]
@@ -324,7 +336,7 @@ class LayerQuotientEstimator(GeometryEstimator):
                 f"X has shape {Z.shape}; expected (n_samples, {len(components)}), what transform "
                 "gives."
             )
-        return self.mean_ + Z @ components
+        return np.asarray(self.mean_ + Z @ components)
 
     def null_projector(self, layer: str, X: Any, v: Any = None) -> np.ndarray:
         """Orthogonal projection onto what the rest of the network cannot see at each sample.
