@@ -67,7 +67,7 @@ def rank_jumps(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is.
+        Not modified.
     x0, x1 : array or Tensor
         One sample each, without an axis of samples, as ``X[0]`` is.
     likelihood, layers, tol, device

@@ -34,7 +34,7 @@ def leading_eigenvalues(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is.
+        Not modified.
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
     layer : str

@@ -40,7 +40,7 @@ def fisher_rao_length(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is.
+        Not modified.
     path : array, Tensor or dict of shape (n_points, ...)
         Inputs, at least two. Their representations at `layer` are joined by straight segments.
     layer : str, optional
@@ -51,6 +51,7 @@ def fisher_rao_length(
         Segments are halved until that adds less than this share to their length. Below the root
         of the dtype's precision it has no effect.
     device : str or torch.device, optional
+        Where to compute; by default where the module is.
 
     Returns
     -------

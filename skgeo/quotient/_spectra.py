@@ -98,7 +98,7 @@ def layer_spectra(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is: the work is done on a replica, in eval mode.
+        Not modified: a replica in eval mode is measured.
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
     y : array-like, optional
