@@ -1,4 +1,4 @@
-"""Chains of Jacobians: how depth carries lengths, volumes and directions."""
+"""Chains of Jacobians: the effect of depth on lengths, volumes and directions."""
 
 from skgeo.chain._cauchy_green import CauchyGreen, cauchy_green
 from skgeo.chain._curvature import CurveCurvature, SectionalCurvature, curvature

@@ -1,4 +1,4 @@
-"""The deformation tensors of a network: what it does to lengths, and along which directions."""
+"""Deformation tensors of a network: how it stretches lengths, and in which directions."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from typing import Any
 import numpy as np
 import torch
 
+from skgeo._results import Result
 from skgeo.chain._layer_map import LayerMap
 from skgeo.linalg._memory import require_memory
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
 
 
-@dataclass(frozen=True)
-class CauchyGreen:
-    r"""Deformation at each sample, as the factors of :math:`J = U \operatorname{diag}(s) V^T`.
+@dataclass(frozen=True, repr=False)
+class CauchyGreen(Result):
+    r"""Deformation at each sample, in the factors of :math:`J = U \operatorname{diag}(s) V^T`.
 
     Attributes
     ----------
     layer : str
+        Name of the layer, or ``"output"``.
     stretches : ndarray of shape (n_samples, r)
         Principal stretches, the singular values s of J, descending; r is the smaller of the two
         dimensions.
     source_directions : ndarray of shape (n_samples, r, n_0)
-        Rows of :math:`V^T`: directions of the source that are stretched so.
+        Rows of :math:`V^T`: principal directions at the source.
     layer_directions : ndarray of shape (n_samples, r, n_l)
-        Rows of :math:`U^T`: where they go.
+        Rows of :math:`U^T`: their images at the layer, normalised.
     rank : ndarray of int, shape (n_samples,)
-        Stretches that are not rounding.
+        Number of stretches above rounding error.
     """
 
     layer: str
@@ -38,14 +40,20 @@ class CauchyGreen:
     layer_directions: np.ndarray
     rank: np.ndarray
 
+    def _line(self) -> str:
+        low, high = self.rank.min(), self.rank.max()
+        rank = f"rank {low}" if low == high else f"ranks {low} to {high}"
+        n_samples, r = self.stretches.shape
+        return f"{self.layer!r}, {rank} of {r}, {n_samples} samples"
+
     @property
     def right(self) -> np.ndarray:
-        """Right Cauchy-Green tensor ``C = J^T J`` of the source, (n_samples, n_0, n_0)."""
+        """Right Cauchy-Green tensor ``C = J^T J`` at the source, (n_samples, n_0, n_0)."""
         return _tensor(self.stretches**2, self.source_directions)
 
     @property
     def left(self) -> np.ndarray:
-        """Left Cauchy-Green tensor ``b = J J^T`` of the image, (n_samples, n_l, n_l)."""
+        """Left Cauchy-Green tensor ``b = J J^T`` at the layer, (n_samples, n_l, n_l)."""
         return _tensor(self.stretches**2, self.layer_directions)
 
     @property
@@ -58,14 +66,14 @@ class CauchyGreen:
     def hencky(self) -> np.ndarray:
         """Hencky strain ``1/2 log C``, (n_samples, n_0, n_0).
 
-        Where C is singular it has no logarithm, and this is the one on its row space, zero on its
-        null space.
+        A singular C has no logarithm: this is the logarithm on its row space, and zero on its null
+        space.
         """
         return _tensor(self._finite_strains(), self.source_directions)
 
     @property
     def left_hencky(self) -> np.ndarray:
-        """Hencky strain of the image ``1/2 log b``, (n_samples, n_l, n_l), read likewise."""
+        """Hencky strain ``1/2 log b`` at the layer, (n_samples, n_l, n_l); see `hencky`."""
         return _tensor(self._finite_strains(), self.layer_directions)
 
     def _alive(self) -> np.ndarray:
@@ -83,38 +91,40 @@ def cauchy_green(
     source: str | None = None,
     device: str | torch.device | None = None,
 ) -> CauchyGreen:
-    r"""Deformation tensors of the map from the input to a layer.
+    r"""Deformation tensors of the map from the input, or a cut, to a layer.
 
     With J the Jacobian at a sample, the right Cauchy-Green tensor :math:`C = J^T J` is the metric
-    pulled back to the source, :math:`\|J v\|^2 = v^T C v`; the left one, :math:`b = J J^T`, lives
-    at the layer. They share their eigenvalues, the squared principal stretches. The Hencky strain
-    :math:`\frac12 \log C` adds up where stretches multiply.
+    pulled back to the source, :math:`\|J v\|^2 = v^T C v`; the left one, :math:`b = J J^T`, is a
+    tensor at the layer. They share their non-zero eigenvalues, the squared principal stretches.
+    The Hencky strain :math:`\frac12 \log C` adds where stretches multiply.
 
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is.
+        Not modified.
     X : array, Tensor, dict, Dataset or DataLoader
+        N samples.
     layer : str, optional
-        By default the outputs.
+        Layer at which the map ends; by default the outputs.
     source : str, optional
-        Start from this layer's representation, a cut, instead of the input.
+        Layer, a cut, at whose representation the map starts instead of the input.
     device : str or torch.device, optional
+        Where to compute; by default where the module is.
 
     Returns
     -------
     CauchyGreen
+        Principal stretches and directions of each sample; the tensors are properties.
 
     Raises
     ------
     SkgeoError
-        For Jacobians that do not fit in memory or are not finite.
+        If the Jacobians do not fit in memory or are not finite.
 
     Notes
     -----
-    ``n_l`` backward passes and a singular value decomposition per sample: for layers where the
-    tensors themselves are wanted. Of J, ``n_samples * r * (n_0 + n_l)`` numbers are kept, and the
-    tensors are formed when asked for.
+    It takes ``n_l`` backward passes and a singular value decomposition per sample.
+    ``n_samples * r * (n_0 + n_l)`` numbers are kept, and the tensors are formed on access.
 
     References
     ----------
@@ -157,4 +167,5 @@ def cauchy_green(
 
 
 def _tensor(values: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    return np.einsum("ni,nia,nib->nab", values, directions, directions, optimize=True)
+    found: np.ndarray = np.einsum("ni,nia,nib->nab", values, directions, directions, optimize=True)
+    return found

@@ -1,4 +1,4 @@
-"""Curvature of what a network makes of curves and of slices of its input space."""
+"""Curvature of the images of curves and of slices of the input space under a network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.chain._curves import Curve, read_curve
 from skgeo.chain._kinks import has_kinks, kinks_between
 from skgeo.chain._layer_map import LayerMap
@@ -19,22 +20,23 @@ from skgeo.network._bound import bind
 from skgeo.network._finite import check_derivatives
 
 
-@dataclass(frozen=True)
-class CurveCurvature:
-    r"""Curvature of curves at one layer.
+@dataclass(frozen=True, repr=False)
+class CurveCurvature(Result):
+    r"""Curvature of the image of a curve at one layer.
 
     Attributes
     ----------
     layer : str
+        Name of the layer, or ``"output"``.
     curvature : ndarray of shape (n_samples,)
-        :math:`\kappa`, the inverse radius of the circle that fits the image of the curve best. NaN
-        where the network is piecewise linear, or the image stands still.
+        :math:`\kappa`, the inverse radius of the osculating circle of the image. NaN where the
+        network is piecewise linear, or the image has zero speed.
     speed : ndarray of shape (n_samples,)
-        Of the image, :math:`\|J \dot x\|`.
+        Speed of the image, :math:`\|J \dot x\|`.
     stretch : ndarray of shape (n_samples,)
-        `speed` over that of the curve itself.
+        `speed` divided by the speed of the curve itself.
     input_curvature : ndarray of shape (n_samples,)
-        Of the curve itself.
+        Curvature of the curve itself.
     kink_density : ndarray of shape (n_samples,)
         Kinks per unit of length on a segment along the curve's tangent; 0 for smooth networks.
     """
@@ -46,28 +48,35 @@ class CurveCurvature:
     input_curvature: np.ndarray
     kink_density: np.ndarray
 
+    def _line(self) -> str:
+        return (
+            f"{self.layer!r}, mean curvature {self.curvature.mean():.3g}, "
+            f"mean stretch {self.stretch.mean():.3g}, {len(self.curvature)} samples"
+        )
 
-@dataclass(frozen=True)
-class SectionalCurvature:
+
+@dataclass(frozen=True, repr=False)
+class SectionalCurvature(Result):
     r"""Sectional curvature of the pulled back metric on the leading slice at each sample.
 
     Attributes
     ----------
     layer : str
+        Name of the layer, or ``"output"``.
     n_directions : int
-        Dimension k of the slice. The values depend on it.
+        Dimension k of the slice. The curvatures depend on it.
     curvature : ndarray of shape (n_samples,)
-        Of the plane of the two leading right singular vectors. NaN where the network is piecewise
-        linear.
+        Curvature of the plane of the two leading right singular vectors. NaN where the network is
+        piecewise linear.
     planes : ndarray of shape (n_samples, k, k)
-        Of every plane of two of the k vectors; 0 on the diagonal.
+        Curvature of the plane of each two of the k vectors; 0 on the diagonal.
     scalar : ndarray of shape (n_samples,)
         Scalar curvature of the slice, the sum of `planes`.
     singular_values : ndarray of shape (n_samples, k)
-        How much the network stretches the k vectors.
+        Factors by which the network stretches the k vectors.
     gap : ndarray of shape (n_samples,)
-        :math:`s_k / s_{k+1}`: where it is near 1 the slice itself is not well defined. Infinite
-        where nothing is left beyond the slice.
+        :math:`s_k / s_{k+1}`. Where it is near 1 the slice itself is not well defined. Infinite
+        where :math:`s_{k+1}` is zero or does not exist.
     kink_density : ndarray of shape (n_samples,)
         Kinks per unit of length on a segment along the leading vector; 0 for smooth networks.
     """
@@ -80,6 +89,13 @@ class SectionalCurvature:
     singular_values: np.ndarray
     gap: np.ndarray
     kink_density: np.ndarray
+
+    def _line(self) -> str:
+        return (
+            f"{self.layer!r}, {self.n_directions} directions, "
+            f"mean curvature {self.curvature.mean():.3g}, smallest gap {self.gap.min():.3g}, "
+            f"{len(self.curvature)} samples"
+        )
 
 
 def curvature(
@@ -96,7 +112,7 @@ def curvature(
     source: str | None = None,
     device: str | torch.device | None = None,
 ) -> CurveCurvature | SectionalCurvature:
-    r"""Curvature that a network gives to curves, or to slices of its input space.
+    r"""Curvature of the images of curves, or of slices of the input space.
 
     For ``kind="curve"``, with :math:`v = J \dot x` and
     :math:`a = D^2 h[\dot x, \dot x] + J \ddot x` the velocity and acceleration at the layer,
@@ -104,7 +120,7 @@ def curvature(
     .. math:: \kappa^2 = \frac{(v \cdot v)(a \cdot a) - (v \cdot a)^2}{(v \cdot v)^3} .
 
     For ``kind="sectional"``, the slice :math:`x + \operatorname{span} V_k` of the k leading right
-    singular vectors of J is carried to a surface at the layer. With :math:`B_{uv}` the part of
+    singular vectors of J is mapped to a surface at the layer. With :math:`B_{uv}` the part of
     :math:`D^2 h[u, v]` normal to it and :math:`g = J^T J`, its curvature in the plane of u and v is
 
     .. math::
@@ -114,56 +130,60 @@ def curvature(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is.
+        Not modified.
     X : array, Tensor, dict, Dataset, DataLoader or callable
-        Samples; or, with `t`, the curve itself: a function of a tensor of times, of shape (m,), to
-        inputs, of shape (m, ...), made of torch operations, each input from its own time.
+        Samples; or, with `t`, the curve itself: a function of torch operations from a tensor of
+        times, of shape (m,), to inputs, of shape (m, ...), each of which depends on its own time
+        only.
     kind : {"curve", "sectional"}, default="curve"
+        Curvature of curves, or sectional curvature of slices.
     layer : str, optional
-        By default the outputs.
-    velocity : array or Tensor of the shape of `X`
-        Of the curve through each sample. Needed for curves that are not a function.
+        Layer at which the map ends; by default the outputs.
+    velocity : array or Tensor of the shape of `X`, optional
+        Velocity of the curve through each sample. Required if the curve is not a function.
     acceleration : array or Tensor of the shape of `X`, optional
-        By default zero: a straight line.
-    t : array or Tensor of shape (m,)
-        Times at which a curve that is a function is looked at.
+        Acceleration of the curve at each sample. By default zero: a straight line.
+    t : array or Tensor of shape (m,), optional
+        Times at which a curve that is a function is evaluated.
     n_directions : int, default=2
         Dimension k of the slice, at most the rank of J and below the width of the layer.
     radius : float, optional
         Half the length of the segments on which kinks are counted. By default a tenth of the root
-        mean square distance of the samples from their mean.
+        mean square distance of the samples from their mean (of their mean norm if they coincide).
     source : str, optional
-        Start from this layer's representation, a cut, instead of the input: `velocity` and
-        `acceleration` are given there.
+        Layer, a cut, at whose representation the map starts instead of the input. `velocity` and
+        `acceleration` are then given there.
     device : str or torch.device, optional
+        Where to compute; by default where the module is.
 
     Returns
     -------
     CurveCurvature or SectionalCurvature
+        The former for ``kind="curve"``, the latter for ``kind="sectional"``.
 
     Raises
     ------
     SkgeoError
-        For curves that stand still, slices that leave no normal direction or are larger than the
-        rank, and inputs or derivatives that are not finite.
+        If a curve has zero velocity, a slice leaves no normal direction or is larger than the rank,
+        or inputs or derivatives are not finite.
 
     Warns
     -----
     NonSmoothWarning
-        Where the network has kinks. If it is piecewise linear, all its curvature is at them: the
-        result is NaN, and the kink density says how many there are.
+        If the network has kinks. If it is piecewise linear, all its curvature is at the kinks: the
+        curvature is NaN, and the kink density counts them.
 
     See Also
     --------
-    kink_density : Along given segments.
-    mean_field_theory : What random networks do to curves.
+    skgeo.chain.kink_density : Kinks along given segments.
+    skgeo.chain.mean_field_theory : Curvature of curves under wide random networks.
 
     Notes
     -----
     A curve takes three backward passes through the network, and a fourth with an acceleration. A
-    slice takes the dense Jacobian, ``n_l`` backward passes, its singular value decomposition, and
-    three backward passes for each of k (k + 1)/2 second derivatives. Linear algebra is in float64,
-    derivatives in the dtype of the module: float32 leaves some three digits.
+    slice takes ``n_l`` backward passes for the dense Jacobian, its singular value decomposition,
+    and three backward passes for each of k (k + 1)/2 second derivatives. Linear algebra is in
+    float64, derivatives are in the dtype of the module: float32 gives about three digits.
 
     References
     ----------
@@ -172,7 +192,7 @@ def curvature(
 
     Examples
     --------
-    A circle of radius 2 goes to one of radius 6:
+    A circle of radius 2 is mapped to one of radius 6:
 
     >>> import torch
     >>> from torch import nn
@@ -220,7 +240,7 @@ def _of_curve(data: LayerMap, given: Curve, radius: float | None) -> CurveCurvat
         kappa = _without_smoothness(data, bends, kappa)
     if not bool((speed > 0).all()):
         warn(
-            f"The image of the curve stands still at {data.name!r} for {int((speed == 0).sum())} "
+            f"The image of the curve has zero speed at {data.name!r} for {int((speed == 0).sum())} "
             f"of {data.network.n_samples} samples, so it has no curvature there (NaN).",
             stacklevel=4,
         )
@@ -236,20 +256,21 @@ def _of_curve(data: LayerMap, given: Curve, radius: float | None) -> CurveCurvat
 
 
 def _bend(v: Tensor, a: Tensor) -> Tensor:
-    """Curvature from velocity and acceleration, without a difference of large products."""
+    """Curvature from velocity and acceleration, without cancellation between large products."""
     squared = v.square().sum(1, keepdim=True)
     across = a - (v * a).sum(1, keepdim=True) / squared * v
-    return across.norm(dim=1) / squared.squeeze(1)  # 0 / 0 where the curve stands still
+    length: Tensor = across.norm(dim=1)
+    return length / squared.squeeze(1)  # 0 / 0 where the curve stands still
 
 
 def _of_slices(data: LayerMap, k: int, radius: float | None) -> SectionalCurvature:
     if isinstance(k, bool) or not isinstance(k, int) or k < 2:
-        raise SkgeoError(f"n_directions={k!r}: a plane needs an integer of at least 2.")
+        raise SkgeoError(f"n_directions={k!r}: expected an integer of at least 2, as for a plane.")
     if k >= data.n_layer or k > data.n_source:
         raise SkgeoError(
-            f"n_directions={k} at {data.name!r}, which has {data.n_layer} coordinates made of "
-            f"{data.n_source}: the slice must fit in the input, and leave a normal direction at "
-            "the layer. Take fewer, or a wider layer."
+            f"n_directions={k} at {data.name!r}, which has {data.n_layer} coordinates, "
+            f"computed from {data.n_source}: the slice must fit in the input, and leave a normal "
+            "direction at the layer. Pass a smaller n_directions, or choose a wider layer."
         )
     x = data.start()
     values, gaps, planes, leading, bends = [], [], [], [], False
@@ -287,6 +308,7 @@ def _planes(
     data: LayerMap, segment: Any, x: Tensor, left: Tensor, s: Tensor, right: Tensor
 ) -> tuple[Tensor, bool]:
     """Curvatures of all planes of a batch, and whether any second derivative is not zero."""
+    # left (b, n_l, k), s (b, k), right (b, k, n_0) -> (b, k, k)
     k, bent = right.shape[1], False
     normal = s.new_zeros((len(x), k, k, left.shape[1]))
     for i in range(k):
@@ -300,6 +322,7 @@ def _planes(
     own = normal.diagonal(dim1=1, dim2=2).mT  # (b, k, n_l)
     # J V_k has orthogonal columns of lengths s, so the denominator is a product.
     area = (s.unsqueeze(2) * s.unsqueeze(1)).square()
+    # The Gauss equation: do Carmo [1], chapter 6, theorem 2.5.
     found = (own @ own.mT - normal.square().sum(3)) / area
     return found - torch.diag_embed(found.diagonal(dim1=1, dim2=2)), bent
 
@@ -312,24 +335,24 @@ def _check_rank(data: LayerMap, s: Tensor, k: int, first: int) -> None:
         bad = int(low.nonzero()[0])
         raise SkgeoError(
             f"The Jacobian at {data.name!r} has rank {int((s > floor)[bad].sum())} for sample "
-            f"{first + bad}, below n_directions={k}: the slice is not carried to a surface of "
-            "that dimension."
+            f"{first + bad}, below n_directions={k}, so the image of the slice is not a surface "
+            "of that dimension. Pass a smaller n_directions."
         )
 
 
 def _without_smoothness(data: LayerMap, bends: bool, values: Tensor) -> Tensor:
-    """Warn of kinks; NaN where there is nothing but kinks."""
+    """Warn of kinks; the values, or NaN if the network is piecewise linear."""
     if bends:
         warn(
-            f"The network has kinks before {data.name!r}: its curvature is that between them, "
-            "and kink_density counts what is left out.",
+            f"The network has kinks before {data.name!r}. The curvature is that between them; "
+            "kink_density counts the kinks themselves.",
             NonSmoothWarning,
             stacklevel=5,
         )
         return values
     warn(
-        f"The network is piecewise linear up to {data.name!r}: flat between its kinks, so no "
-        "derivative sees its curvature (NaN). Read kink_density instead.",
+        f"The network is piecewise linear up to {data.name!r}: it is flat between its kinks, so "
+        "its curvature is not given by derivatives (NaN). Use kink_density instead.",
         NonSmoothWarning,
         stacklevel=5,
     )

@@ -1,8 +1,8 @@
 r"""Gaussian expectations of an activation and its derivatives.
 
 Gauss-Hermite rules sample :math:`\phi(\sqrt q z)` too coarsely where q is large, and converge
-slowly across kinks. Here the line is cut at the kinks and around the origin, where activations
-bend, and the pieces are halved until nothing changes.
+slowly across kinks. Here the line is divided at the kinks and around the origin, where activations
+curve most, and the pieces are halved until the results agree.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from skgeo.chain._scalar_function import ScalarFunction
 from skgeo.exceptions import SkgeoError
 
-# The Gaussian weight beyond is 1e-32.
+# The Gaussian weight beyond this is about 1e-32.
 _END = 12.0
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 # Distances from each kink, in units of the activation's argument, between which it is smooth.
@@ -27,8 +27,6 @@ _MOST_HALVINGS = 7
 class GaussianMoments:
     r"""Expectations under :math:`u = \sqrt q z`, z standard normal.
 
-    q: at least 0.
-
     Attributes
     ----------
     mean, square : float
@@ -38,14 +36,22 @@ class GaussianMoments:
     bend_square : float
         :math:`E \phi''^2`; infinite where :math:`\phi'` jumps.
     product : float
-        :math:`E \phi \phi''`, with what jumps of :math:`\phi'` add.
+        :math:`E \phi \phi''`, with the contribution of the jumps of :math:`\phi'`.
     """
+
+    mean: float
+    square: float
+    slope: float
+    slope_square: float
+    slope_fourth: float
+    bend_square: float
+    product: float
 
     def __init__(self, activation: ScalarFunction, q: float) -> None:
         if q == 0.0 and 0.0 not in activation.breaks:
             self._at_zero(activation)
             return
-        # At a kink, both sides count: the limit of ever smaller activity.
+        # At a kink, the limit of q to 0, to which both sides contribute.
         root = (q or _SMALLEST) ** 0.5
 
         def values(z: np.ndarray) -> np.ndarray:
@@ -75,12 +81,12 @@ def correlation(
 
     c: in (-1, 1).
     slopes: take :math:`\phi'` in place of :math:`\phi`.
-    check: halve the pieces until nothing changes. Without, ten times as fast, and good to some 1e-9
-        for the usual activations.
-    Returns: :math:`E \phi(u_1) \phi(u_2)` or :math:`E \phi'(u_1) \phi'(u_2)`.
+    check: halve the pieces until the results agree. Without it, ten times as fast, and accurate to
+        about 1e-9 for the usual activations.
+    Returns :math:`E \phi(u_1) \phi(u_2)` or :math:`E \phi'(u_1) \phi'(u_2)`.
 
     Given :math:`u_1`, the other is :math:`c u_1 + \sqrt{q (1 - c^2)}\, z`: the inner expectation is
-    a smooth function of :math:`u_1`, taken on pieces of its own for each.
+    a smooth function of :math:`u_1`, integrated on pieces of its own for each value.
     """
     root = q**0.5
     spread = root * (1.0 - c * c) ** 0.5
@@ -93,13 +99,13 @@ def correlation(
         smoothed = _integral(
             lambda w: value(shift + spread * w)[None], _edges(activation, spread, shift), check
         )
-        return value(root * z)[None] * smoothed
+        return np.asarray(value(root * z)[None] * smoothed)
 
     return float(_integral(outer, _edges(activation, root), check)[0])
 
 
 def _edges(activation: ScalarFunction, scale: float, shift: np.ndarray | float = 0.0) -> np.ndarray:
-    """Ends of the pieces in z, where the activation is taken at ``shift + scale * z``."""
+    """Ends of the pieces in z, for an activation evaluated at ``shift + scale * z``."""
     places = np.unique(np.array([*activation.breaks, 0.0]))
     around = np.concatenate([-_AROUND[:0:-1], _AROUND])
     special = (places[:, None] + around).reshape(-1)
@@ -112,7 +118,11 @@ def _edges(activation: ScalarFunction, scale: float, shift: np.ndarray | float =
 def _integral(
     values: Callable[[np.ndarray], np.ndarray], edges: np.ndarray, check: bool = True
 ) -> np.ndarray:
-    """Gaussian expectations on pieces: edges (..., p), values (k, ..., n), result (k, ...)."""
+    """Gaussian expectations, by pieces.
+
+    Raises SkgeoError if halving the pieces does not converge.
+    """
+    # edges (..., p), values (..., n) -> (k, ..., n); result (k, ...)
     before = _rule(values, edges)
     if not check:
         return before
@@ -124,7 +134,7 @@ def _integral(
         before = result
     raise SkgeoError(
         "A Gaussian expectation of the activation did not converge. If the activation has kinks, "
-        "say where: kinks=[...]."
+        "give their positions with kinks=[...]."
     )
 
 
@@ -134,7 +144,7 @@ def _halved(edges: np.ndarray) -> np.ndarray:
 
 
 def _rule(values: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> np.ndarray:
-    if edges.ndim == 1:  # pieces without length only cost time
+    if edges.ndim == 1:  # drop pieces of zero length
         edges = np.unique(edges)
     middle = (edges[..., 1:] + edges[..., :-1]) / 2
     half = (edges[..., 1:] - edges[..., :-1]) / 2
@@ -143,7 +153,9 @@ def _rule(values: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> np.n
     z, weights = z.reshape(*edges.shape[:-1], -1), weights.reshape(*edges.shape[:-1], -1)
     found = values(z)
     if not bool(np.isfinite(found).all()):
-        raise SkgeoError("The activation or a derivative of it is NaN or infinite.")
+        raise SkgeoError(
+            "The activation or one of its derivatives is NaN or infinite; expected finite values."
+        )
     return np.asarray((found * weights).sum(-1))
 
 

@@ -1,4 +1,4 @@
-"""Singular values of all Jacobians of a chain on one batch, each the way its plan says."""
+"""Singular values of all Jacobians of a chain on one batch, computed as planned."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skgeo.jacobian._layers import Layers
 from skgeo.jacobian._recording import Recording
 from skgeo.linalg._products import LongProduct, factor_tolerance
 
-# Eigenvalues of a Gram matrix above this share of the largest give roots to about 1e-10.
+# Square roots of eigenvalues above this share of the largest are accurate to about 1e-10.
 _SQUARED_SPREAD = 1e-6
 
 Product = Callable[[Tensor], Tensor]
@@ -24,17 +24,11 @@ Measured = tuple[Tensor, dict[str, Tensor]]
 
 
 class ChainJacobians:
-    """The measurements of a chain that are repeated for every batch.
+    """Measurement of a chain, batch by batch.
 
-    Parameters
-    ----------
-    layers : Layers
-    dtype : torch.dtype
-        Of the network.
-    kind : {"layer", "input", "output"}
-    plans : sequence of LayerPlan
-    tol : float or None
-        Relative to the largest squared singular value of a link; None for what the dtype resolves.
+    dtype: that of the network.
+    kind: "layer", "input" or "output".
+    tol: relative to the largest squared singular value of a link; None for what the dtype resolves.
 
     Attributes
     ----------
@@ -53,24 +47,14 @@ class ChainJacobians:
         self._layers, self._dtype = layers, dtype
         self._kind, self._plans, self._tol = kind, plans, tol
         self.worst = 0.0
-        # By the weight itself, which is kept alive here: what its samples share is computed once.
+        # What all samples share is computed once per weight. The key is the address of the weight,
+        # which is kept alive here.
         self._grams: dict[int, tuple[Tensor, ElementwiseGram]] = {}
         self._spectra: dict[int, tuple[Tensor, Tensor]] = {}
 
     def measure(self, seen: Recording) -> tuple[dict[str, Measured], Tensor]:
-        """Measure one batch.
-
-        Parameters
-        ----------
-        seen : Recording
-
-        Returns
-        -------
-        dict of str to (Tensor of shape (b, k), dict of str to Tensor of shape (b,))
-            By layer: logarithms of singular values, and the quantities.
-        exponents : Tensor of shape (b, k)
-            Lyapunov exponents of the whole chain.
-        """
+        """Logarithms of singular values and quantities by layer, and Lyapunov exponents."""
+        # -> {layer: ((b, k), {quantity: (b,)})}, (b, k)
         products = self._products(seen)
         together = [plan.layer for plan in self._plans if plan.way == "formed"]
         formed = seen.root_jacobians(together) if self._kind == "input" and together else {}
@@ -87,7 +71,7 @@ class ChainJacobians:
         return found, self._exponents(seen, found)
 
     def _products(self, seen: Recording) -> dict[str, Tensor]:
-        """Logarithms at all layers whose products go link by link, in one sweep."""
+        """Logarithms at all layers whose products are taken link by link, in one sweep."""
         wanted = {plan.layer.name: plan for plan in self._plans if plan.way == "links"}
         if not wanted:
             return {}
@@ -183,16 +167,16 @@ class ChainJacobians:
             squares = torch.linalg.eigvalsh(gram).flip(0)[:n_values]
             if float(squares[-1]) > _SQUARED_SPREAD * float(squares[0]):
                 values[sample] = squares.sqrt()
-            else:  # too small next to the largest to survive being squared
+            else:  # too small, relative to the largest, to be squared
                 values[sample] = torch.linalg.svdvals(one)[:n_values]
             gram.mul_(columns / total).diagonal().sub_(1.0)
-            # J^T J has as many more zero directions than J J^T as it is larger.
+            # J^T J has `columns - rows` more zero eigenvalues than J J^T.
             square = float(gram.square().sum()) + max(columns - rows, 0)
             numbers["isometry_deviation"][sample] = (square / columns) ** 0.5
         return values, numbers
 
     def _fill(self, numbers: dict[str, Tensor], link: ElementwiseLink, plan: LayerPlan) -> None:
-        """What the structure of the link gives besides its leading singular values."""
+        """Add the quantities that follow from the structure of the link."""
         assert link.weight is not None
         assert link.slopes is not None
         key = link.weight.data_ptr()
@@ -230,7 +214,7 @@ class ChainJacobians:
 
 
 def _padded(product: LongProduct, side: int) -> Tensor:
-    """All singular values: those beyond the narrowest width are zero."""
+    """Logarithms of all singular values: those beyond the narrowest width are zero."""
     logs = product.log_singular_values()
     return torch.nn.functional.pad(logs, (0, side - logs.shape[1]), value=float("-inf"))
 

@@ -1,4 +1,4 @@
-"""Kinks of a network along segments, and how much its metric changes over them."""
+"""Kinks of a network along segments, and the change of its metric over them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.chain._layer_map import LayerMap
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._patterns import activation_pattern
@@ -19,26 +20,32 @@ from skgeo.network._replica import Replica
 _MOST_KINKS = 200_000
 
 
-@dataclass(frozen=True)
-class KinkDensity:
+@dataclass(frozen=True, repr=False)
+class KinkDensity(Result):
     r"""Kinks along segments, and the change of the metric from end to end.
 
     Attributes
     ----------
     layer : str
-        Kinks on the way to it are counted.
+        Name of the layer up to which kinks are counted, or ``"output"``.
     counts : ndarray of shape (n_segments,)
-        How many units cross a kink on each segment.
+        Number of times that a unit crosses a kink, on each segment.
     lengths : ndarray of shape (n_segments,)
-        Euclidean, where the segments are straight.
+        Euclidean lengths of the segments.
     metric_variation : ndarray of shape (n_segments,)
-        :math:`\|g(x + d) - g(x)\|_F / \|d\|` with :math:`g = J^T J` at the two ends.
+        :math:`\|g(x + d) - g(x)\|_F / \|d\|` with :math:`g = J^T J`, between the two ends.
     """
 
     layer: str
     counts: np.ndarray
     lengths: np.ndarray
     metric_variation: np.ndarray
+
+    def _line(self) -> str:
+        return (
+            f"{self.layer!r}, {self.counts.sum()} kinks on {len(self.counts)} segments, "
+            f"density {self.density:.3g}"
+        )
 
     @property
     def density(self) -> float:
@@ -67,44 +74,47 @@ def kink_density(
     r"""Kinks per unit of length along segments of inputs.
 
     A piecewise linear network has no curvature between its kinks and all of it at them, so
-    derivatives say nothing: what can be measured is how many kinks there are, and how much the
-    metric changes over a finite distance.
+    derivatives do not give it. What can be measured instead is the number of kinks, and the change
+    of the metric over a finite distance.
 
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is.
+        Not modified.
     X : array, Tensor, dict, Dataset or DataLoader
         Points of a path, joined in their order; or, with `end`, one end of each segment.
-    end : same kind as `X`, optional
+    end : same type as `X`, optional
         The other end of each segment.
     layer : str, optional
-        Kinks before it, and its own, are counted; by default those of the whole network.
+        Kinks before this layer, and its own, are counted; by default those of the whole network.
     source : str, optional
-        Segments are straight in this layer's representation, a cut, instead of in the input.
+        Layer, a cut, in whose representation the segments are straight, instead of in the input.
     device : str or torch.device, optional
+        Where to compute; by default where the module is.
 
     Returns
     -------
     KinkDensity
+        Counts, lengths and changes of the metric, one per segment.
 
     Raises
     ------
     SkgeoError
-        For segments without length, fewer than two points, ends that differ in integers or masks,
-        or more than 200,000 kinks.
+        If a segment has zero length, there are fewer than two points, the ends differ in integers
+        or masks, or there are more than 200,000 kinks.
 
     See Also
     --------
-    curvature : Of networks that are smooth.
-    skgeo.quotient.rank_jumps : Where one segment changes the rank of a layer.
+    skgeo.chain.curvature : Curvature of smooth networks.
+    skgeo.quotient.rank_jumps : Positions on a segment where the rank at a layer changes.
 
     Notes
     -----
-    By bisection, exact in piecewise linear networks: the regions of one activation pattern are
-    convex, so two ends with equal patterns have no kink between them. Kinks closer than some
-    1e-12 of a segment (1e-6 in float32) count as far as their units differ at the ends. Some forty
-    forward passes a kink, and the Jacobians at both ends, ``n_l`` backward passes each.
+    Kinks are found by bisection, which is exact in piecewise linear networks: the regions of one
+    activation pattern are convex, so two ends with equal patterns have no kink between them. Of
+    kinks closer than about 1e-12 of a segment (1e-6 in float32), those are counted whose units
+    differ between the ends of the last interval. It takes about forty forward passes per kink, and
+    the Jacobians at both ends, ``n_l`` backward passes each.
 
     Examples
     --------
@@ -127,7 +137,9 @@ def kink_density(
         start = data.start()
         if end is None:
             if network.n_samples < 2:
-                raise SkgeoError("A path needs at least two points; one was given.")
+                raise SkgeoError(
+                    "X holds one point; a path needs at least two points, or pass end=...."
+                )
             first, last = torch.arange(len(start) - 1), torch.arange(1, len(start))
             x0, x1, others = start[:-1], start[1:], data
         else:
@@ -142,13 +154,15 @@ def kink_density(
         if not data.same_around(first, others, last):
             raise SkgeoError(
                 "The ends of a segment differ in integers or in a second tensor, between which "
-                "there is no straight line. Keep those equal, or start behind the embedding with "
+                "there is no straight line. Keep those equal, or start after the embedding with "
                 "source='...'."
             )
         lengths = (x1.double() - x0.double()).norm(dim=1)
         if not bool((lengths > 0).all()):
             bad = int((lengths == 0).nonzero()[0])
-            raise SkgeoError(f"Segment {bad} has no length: both its ends are one point.")
+            raise SkgeoError(
+                f"Segment {bad} has zero length: both its ends are the same point. Remove it."
+            )
         return KinkDensity(
             layer=data.name,
             counts=kinks_between(data, first, x0, x1).cpu().numpy(),
@@ -158,16 +172,18 @@ def kink_density(
 
 
 def has_kinks(data: LayerMap) -> bool:
-    """Whether there is an operation with kinks on the way to the layer."""
+    """Whether an operation with kinks precedes the layer."""
     segment = data.at(range(1))
     return bool(_pattern(data, torch.zeros(1, dtype=torch.int64), segment.start()).numel())
 
 
 def kinks_between(data: LayerMap, index: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
-    """Units that cross a kink on each segment from x0 to x1, of shape (m, n_0): (m,), int64.
+    """Number of kinks that units cross on each segment from x0 to x1.
 
-    Everything but the moving tensor is taken from the samples that `index` (m,) lists.
+    index: samples from which every tensor but the moving one is taken.
+    Raises SkgeoError for more than 200,000 kinks.
     """
+    # index (m,), x0, x1 (m, n_0) -> (m,), int64
     finest = 2.0**-40 if data.network.dtype == torch.float64 else 2.0**-20
     segments = torch.arange(len(x0))
     low, high = torch.zeros(len(x0)).double(), torch.ones(len(x0)).double()
@@ -177,7 +193,7 @@ def kinks_between(data: LayerMap, index: Tensor, x0: Tensor, x1: Tensor) -> Tens
         return _pattern(data, index[which], torch.lerp(x0[which], x1[which], weights))
 
     def digests(which: Tensor, t: Tensor) -> Tensor:
-        parts = zip(which.split(step), t.split(step), strict=True)
+        parts = zip(torch.split(which, step), torch.split(t, step), strict=True)
         return torch.cat([_digest(codes(*part)) for part in parts])
 
     width = codes(segments[:1], low[:1]).shape[1]
@@ -192,7 +208,7 @@ def kinks_between(data: LayerMap, index: Tensor, x0: Tensor, x1: Tensor) -> Tens
             break
         if len(segments) > _MOST_KINKS:
             raise SkgeoError(
-                f"There are more than {_MOST_KINKS} kinks. Shorten the segments, or take fewer."
+                f"There are more than {_MOST_KINKS} kinks. Shorten the segments, or pass fewer."
             )
         middles = (low + high) / 2
         between = digests(segments, middles)
@@ -203,17 +219,19 @@ def kinks_between(data: LayerMap, index: Tensor, x0: Tensor, x1: Tensor) -> Tens
     counts = torch.zeros(len(x0), dtype=torch.int64)
     if not len(segments):
         return counts
-    for where, a, b in zip(segments.split(step), low.split(step), high.split(step), strict=True):
+    pieces = (torch.split(part, step) for part in (segments, low, high))
+    for where, a, b in zip(*pieces, strict=True):
         changed = (codes(where, a) != codes(where, b)).sum(1).cpu()
-        # A change was seen, also where batches of another size round it away.
+        # The patterns differed in another batch; rounding here may hide the change.
         counts.index_add_(0, where, changed.clamp(min=1))
     return counts
 
 
 def _pattern(data: LayerMap, index: Tensor, x: Tensor) -> Tensor:
-    """On which side of every kink before the layer each sample is: (m, units)."""
+    """Side of every kink before the layer on which each sample lies."""
+    # x (m, n_0) -> (m, units)
     segment = data.spread(index)
-    # A segment runs and names its modules as a replica does, up to its layer.
+    # A segment runs, and names its modules, like a replica up to its layer.
     found = activation_pattern(cast(Replica, segment), x)
     if not found:
         return torch.zeros((len(x), 0), dtype=torch.int64)
@@ -221,7 +239,8 @@ def _pattern(data: LayerMap, index: Tensor, x: Tensor) -> Tensor:
 
 
 def _digest(codes: Tensor) -> Tensor:
-    """Two 64-bit digests of each row: equal rows agree, different ones do not but by 2^-128."""
+    """Two 64-bit digests of each row: equal for equal rows, and for others by chance only."""
+    # codes (m, units) -> (m, 2)
     generator = torch.Generator().manual_seed(0)
     top = torch.iinfo(torch.int64)
     odd = torch.randint(top.min, top.max, (2, codes.shape[1]), generator=generator) | 1
@@ -229,10 +248,13 @@ def _digest(codes: Tensor) -> Tensor:
 
 
 def _variation(data: LayerMap, index: Tensor, x0: Tensor, x1: Tensor, lengths: Tensor) -> Tensor:
-    """From K x K matrices, as ``g' - g = J'^T D + D^T J`` with ``D = J' - J``: no digits cancel."""
+    """Change of the metric per unit of length, without cancellation.
+
+    From n_l x n_l matrices, as ``g' - g = J'^T D + D^T J`` with ``D = J' - J``.
+    """
     found = []
     step = data.affordable(4 * data.n_source * data.n_layer * 8)
-    for part in torch.arange(len(x0)).split(step):
+    for part in torch.split(torch.arange(len(x0)), step):
         segment = data.spread(index[part])
         before, after = data.jacobian(segment, x0[part]), data.jacobian(segment, x1[part])
         change = after - before

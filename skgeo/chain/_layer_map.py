@@ -1,4 +1,4 @@
-"""The map from where the samples of a network start to one of its layers."""
+"""The map from the input of a network, or a cut, to one of its layers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class LayerMap:
     r"""The map :math:`x \mapsto h_l` of a network on its samples.
 
     network: with ``parameters=None``.
-    layer: where to end; by default at the outputs.
-    source: where to start instead of the first floating input: a layer that is a cut.
+    layer: where the map ends; by default at the outputs.
+    source: a cut, where the map starts instead of at the first floating input.
     Raises SkgeoError if the representation of one sample depends on another sample, or on no sample
         at all.
 
@@ -34,16 +34,16 @@ class LayerMap:
     name : str
         The layer, or ``"output"``.
     shape : tuple of int
-        Of one sample at the start.
+        Shape of one sample at the start.
     n_source, n_layer : int
-        Coordinates of one sample at the start and at the layer.
+        Number of coordinates of one sample at the start and at the layer.
     """
 
     def __init__(
         self, network: BoundNetwork, *, layer: str | None = None, source: str | None = None
     ) -> None:
         self.network = network
-        _ = network.first_run  # which says so where a model and data do not fit
+        _ = network.first_run  # raises if the model cannot be run on the data
         names = [name for name in (source, layer) if name is not None]
         found: Any = Layers.of(network, names) if names else {}
         end = None if layer is None else found[layer]
@@ -51,8 +51,8 @@ class LayerMap:
         self.name = "output" if end is None else end.name
         if start is not None and not start.is_cut:
             raise SkgeoError(
-                f"The source {start.name!r} is not a cut: something goes around it, so what "
-                "follows is not a function of its representation. Start at a cut."
+                f"The source {start.name!r} is not a cut: some of the computation bypasses it, so "
+                "what follows is not a function of its representation. Choose a cut as source."
             )
         self._from_input = start is None
         self._all = Segment(network.replica, network.inputs(), end, start)
@@ -60,25 +60,28 @@ class LayerMap:
         self.n_layer = self._check(self.at(range(_PROBE)))
 
     def _check(self, segment: Segment) -> int:
-        """Run a few samples, and return the width of the layer."""
+        """Check the map on a few samples, and return the width of the layer."""
         x = segment.start().clone().requires_grad_(True)
         with torch.enable_grad():
             h = segment(x)
         if not bool(torch.isfinite(h).all()):
-            raise SkgeoError(f"The representation at {self.name!r} holds NaN or infinity.")
+            raise SkgeoError(
+                f"The representation at {self.name!r} contains NaN or infinity; "
+                "expected finite values."
+            )
         found = None
         if h.requires_grad:
             weights = seeded_normal(h.shape[1], like=h)
             (found,) = torch.autograd.grad(h[0] @ weights, x, allow_unused=True)
         if found is None:
             raise SkgeoError(
-                f"{self.name!r} does not depend on where the samples start, so there is no map "
-                "to measure."
+                f"{self.name!r} does not depend on the start of the map, so there is no Jacobian "
+                "to measure. Choose another layer or source."
             )
         if bool(found[1:].any()):
             raise SkgeoError(
                 f"The representation of one sample at {self.name!r} depends on other samples, so "
-                "it has no Jacobian of its own. Take out what mixes the batch."
+                "it has no Jacobian of its own. Remove the operation that mixes samples."
             )
         return h.shape[1]
 
@@ -87,11 +90,11 @@ class LayerMap:
         return self._all.take(slice(samples.start, samples.stop))
 
     def spread(self, index: Tensor) -> Segment:
-        """The map of the samples that an index tensor lists, with repetitions."""
+        """The map of the samples in an index tensor, possibly with repetitions."""
         return self._all.take(index)
 
     def same_around(self, index: Tensor, other: LayerMap, there: Tensor) -> bool:
-        """Whether samples agree with others in every tensor but the one that moves."""
+        """Whether two sets of samples agree in every tensor but the one that moves."""
         if not self._from_input:
             return True
         ours, theirs = tensors_of(self.network.inputs()), tensors_of(other.network.inputs())
@@ -100,20 +103,25 @@ class LayerMap:
         return all(i == moving or torch.equal(a[index], b[there]) for i, (a, b) in pairs)
 
     def start(self) -> Tensor:
-        """Where all samples start: (N, n_0), in the dtype of the module."""
+        """All samples at the start of the map, in the dtype of the module."""
+        # -> (N, n_0)
         return torch.cat([self.at(batch).start() for batch in self.batches(1)])
 
     def batches(self, rows: int) -> list[range]:
-        """The samples in batches of which `rows` vectors of the start and the layer fit."""
+        """Batches in which each sample has room for `rows` vectors at the start and the layer."""
         width = self.n_source + self.n_layer
         return self.network.batches(rows * width * self.network.dtype.itemsize)
 
     def affordable(self, each: int) -> int:
-        """How many places that take so many bytes each fit in memory together, at least one."""
+        """Number of items of `each` bytes that fit in memory together, at least one."""
         return max(1, self.network.batch_bytes // max(each, 1))
 
     def jacobian(self, segment: Segment, x: Tensor) -> Tensor:
-        """Jacobians of a batch, checked: (b, n_l, n_0), float64."""
+        """Jacobians of a batch, finite, in float64.
+
+        Raises SkgeoError if they do not fit in memory or are not finite.
+        """
+        # x (b, n_0) -> (b, n_l, n_0)
         require_memory(
             2 * len(x) * self.n_layer * self.n_source * 8,
             f"Jacobians of {len(x)} samples, {self.n_layer} x {self.n_source} each",

@@ -1,4 +1,4 @@
-"""A network of linear layers and one activation, measured and compared with its theory."""
+"""Mean-field theory of a network of linear layers and one activation, and its measured values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.chain._gaussian_integrals import GaussianMoments
 from skgeo.chain._mean_field_theory import MeanFieldTheory, mean_field_theory
 from skgeo.chain._scalar_function import ScalarFunction, scalar_function
@@ -19,24 +20,24 @@ from skgeo.network._bound import BoundNetwork, bind
 from skgeo.network._stack import Stack, stack_of
 
 
-@dataclass(frozen=True)
-class MeanField:
-    r"""Mean-field theory of a network, and what the network does.
+@dataclass(frozen=True, repr=False)
+class MeanField(Result):
+    r"""Mean-field theory of a network, with measured values.
 
     Attributes
     ----------
     theory : MeanFieldTheory
-        At the variances of all hidden layers together.
+        Theory at the variances of the parameters of all hidden layers together.
     layers : tuple of str
-        The linear layers that an activation follows.
+        Names of the linear layers that an activation follows.
     sigma_w, sigma_b : ndarray of shape (n_layers,)
         :math:`\sqrt{n_{in} \operatorname{var} W}` and the standard deviation of the biases.
     q_predicted, q_measured : ndarray of shape (n_layers,)
-        Mean square of the preactivations: the theory's, layer by layer from the mean square of the
-        inputs with each layer's own variances, and the mean over samples and units. NaN without X.
+        Mean square of the preactivations: predicted layer by layer from the mean square of the
+        inputs with each layer's own variances, and averaged over samples and units. NaN without X.
     chi_predicted, chi_measured : ndarray of shape (n_layers,)
-        Mean square of the singular values of the step to each layer's preactivations from those
-        before: :math:`\sigma_w^2 E \phi'^2` at `q_predicted`, and
+        Mean square of the singular values of the link from one layer's preactivations to the
+        next: :math:`\sigma_w^2 E \phi'^2` at `q_predicted`, and
         :math:`\|W \operatorname{diag} \phi'\|_F^2 / n_{out}` averaged over samples. NaN without X,
         and for the first layer, which no activation precedes.
     """
@@ -50,6 +51,13 @@ class MeanField:
     chi_predicted: np.ndarray
     chi_measured: np.ndarray
 
+    def _line(self) -> str:
+        theory = self.theory
+        return (
+            f"{len(self.layers)} layers, {theory.activation}, sigma_w {theory.sigma_w:.3g}, "
+            f"sigma_b {theory.sigma_b:.3g}, chi_1 {theory.chi_1:.3g}"
+        )
+
 
 def mean_field(model: Any, X: Any = None, *, device: str | torch.device | None = None) -> MeanField:
     r"""Mean-field theory at a network's own variances, with measured values next to it.
@@ -57,34 +65,35 @@ def mean_field(model: Any, X: Any = None, *, device: str | torch.device | None =
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        A chain of linear layers with one elementwise activation between them, however it is
-        written; dropout, identities and a flattening of the input may stand anywhere. Left as it
-        is.
+        A chain of linear layers with one elementwise activation between them. Dropout,
+        identities and a flattening of the input are allowed anywhere. Not modified.
     X : array or Tensor, optional
-        Inputs to measure on.
+        Inputs on which to measure; without them only the theory is given.
     device : str or torch.device, optional
+        Where to compute; by default where the module is.
 
     Returns
     -------
     MeanField
+        Theory at the variances of the weights and biases, with values layer by layer.
 
     Raises
     ------
     SkgeoError
-        For networks outside the theory's reach, naming the module that is.
+        If the theory does not apply to the network; the message names the module.
 
     See Also
     --------
-    mean_field_theory : The same from numbers, without a network.
+    skgeo.chain.mean_field_theory : The theory at given variances, without a network.
 
     Notes
     -----
-    One forward pass in float64, and the square of each weight matrix. The theory is that of random
-    weights: of a trained network it says what the variances alone would do.
+    It takes one forward pass in float64, and the square of each weight matrix. The theory is for
+    random weights: for a trained network it describes the effect of the variances alone.
 
     Examples
     --------
-    Weights of variance 2/n, for which a rectifier keeps lengths:
+    For weights of variance 2/n, a rectifier keeps lengths:
 
     >>> import torch
     >>> from torch import nn
@@ -108,7 +117,7 @@ def mean_field(model: Any, X: Any = None, *, device: str | torch.device | None =
         weights = [stack.weights[i] for i in _hidden(stack)]
         sigma_w = np.array([_deviation(w) * w.shape[1] ** 0.5 for w in weights])
         sigma_b = np.array([_deviation(stack.biases[i]) for i in _hidden(stack)])
-        # Layers weigh by their number of parameters, as if drawn together.
+        # Layers are weighted by their number of parameters.
         many = np.array([w.numel() for w in weights], dtype=float)
         wide = np.array([len(w) for w in weights], dtype=float)
         empty = np.full(len(layers), np.nan)
@@ -137,12 +146,15 @@ def mean_field(model: Any, X: Any = None, *, device: str | torch.device | None =
 
 
 def _stack(network: BoundNetwork) -> Stack:
-    """The network as a plain chain of linear layers, refused where it is not one."""
+    """The network as a chain of linear layers.
+
+    Raises SkgeoError if it is not one.
+    """
     try:
         return stack_of(network.graph, network.model.module, final=True)
     except SkgeoError as error:
         raise SkgeoError(
-            "Mean-field theory is of a chain of Linear layers and one elementwise activation. "
+            "Mean-field theory needs a chain of Linear layers and one elementwise activation. "
             f"{error}"
         ) from error
 
@@ -153,10 +165,13 @@ def _hidden(stack: Stack) -> range:
 
 
 def _one_activation(stack: Stack) -> Activation:
-    """The activation after every hidden layer, which must be the same."""
+    """The activation after every hidden layer.
+
+    Raises SkgeoError if there is none or more than one.
+    """
     if not _hidden(stack):
         raise SkgeoError(
-            "Mean-field theory is of linear layers and one activation; this network has no "
+            "Mean-field theory needs linear layers and one activation; this network has no "
             "activation."
         )
     found = [*stack.activations, stack.final]
@@ -164,11 +179,11 @@ def _one_activation(stack: Stack) -> Activation:
         if found[i].is_identity:
             raise SkgeoError(
                 f"{stack.names[i]!r} and {stack.names[i + 1]!r} are two linear layers in a row; "
-                "mean-field theory is of linear layers and activations in turn."
+                "mean-field theory needs an activation between them."
             )
         if found[i] != found[0]:
             raise SkgeoError(
-                "Mean-field theory is of linear layers and one activation; here "
+                "Mean-field theory needs linear layers and one activation; here "
                 f"{stack.names[0]!r} is followed by {found[0]} and {stack.names[i]!r} by "
                 f"{found[i]}."
             )
@@ -183,13 +198,13 @@ def _deviation(tensor: Tensor | None) -> float:
 def _measure(
     network: BoundNetwork, stack: Stack, count: int
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Mean squares of inputs and preactivations, and of the singular values of each step."""
+    """Mean squares of inputs and preactivations, and of the singular values of each link."""
     activation = stack.activations[0] if stack.activations else stack.final
     weights = [w.to(network.device) for w in stack.weights[:count]]
     biases = [None if b is None else b.to(network.device) for b in stack.biases[:count]]
     columns = [w.square().sum(0) / len(w) for w in weights]
     entry, q, chi = 0.0, np.zeros(count), np.zeros(count)
-    _ = network.first_run  # which says so where a model and data do not fit
+    _ = network.first_run  # raises if the model cannot be run on the data
     for batch in network.batches(8 * 4 * max(stack.widths)):
         inputs = network.inputs(batch)
         if not isinstance(inputs, Tensor):
@@ -211,7 +226,7 @@ def _measure(
 def _predict(
     activation: ScalarFunction, entry: float, sigma_w: np.ndarray, sigma_b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the theory says of each layer, from the mean square of the inputs."""
+    """Predictions of q and chi for each layer, from the mean square of the inputs."""
     predicted, slopes = np.empty(len(sigma_w)), np.full(len(sigma_w), np.nan)
     predicted[0] = sigma_w[0] ** 2 * entry + sigma_b[0] ** 2
     for i in range(1, len(sigma_w)):

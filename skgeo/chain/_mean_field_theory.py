@@ -1,8 +1,8 @@
-r"""Mean-field theory of wide random networks: what depth does to lengths and angles.
+r"""Mean-field theory of wide random networks: the effect of depth on lengths and angles.
 
 Wide layers :math:`h' = W \phi(h) + b` with independent weights of variance
-:math:`\sigma_w^2 / n` and biases of variance :math:`\sigma_b^2` move the mean square q of the
-preactivations by :math:`q' = \sigma_w^2 E\, \phi(\sqrt q z)^2 + \sigma_b^2`. What happens to a
+:math:`\sigma_w^2 / n` and biases of variance :math:`\sigma_b^2` map the mean square q of the
+preactivations to :math:`q' = \sigma_w^2 E\, \phi(\sqrt q z)^2 + \sigma_b^2`. Their effect on a
 small step, an angle or a curve follows from Gaussian expectations at the fixed point of that map.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
+from skgeo._results import Result
 from skgeo.chain._gaussian_integrals import GaussianMoments, correlation
 from skgeo.chain._scalar_function import ScalarFunction, scalar_function
 from skgeo.exceptions import SkgeoError
@@ -24,34 +25,38 @@ from skgeo.network import Activation
 
 _LARGEST, _SMALLEST = 1e9, 1e-30
 _STEP = 2.0**0.5
-# Relative change of q by one layer that counts as none.
+# Relative change of q over one layer that counts as zero.
 _FIXED = 1e-12
 
 
-@dataclass(frozen=True)
-class MeanFieldTheory:
-    r"""What mean-field theory says of one activation and two variances.
+@dataclass(frozen=True, repr=False)
+class MeanFieldTheory(Result):
+    r"""Mean-field theory of one activation and two variances.
 
     Attributes
     ----------
     activation : str
+        Name of the activation.
     sigma_w, sigma_b : float
         Standard deviations :math:`\sigma_w` (times :math:`1/\sqrt n` for the weights) and
         :math:`\sigma_b`.
     q_star : float
-        Mean square of the preactivations that a layer hands on unchanged; infinite where it grows
-        without bound. The other numbers are then limits, where they have one, and NaN.
+        Fixed point of the mean square of the preactivations; infinite where it grows without bound.
+        The other numbers are then limits where these exist, and NaN otherwise.
     chi_1 : float
-        :math:`\sigma_w^2 E \phi'^2`: what one layer multiplies the square of a small step by.
-        Below 1 nearby inputs merge, above 1 they part; 1 is the edge of chaos.
+        :math:`\sigma_w^2 E \phi'^2`, the factor by which one layer multiplies the square of a small
+        step. Below 1 nearby inputs converge, above 1 they diverge; 1 is the edge of chaos.
     chi_2 : float
-        :math:`\sigma_w^2 E \phi''^2`: the curvature that one layer adds. Infinite at kinks.
+        :math:`\sigma_w^2 E \phi''^2`, which determines the curvature that one layer adds. Infinite
+        for activations with kinks.
     xi_q : float
-        Layers over which the mean square forgets its start, by a factor of e each.
+        Number of layers over which the distance of the mean square from its fixed point falls by a
+        factor of e.
     c_star : float
-        Correlation that two inputs end at.
+        Stable fixed point of the correlation of two inputs.
     xi_c : float
-        Layers over which their correlation approaches it. Infinite at the edge of chaos.
+        Number of layers over which the distance of their correlation from `c_star` falls by a
+        factor of e. Infinite at the edge of chaos.
     mu_1, mu_2 : float
         :math:`E \phi'^2` and :math:`E \phi'^4`.
     """
@@ -68,17 +73,23 @@ class MeanFieldTheory:
     mu_1: float
     mu_2: float
 
+    def _line(self) -> str:
+        return (
+            f"{self.activation}, sigma_w {self.sigma_w:.3g}, sigma_b {self.sigma_b:.3g}, "
+            f"q_star {self.q_star:.3g}, chi_1 {self.chi_1:.3g}"
+        )
+
     def curve(self, depth: int) -> tuple[np.ndarray, np.ndarray]:
         r"""Length and curvature of a great circle of the first preactivations, layer by layer.
 
-        The curve starts as a circle of squared radius :math:`n q^*`, and a layer turns
-        :math:`g' = \chi_1 g` and
+        The curve starts as a circle of squared radius :math:`n q^*`. A layer maps g to
+        :math:`g' = \chi_1 g` and :math:`\kappa` to :math:`\kappa'` with
         :math:`\kappa'^2 = 3 \chi_2 / \chi_1^2 + \kappa^2 / \chi_1`.
 
         Parameters
         ----------
         depth : int
-            Layers of preactivations, at least 1.
+            Number of layers of preactivations, at least 1.
 
         Returns
         -------
@@ -90,6 +101,7 @@ class MeanFieldTheory:
         g, kappa2 = np.empty(depth), np.empty(depth)
         g[0], kappa2[0] = self.q_star, 1.0 / self.q_star if self.q_star else math.inf
         for layer in range(1, depth):
+            # The recursion of Poole et al. [2].
             g[layer] = self.chi_1 * g[layer - 1]
             kappa2[layer] = 3 * self.chi_2 / self.chi_1**2 + kappa2[layer - 1] / self.chi_1
         return np.sqrt(g), np.sqrt(kappa2)
@@ -106,16 +118,19 @@ class MeanFieldTheory:
         Parameters
         ----------
         depth : int
+            Number L of layers, at least 1.
         weights : {"gaussian", "orthogonal"}, default="gaussian"
+            Distribution of the weight matrices.
 
         Returns
         -------
         m1, variance : float
-            In the limit of infinite width: a finite width adds to the variance.
+            Mean and variance in the limit of infinite width; a finite width adds to the variance.
         """
         _check_depth(depth)
         if weights not in ("gaussian", "orthogonal"):
             raise SkgeoError(f"weights={weights!r}: expected 'gaussian' or 'orthogonal'.")
+        # The moments of Pennington et al. [4].
         s1 = -1.0 if weights == "gaussian" else 0.0
         m1 = (self.sigma_w**2 * self.mu_1) ** depth
         return m1, m1**2 * depth * (self.mu_2 / self.mu_1**2 - 1.0 - s1)
@@ -129,41 +144,44 @@ def mean_field_theory(
     kinks: Sequence[float] | None = None,
     q0: float = 1.0,
 ) -> MeanFieldTheory:
-    r"""Fixed point, stability and depth scales of wide random networks.
+    r"""Fixed points, stability and depth scales of wide random networks.
 
     Parameters
     ----------
     activation : str, nn.Module or callable
-        A name (``"tanh"``, ``"erf"``, ``"relu"``, ...), a module of torch such as
+        A name (``"tanh"``, ``"erf"``, ``"relu"``, ...), a module such as
         ``torch.nn.ELU()``, or a function of a tensor that autograd can differentiate twice.
     sigma_w : float
-        The weights of a layer with n inputs have variance ``sigma_w**2 / n``.
+        The weights of a layer with n inputs have variance ``sigma_w**2 / n``. Above 0.
     sigma_b : float, default=0.0
         The biases have variance ``sigma_b**2``.
     kinks : sequence of float, optional
-        Where a derivative of the activation jumps. Known for torch's own activations.
+        Positions at which a derivative of the activation jumps. By default the known ones of
+        torch's own activations, and none for other functions.
     q0 : float, default=1.0
-        Mean square of the first preactivations, from which the fixed point is looked for: a map
-        may have several, and where all are fixed (ReLU at ``sigma_w**2 = 2``) it is this one.
+        Mean square of the first preactivations, from which the iteration to the fixed point starts.
+        There may be several fixed points; where every q is one (ReLU at ``sigma_w**2 = 2``) it is
+        `q0`.
 
     Returns
     -------
     MeanFieldTheory
+        Fixed points and the quantities that follow from them.
 
     Raises
     ------
     SkgeoError
-        For variances that are none, or an activation that mixes entries, jumps, or has kinks that
-        were not said.
+        If a variance is invalid, or the activation mixes entries, jumps, or has kinks that are not
+        in `kinks`.
 
     Notes
     -----
-    Expectations are taken on pieces between kinks that are halved until they agree to 1e-13. The
-    correlation fixed point of the chaotic phase needs double integrals and takes some tenths of a
-    second; everything else takes milliseconds.
+    Expectations are integrated on pieces between kinks, which are halved until results agree to
+    1e-13. The fixed point of the correlation in the chaotic phase needs double integrals and takes
+    some tenths of a second; everything else takes milliseconds.
 
-    Fixed points and depth scales are those of [1]_, the recursion of curves that of [2]_, the
-    integrals of rectifiers in closed form in [3]_, the spectrum of products in [4]_.
+    Fixed points and depth scales are those of [1]_, the recursion of curves is that of [2]_,
+    integrals of rectifiers in closed form are in [3]_, and the spectrum of products is in [4]_.
 
     References
     ----------
@@ -177,7 +195,7 @@ def mean_field_theory(
 
     Examples
     --------
-    A rectifier passes half of the variance on, so its edge of chaos is at 2:
+    A rectifier halves the mean square, so its edge of chaos is at ``sigma_w**2 = 2``:
 
     >>> from skgeo.chain import mean_field_theory
     >>> round(mean_field_theory("relu", 2**0.5).chi_1, 12)
@@ -190,7 +208,8 @@ def mean_field_theory(
     phi = scalar_function(activation, kinks)
     w2, b2 = float(sigma_w) ** 2, float(sigma_b) ** 2
     q = _fixed_point(phi, w2, b2, float(q0))
-    # Where q has no bound, what it tends to: for a rectifier nothing depends on q.
+    # Where q grows without bound, limits are taken at a large q; for a rectifier nothing depends on
+    # q.
     at = GaussianMoments(phi, q if math.isfinite(q) else _LARGEST)
     chi_1 = _rounded_to_one(w2 * at.slope_square)
     slope = _rounded_to_one(chi_1 + w2 * at.product)
@@ -213,7 +232,7 @@ def mean_field_theory(
 
 
 def _fixed_point(phi: ScalarFunction, w2: float, b2: float, q0: float) -> float:
-    """The fixed point that the iteration from q0 runs into."""
+    """The fixed point to which the iteration from q0 converges."""
 
     def gain(q: float) -> float:
         return w2 * GaussianMoments(phi, q).square + b2 - q
@@ -221,7 +240,7 @@ def _fixed_point(phi: ScalarFunction, w2: float, b2: float, q0: float) -> float:
     first = gain(q0)
     if abs(first) <= _FIXED * q0:
         return q0
-    # The sign of the gain says which way the iteration goes, until it changes.
+    # The iteration moves in the direction of the sign of the gain, until that changes.
     near, ratio = q0, _STEP if first > 0 else 1 / _STEP
     while True:
         far = near * ratio
@@ -230,7 +249,7 @@ def _fixed_point(phi: ScalarFunction, w2: float, b2: float, q0: float) -> float:
         if far < _SMALLEST:
             return 0.0
         value = gain(far)
-        if abs(value) <= _FIXED * far:  # critical: rounding is all that is left of the change
+        if abs(value) <= _FIXED * far:  # critical: the change is rounding only
             return 0.0 if b2 == 0.0 and first < 0 else far
         if (value > 0) != (first > 0):
             ends = sorted((near, far))
@@ -241,7 +260,7 @@ def _fixed_point(phi: ScalarFunction, w2: float, b2: float, q0: float) -> float:
 def _correlated_fixed_point(
     phi: ScalarFunction, w2: float, b2: float, q: float
 ) -> tuple[float, float]:
-    """Where the correlation ends if 1 repels it, and the slope of its map there."""
+    """Stable fixed point of the correlation where 1 is unstable, and the slope of its map there."""
 
     def gain(c: float, check: bool = False) -> float:
         return (w2 * correlation(phi, q, c, check=check) + b2) / q - c
@@ -251,7 +270,7 @@ def _correlated_fixed_point(
 
     if abs(gain(0.0, check=True)) <= _FIXED:
         return 0.0, slope(0.0)
-    # Near 1 the gain is (1 - c)(1 - chi_1), negative and soon lost in rounding.
+    # Near 1 the gain is about (1 - c)(1 - chi_1), negative and dominated by rounding.
     last = 1.0 - 1e-4
     while gain(last) >= 0.0:
         last = 1.0 - (1.0 - last) / 8.0
@@ -259,7 +278,7 @@ def _correlated_fixed_point(
             return 1.0, _rounded_to_one(w2 * GaussianMoments(phi, q).slope_square)
     c = float(brentq(gain, 0.0, last, xtol=1e-9))
     chi_c = slope(c)
-    c -= gain(c, check=True) / (chi_c - 1.0)  # a step of Newton's method, checked
+    c -= gain(c, check=True) / (chi_c - 1.0)  # a Newton step, with converged integrals
     return c, slope(c)
 
 
@@ -278,7 +297,10 @@ def _check_variances(sigma_w: float, sigma_b: float, q0: float) -> None:
         if not (math.isfinite(value) and value >= least):
             raise SkgeoError(f"{name}={value!r}: expected a finite number of at least 0.")
     if sigma_w == 0.0 or q0 == 0.0:
-        raise SkgeoError("sigma_w and q0 must be above 0: without them nothing reaches a layer.")
+        raise SkgeoError(
+            f"sigma_w={sigma_w!r}, q0={q0!r}: expected numbers above 0; otherwise layers receive "
+            "zero from those before them."
+        )
 
 
 def _check_depth(depth: int) -> None:

@@ -1,8 +1,8 @@
 r"""Moments and volumes of links :math:`J_n = \mathrm{diag}(d_n) W` for all samples at once.
 
 All samples share :math:`K = W W^T`, so what follows from
-:math:`J_n J_n^T = \mathrm{diag}(d_n) K \mathrm{diag}(d_n)` costs some products with vectors instead
-of a decomposition per sample.
+:math:`J_n J_n^T = \mathrm{diag}(d_n) K \mathrm{diag}(d_n)` costs a few products with vectors
+instead of a decomposition per sample.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from torch import Tensor
 
 from skgeo.linalg._products import factor_tolerance
 
-# Up to here a Cholesky factor of K, which squares it, leaves volumes eight digits.
+# Up to this condition number of W, volumes from a Cholesky factor of K have eight digits.
 _SQUARED_CONDITION = 1e4
-# Below here the difference of the two moments is rounding.
+# Below this deviation, the difference of the two moments is dominated by rounding.
 _CANCELLED = 1e-3
 _CHUNK_BYTES = 2**26
 
 
 class ElementwiseGram:
-    r"""What all Jacobians :math:`\mathrm{diag}(d) W` of one weight share.
+    r"""Quantities that all Jacobians :math:`\mathrm{diag}(d) W` of one weight share.
 
     Parameters
     ----------
     weight : Tensor of shape (m, n)
     tol : float, optional
-        Squared singular values of a Jacobian up to `tol` times the largest are zero; by default
-        :func:`~skgeo.linalg._products.factor_tolerance` in the weight's dtype.
+        Squared singular values of at most `tol` times the largest count as zero; by default the
+        tolerance that the dtype of the weight resolves.
 
     Notes
     -----
-    ``m^2 n`` operations and ``m^2`` numbers once, ``m^2`` operations per sample; ``m^3/3`` for a
-    sample with slopes that are zero.
+    It takes ``m^2 n`` operations and ``m^2`` numbers once, and ``m^2`` operations per sample,
+    or ``m^3/3`` for a sample with zero slopes.
 
     Examples
     --------
@@ -67,14 +67,14 @@ class ElementwiseGram:
         Parameters
         ----------
         slopes : Tensor of shape (b, m)
-            d, one row per sample.
+            The slopes d, one row per sample.
 
         Returns
         -------
         dict of str to Tensor of shape (b,)
             ``square_sum``, :math:`\|J\|_F^2`; ``isometry_deviation``; ``rank`` and
-            ``log_volume``, which are NaN where neither bounds on the singular values nor zero
-            slopes decide the rank, so it takes a decomposition: where W has more rows than
+            ``log_volume``. The last two are NaN where bounds on the singular values and zero slopes
+            do not determine the rank, so a decomposition is needed: where W has more rows than
             columns, or is nearly singular, or slopes differ by too much.
         """
         d = slopes.double()
@@ -101,9 +101,9 @@ class ElementwiseGram:
         else:
             scaled = self.gram * torch.outer(d, d) * (n_columns / total)
         scaled.diagonal().sub_(1.0)
-        # J^T J has as many more zero directions than J J^T as it is larger.
+        # J^T J has `n_columns - rows` more zero eigenvalues than J J^T.
         square = float(scaled.square().sum()) + max(n_columns - rows, 0)
-        return (square / n_columns) ** 0.5
+        return float((square / n_columns) ** 0.5)
 
     def _volumes(self, d: Tensor) -> tuple[Tensor, Tensor]:
         rank = torch.full_like(d[:, 0], float("nan"))
@@ -111,8 +111,8 @@ class ElementwiseGram:
         size = d.abs()
         active = size > 0
         least = torch.where(active, size, torch.inf).amin(1)
-        # s_min(D W) >= min|d| s_min(W) and s_max(D W) <= max|d| s_max(W); rows that are zero
-        # leave a submatrix, to which the same bounds apply.
+        # s_min(D W) >= min|d| s_min(W) and s_max(D W) <= max|d| s_max(W). The same bounds apply
+        # to the submatrix without the zero rows.
         sure = least * self._least > self._floor * size.amax(1) * self._most
         whole = sure & active.all(1)
         volume[whole] = size[whole].log().sum(1) + self._log_volume
@@ -122,7 +122,7 @@ class ElementwiseGram:
         if self._most <= _SQUARED_CONDITION * self._least:
             part = (sure & ~active.all(1)).nonzero().flatten()
             step = max(1, _CHUNK_BYTES // (8 * d.shape[1] ** 2))
-            for some in part.split(step):
+            for some in torch.split(part, step):
                 rank[some] = active[some].sum(1).double()
                 volume[some] = self._masked(size[some], active[some])
         return rank, volume
@@ -131,6 +131,6 @@ class ElementwiseGram:
         both = active.unsqueeze(2) & active.unsqueeze(1)
         gram = torch.where(both, self.gram, 0.0)
         gram.diagonal(dim1=1, dim2=2).add_((~active).double())
-        factor = torch.linalg.cholesky(gram)
+        factor: Tensor = torch.linalg.cholesky(gram)
         logs = factor.diagonal(dim1=1, dim2=2).log().sum(1)
         return logs + torch.where(active, size, 1.0).log().sum(1)

@@ -1,7 +1,7 @@
 """Penalties on the geometry of a network, differentiable in its weights, for training loops.
 
-They act on the module they are given, in the mode it is in, and their gradients reach its
-parameters: that is what they are for. Buffers and hooks are left as they are.
+They act on the given module itself, in its current mode, and their gradients reach its parameters.
+Buffers and hooks are not modified.
 """
 
 from __future__ import annotations
@@ -44,37 +44,38 @@ def jacobian_penalty(
 
     Exactly, :math:`\|J\|_F^2 = \sum_k \|J^T e_k\|^2`. With `n_projections` = p,
     :math:`\frac{K}{p} \sum_{i \le p} \|J^T v_i\|^2` for p random orthonormal cotangents,
-    drawn again for every sample: an unbiased estimate ([1]_), exact at p = K.
+    drawn independently for every sample: an unbiased estimate ([1]_), exact at p = K, the number
+    of outputs.
 
     Parameters
     ----------
     model : Module or WrappedModel
-        In the mode it is in. Not copied: the gradient reaches its parameters.
+        Evaluated in its current mode. Not copied: the gradient reaches its parameters.
     x : Tensor of shape (b, ...)
         Floating inputs.
     n_projections : int, optional
-        By default the exact value, at one backward pass an output.
-    generator : torch.Generator
-        Needed with `n_projections`. Made once, before the loop, so that draws differ from step to
-        step.
+        Number p of random cotangents. By default the exact value, at one backward pass per output.
+    generator : torch.Generator, optional
+        Required with `n_projections`. Create it once, before the loop: draws then differ from step
+        to step.
     reduction : {"mean", "none"}, default="mean"
-        Mean over samples, or one value each.
+        Mean over samples, or one value per sample.
 
     Returns
     -------
     Tensor
-        A number, or of shape (b,), on a graph to the parameters.
+        Scalar, or of shape (b,) for ``reduction="none"``, on a graph to the parameters.
 
     Raises
     ------
     SkgeoError
-        For integer inputs, outputs without a graph, batch normalisation in train mode, or
-        projections without a generator.
+        If inputs are integers, outputs have no graph, batch normalisation is in train mode, or
+        projections are asked for without a generator.
 
     Notes
     -----
-    p (or K) backward passes that are themselves differentiated. Active dropout draws its own mask:
-    the penalty is that of the thinned network.
+    It takes p (or K) backward passes, which are themselves differentiated. Active dropout draws a
+    mask of its own: the penalty is that of the network under this mask.
 
     References
     ----------
@@ -115,35 +116,42 @@ def isometry_penalty(
 
     Let A be the smaller of :math:`J J^T` and :math:`J^T J`, of size r, the lesser of the numbers of
     inputs and outputs. The penalty is :math:`\|A / m - I\|_F^2 / r` with
-    :math:`m = \operatorname{tr} A / r`: zero where all r singular values are equal. It is the
-    squared isometry deviation where there are no more inputs than outputs, and compares directions
-    that survive where there are.
+    :math:`m = \operatorname{tr} A / r`. It is zero where all r singular values are equal. With at
+    most as many inputs as outputs, it is the squared isometry deviation; with more, the directions
+    that the Jacobian necessarily loses are left out.
 
     Parameters
     ----------
-    model, x, generator, reduction
-        As in :func:`jacobian_penalty`.
+    model : Module or WrappedModel
+        Evaluated in its current mode. Not copied: the gradient reaches its parameters.
+    x : Tensor of shape (b, ...)
+        Floating inputs.
     scale : float, optional
-        Take ``m = scale**2``, so that the singular values have to be `scale` and not only equal.
+        Take ``m = scale**2``: the singular values are then compared with `scale`, not only with
+        each other.
     n_projections : int, optional
-        Look at :math:`V A V^T` for p random orthonormal rows V instead of A: it is zero in mean
-        exactly where A is a multiple of I, but no unbiased estimate of the penalty, which it meets
-        at p = r. At least 2 where `scale` is not given: one direction alone is always isometric.
+        Use :math:`V A V^T` for p random orthonormal rows V instead of A. Its mean is zero exactly
+        where A is a multiple of I, but it is not an unbiased estimate of the penalty. It equals the
+        penalty at p = r. At least 2 without `scale`, since one direction alone is always isometric.
+    generator : torch.Generator, optional
+        Required with `n_projections`, as in :func:`jacobian_penalty`.
+    reduction : {"mean", "none"}, default="mean"
+        Mean over samples, or one value per sample.
 
     Returns
     -------
     Tensor
-        A number, or of shape (b,), on a graph to the parameters.
+        Scalar, or of shape (b,) for ``reduction="none"``, on a graph to the parameters.
 
     Raises
     ------
     SkgeoError
-        As for :func:`jacobian_penalty`, and for a Jacobian that is zero.
+        As for :func:`jacobian_penalty`, and, without `scale`, if a Jacobian is zero.
 
     Notes
     -----
-    p (or r) backward passes that are differentiated; twice that where inputs are fewer than
-    outputs, since then directions of the input are pushed forward.
+    It takes p (or r) backward passes, which are themselves differentiated, and twice as many with
+    fewer inputs than outputs, where directions of the input are pushed forward.
 
     Examples
     --------
@@ -158,7 +166,7 @@ def isometry_penalty(
     9.0
     """
     if scale is not None and not scale > 0:
-        raise SkgeoError(f"scale={scale!r}: expected a positive number, or None for any.")
+        raise SkgeoError(f"scale={scale!r}: expected a positive number, or None for any scale.")
     module, forward = live(model)
     with recorded(module, x, forward) as (x, z):
         size, n_outputs = z.shape
@@ -178,7 +186,7 @@ def isometry_penalty(
         elif not bool((mean > 0).all()):
             raise SkgeoError(
                 f"The Jacobian is zero for sample {int((~(mean > 0)).nonzero()[0])}, so its "
-                "singular values have no ratio. Give a scale=...."
+                "singular values have no ratio. Pass scale=...."
             )
         off = gram / mean.reshape(-1, 1, 1) - torch.eye(p, dtype=gram.dtype, device=gram.device)
         return _reduced(module, off.square().sum((1, 2)) / p, reduction)
@@ -195,20 +203,27 @@ def curvature_penalty(
     r"""Squared norm of the second derivative with respect to the input, for a training loss.
 
     Exactly, :math:`\|D^2 f\|_F^2 = \sum_{ij} \|\partial_i \partial_j f\|^2`. With `n_directions`,
-    the mean of :math:`\|D^2 f[u, v]\|^2` over so many pairs of independent Gaussian directions, an
-    unbiased estimate. Zero for affine maps.
+    the mean of :math:`\|D^2 f[u, v]\|^2` over this many pairs of independent Gaussian directions,
+    an unbiased estimate. It is zero for affine maps.
 
     Parameters
     ----------
-    model, x, generator, reduction
-        As in :func:`jacobian_penalty`.
+    model : Module or WrappedModel
+        Evaluated in its current mode. Not copied: the gradient reaches its parameters.
+    x : Tensor of shape (b, ...)
+        Floating inputs.
     n_directions : int, optional
-        By default the exact value, which takes n (n + 1)/2 second derivatives for n inputs.
+        Number of pairs of random directions. By default the exact value, which takes n (n + 1)/2
+        second derivatives for n inputs.
+    generator : torch.Generator, optional
+        Required with `n_directions`, as in :func:`jacobian_penalty`.
+    reduction : {"mean", "none"}, default="mean"
+        Mean over samples, or one value per sample.
 
     Returns
     -------
     Tensor
-        A number, or of shape (b,), on a graph to the parameters.
+        Scalar, or of shape (b,) for ``reduction="none"``, on a graph to the parameters.
 
     Raises
     ------
@@ -218,14 +233,14 @@ def curvature_penalty(
     Warns
     -----
     NonSmoothWarning
-        For a piecewise linear network, whose second derivative is zero wherever it has one: the
-        penalty is zero and so is its gradient.
+        If the network is piecewise linear: its second derivative is zero wherever it exists, so the
+        penalty and its gradient are zero.
 
     Notes
     -----
-    Three backward passes a second derivative, and the one of the loss through all of them. Layer
-    and instance normalisation are computed from plain operations, as torch's kernels for them have
-    no correct third derivative.
+    It takes three backward passes per second derivative, and that of the loss through all of them.
+    Layer and instance normalisation are computed from elementary operations, since torch's kernels
+    for them have no correct third derivative.
 
     Examples
     --------
@@ -273,7 +288,10 @@ def _second(run: Callable[[Tensor], Tensor], x: Tensor, u: Tensor, v: Tensor) ->
 def _count(
     name: str, value: int | None, most: int, generator: torch.Generator | None, least: int = 1
 ) -> int:
-    """The number asked for, checked, or all there are."""
+    """The requested number, or `most` for None.
+
+    Raises SkgeoError if it is out of range or there is no generator for it.
+    """
     if value is None:
         return most
     upper = "" if name == "n_directions" else f" to {most}"
@@ -283,7 +301,7 @@ def _count(
         raise SkgeoError(f"{name}={value}: there are {most} directions; pass None for all of them.")
     if not isinstance(generator, torch.Generator):
         raise SkgeoError(
-            f"{name}={value} draws at random, and draws must differ from step to step: make a "
+            f"{name}={value} draws at random, and draws must differ from step to step. Create "
             "torch.Generator().manual_seed(0) once, before the loop, and pass generator=...."
         )
     return value
@@ -293,18 +311,18 @@ def _reduced(module: nn.Module, values: Tensor, reduction: str) -> Tensor:
     if reduction not in ("mean", "none"):
         raise SkgeoError(f"reduction={reduction!r}: expected 'mean' or 'none'.")
     if not values.requires_grad:
-        # A constant: a zero gradient rather than an error in the caller's backward pass.
+        # A constant has a zero gradient, and the caller's backward pass must not fail.
         values = values + sum(0.0 * p.sum() for p in module.parameters() if p.requires_grad)
     return values.mean() if reduction == "mean" else values
 
 
 def _warn_of_kinks(module: nn.Module, x: Tensor, forward: Forward | None) -> None:
-    with collect_warnings():  # the mode of the module is its owner's choice here
+    with collect_warnings():  # the module stays in the caller's mode on purpose
         pattern = activation_pattern(replica(module, forward=forward, parameters=None), x.detach())
     if pattern:
         warn(
             "The network is piecewise linear: its second derivative is zero between its kinks, so "
-            "that the curvature penalty and its gradient are zero. Use a smooth activation.",
+            "the curvature penalty and its gradient are zero. Use a smooth activation.",
             NonSmoothWarning,
             stacklevel=4,
         )

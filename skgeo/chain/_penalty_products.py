@@ -1,4 +1,4 @@
-"""Jacobian products on a user's own module, with graphs to its parameters."""
+"""Products with Jacobians of the user's own module, with graphs to its parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Forward = Callable[[Any, Any], Tensor]
 
 
 def live(model: Any) -> tuple[nn.Module, Forward | None]:
-    """The user's own module, which the gradient of a penalty reaches, and how it is called."""
+    """The user's own module, and its forward function if it has one."""
     if isinstance(model, WrappedModel):
         return model.module, model.forward
     check_kind(model)
@@ -29,7 +29,10 @@ def live(model: Any) -> tuple[nn.Module, Forward | None]:
 
 @contextmanager
 def prepared(module: nn.Module, x: Tensor) -> Iterator[None]:
-    """Switches for second derivatives, and buffers of its own for the length of a penalty."""
+    """Settings for second derivatives, and copies of the buffers, during a penalty.
+
+    Raises SkgeoError if the module couples samples or x is not a batch of floating inputs.
+    """
     coupling = [
         name or type(child).__name__
         for name, child in module.named_modules()
@@ -37,14 +40,14 @@ def prepared(module: nn.Module, x: Tensor) -> Iterator[None]:
     ]
     if coupling:
         raise SkgeoError(
-            f"BatchNorm over the batch at hand ({', '.join(coupling)}) makes the outputs of one "
+            f"BatchNorm over the current batch ({', '.join(coupling)}) makes the outputs of one "
             "sample depend on the others, so no sample has a Jacobian of its own. Put these "
             "layers in eval mode for the penalty, or use GroupNorm."
         )
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() == 0 or not x.numel():
         raise SkgeoError(
             f"x is {_shown(x)}; expected a batch of floating inputs. Indices have no derivative: "
-            "penalise the part of the network behind the embedding."
+            "penalise the part of the network after the embedding."
         )
     held = [
         (child._buffers, key, buffer)
@@ -54,7 +57,7 @@ def prepared(module: nn.Module, x: Tensor) -> Iterator[None]:
     ]
     with torch.enable_grad(), math_attention(), no_fast_path(), plain_normalisation():
         try:
-            # What a forward pass in train mode counts, it would count once more for the penalty.
+            # A forward pass in train mode updates buffers; the penalty must not update them again.
             for buffers, key, buffer in held:
                 buffers[key] = buffer.detach().clone()
             yield
@@ -67,7 +70,8 @@ def prepared(module: nn.Module, x: Tensor) -> Iterator[None]:
 def recorded(
     module: nn.Module, x: Tensor, forward: Forward | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs that require a gradient, and the outputs made of them, of shape (b, K)."""
+    """Inputs that require a gradient, and the outputs computed from them."""
+    # -> (b, ...), (b, K)
     with prepared(module, x):
         x = x.detach().clone().requires_grad_(True)
         yield x, outputs(module, x, forward)
@@ -79,13 +83,13 @@ def outputs(module: nn.Module, x: Tensor, forward: Forward | None) -> Tensor:
     if not isinstance(z, Tensor) or not z.is_floating_point() or z.shape[:1] != x.shape[:1]:
         raise SkgeoError(
             f"The network returned {_shown(z)}; expected floating outputs, one row for each of "
-            f"{len(x)} samples. Say how to read it: "
-            "WrappedModel(module, forward=lambda module, x: ...)."
+            f"{len(x)} samples. Pass "
+            "WrappedModel(module, forward=lambda module, x: ...), which returns them."
         )
     if not z.requires_grad:
         raise SkgeoError(
             "The outputs have no graph, neither to the parameters nor to the inputs: the forward "
-            "pass runs without gradients."
+            "pass runs without gradients. Enable gradients in it."
         )
     return z.reshape(len(z), -1)
 
@@ -97,13 +101,15 @@ def _shown(value: object) -> str:
 
 
 def pulled(z: Tensor, x: Tensor, cotangents: Tensor) -> Tensor:
-    """``J^T v`` for cotangents of shape (b, p, K): (b, p, n)."""
+    """``J^T v`` for each cotangent v."""
+    # cotangents (b, p, K) -> (b, p, n)
     rows = [_gradient(z, x, cotangents[:, i]) for i in range(cotangents.shape[1])]
     return torch.stack(rows, dim=1).flatten(2)
 
 
 def pushed(z: Tensor, x: Tensor, directions: Tensor) -> Tensor:
-    """``J u`` for directions of shape (b, p, n): (b, p, K)."""
+    """``J u`` for each direction u."""
+    # directions (b, p, n) -> (b, p, K)
     dummy = torch.zeros_like(z, requires_grad=True)
     pulled = _gradient(z, x, dummy)
     if not pulled.requires_grad:
@@ -128,10 +134,12 @@ def orthonormal(
     generator: torch.Generator | None,
     like: Tensor,
 ) -> Tensor:
-    """Orthonormal rows for every sample, (b, count, dim): the unit vectors if none are asked."""
+    """Random orthonormal rows for every sample, or all unit vectors if `asked` is None."""
+    # -> (size, count, dim)
     if asked is None:
         return torch.eye(dim, dtype=like.dtype, device=like.device).expand(size, dim, dim)
-    return torch.linalg.qr(gaussian((size, dim, count), generator, like)).Q.mT
+    q: Tensor = torch.linalg.qr(gaussian((size, dim, count), generator, like)).Q
+    return q.mT
 
 
 def gaussian(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:

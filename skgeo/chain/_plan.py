@@ -1,4 +1,4 @@
-"""Which of a layer's singular values are computed, and which way, decided from shapes alone."""
+"""Choice of the singular values that are computed at each layer, and how, from shapes alone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from skgeo.jacobian._layers import Layers
 
 CHAINS = ("layer", "input", "output")
 _LEADING = 10
-# Within these, a decomposition of each sample costs milliseconds.
+# Up to these, the decomposition of a matrix takes milliseconds.
 _SMALL_SIDE = 256
 _SMALL_SIZE = 2**19
 
-# Up to here a Jacobian is formed for its moments, though not decomposed.
+# Up to this, a Jacobian that is not decomposed is still formed for its moments.
 _FORMED_SIZE = 2**22
 
 Way = Literal["links", "single", "formed", "leading", "none"]
@@ -31,12 +31,12 @@ class LayerPlan:
     ----------
     layer : Layer
     source, target : Layer
-        The ends of the Jacobian.
+        The two places that the Jacobian connects.
     way : {"links", "single", "formed", "leading", "none"}
-        A long product of links; the one Jacobian itself; its moments and leading values; leading
-        values alone, from products with it; nothing, because the layer is not a cut.
+        A product of links; one Jacobian, decomposed; its moments and leading values; leading values
+        alone, from products with it; nothing, because the layer is not a cut.
     n_values : int
-        Singular values kept.
+        Number of singular values kept.
     """
 
     layer: Layer
@@ -47,7 +47,7 @@ class LayerPlan:
 
     @property
     def side(self) -> int:
-        """The smaller side of the Jacobian, the number of its singular values."""
+        """Number of singular values, the smaller side of the Jacobian."""
         return min(self.source.dim, self.target.dim)
 
     @property
@@ -57,24 +57,12 @@ class LayerPlan:
 
 
 def plan_chain(found: Layers, kind: str, n_singular_values: Any) -> tuple[LayerPlan, ...]:
-    """Decide what is measured at every layer.
+    """Plans of all layers, in the order in which the layers run.
 
-    Parameters
-    ----------
-    found : Layers
-    kind : {"layer", "input", "output"}
-    n_singular_values : "all", "auto" or int
-
-    Returns
-    -------
-    tuple of LayerPlan
-        In the order in which the layers run. Without the output for ``"output"``, unless layers
-        follow it; with the root for ``"output"`` where it is a layer.
-
-    Raises
-    ------
-    SkgeoError
-        For an unknown kind; a number that is none or more than a layer has; or no layer left.
+    For ``kind="output"``, without the output unless layers follow it, and with the root if it is
+    a layer.
+    Raises SkgeoError for an unknown kind, an invalid or too large number of singular values, or if
+    no layer is left.
     """
     if kind not in CHAINS:
         raise SkgeoError(f"chain={kind!r} is not understood; expected one of {CHAINS}.")
@@ -88,7 +76,7 @@ def plan_chain(found: Layers, kind: str, n_singular_values: Any) -> tuple[LayerP
     if not layers:
         raise SkgeoError(
             f"The only layer, {found.root.name!r}, is where the graph starts, so there is no chain "
-            "of layers. Name a later layer too: layers=[...]."
+            "of layers. Name a later layer too with layers=[...]."
         )
     if kind == "output":
         if found.root.module:  # a layer, and not the input
@@ -98,7 +86,7 @@ def plan_chain(found: Layers, kind: str, n_singular_values: Any) -> tuple[LayerP
         if not layers:
             raise SkgeoError(
                 "The only layer is the output itself, so nothing lies between a layer and the "
-                "output. Name earlier layers with layers=[...], or take chain='input'."
+                "output. Name earlier layers with layers=[...], or use chain='input'."
             )
     plans = []
     for layer in layers:
@@ -122,7 +110,7 @@ def plan_chain(found: Layers, kind: str, n_singular_values: Any) -> tuple[LayerP
                 way = "formed" if formed else "leading"
                 count = min(_LEADING, side) if asked == "auto" else int(asked)
                 if count >= side or small or single:
-                    way = full  # all of them cost no more, and say more
+                    way = full  # all singular values cost no more than the leading ones
         if count > side:
             raise SkgeoError(
                 f"n_singular_values={asked}: the Jacobian at layer {layer.name!r} is "
@@ -133,10 +121,11 @@ def plan_chain(found: Layers, kind: str, n_singular_values: Any) -> tuple[LayerP
 
 
 def path_between(found: Layers, source: Layer, target: Layer) -> list[tuple[Layer, Layer]]:
-    """The links from one cut to another place.
+    """Links from a cut to a later place.
 
-    source, target: the root or a cut, and a later layer or the output.
-    Returns: Sources and targets, in order of application.
+    source: the root or a cut.
+    target: a later layer, or the output.
+    Returns pairs (source, target), in order of application.
     """
     cuts = list(found.cuts)
     if target == found.output:

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.chain._jacobians import ChainJacobians
 from skgeo.chain._plan import LayerPlan, path_between, plan_chain
 from skgeo.chain._summaries import QUANTITIES
@@ -24,14 +27,14 @@ from skgeo.linalg._memory import require_memory
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import BoundNetwork, bind
 
-# Estimated errors above this share of the largest singular value are spoken of.
+# Estimated errors above this share of the largest singular value are warned about.
 _UNSETTLED = 1e-3
 
 Chain = Literal["layer", "input", "output"]
 
 
-@dataclass(frozen=True, eq=False)
-class LayerStretches:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerStretches(Result):
     """One layer's Jacobian at each sample, by its singular values.
 
     Attributes
@@ -45,8 +48,8 @@ class LayerStretches:
         where not all were computed; NaN for a layer that is not a cut of the chain.
     log_volume, rank, sigma_max, sigma_min, condition, effective_rank, stable_rank, \
     isometry_deviation : Tensor of shape (N,)
-        As :func:`~skgeo.chain.spectral_quantities` defines them; NaN where they
-        would take singular values that were not computed.
+        Defined under `profile_` of :class:`~skgeo.chain.JacobianChainProfiler`; NaN where they
+        need singular values that were not computed.
     """
 
     layer: Layer
@@ -61,29 +64,45 @@ class LayerStretches:
     stable_rank: Tensor
     isometry_deviation: Tensor
 
+    def _line(self) -> str:
+        return (
+            f"{self.layer.name!r}, mean rank {float(self.rank.mean()):.4g} of {self.side}, "
+            f"mean log-volume {float(self.log_volume.mean()):.3g}, {len(self.rank)} samples"
+        )
+
     @property
     def singular_values(self) -> Tensor:
-        """The values themselves, which may leave the floating range at either end."""
+        """Singular values; they may overflow or underflow, unlike their logarithms."""
         return self.log_singular_values.exp()
 
 
-@dataclass(frozen=True, eq=False)
-class ChainProfile:
+@dataclass(frozen=True, eq=False, repr=False)
+class ChainProfile(Result):
     """The Jacobians of a chain at every layer.
 
     Attributes
     ----------
     chain : {"layer", "input", "output"}
+        Which Jacobian of each layer was measured.
     layers : tuple of LayerStretches
-        In the order in which they run.
+        One per layer, in the order in which the layers run.
     lyapunov_exponents : Tensor of shape (N, k)
-        :math:`\\log s_i / L` for the product of all L links between cuts, descending; k its
-        narrowest width, or fewer where leading values only were computed; one NaN where none were.
+        :math:`\\log s_i / L` for the product of all L links between cuts, descending; k is its
+        narrowest width, or fewer where only leading values were computed; one NaN where none were.
     """
 
     chain: str
     layers: tuple[LayerStretches, ...]
     lyapunov_exponents: Tensor
+
+    def _line(self) -> str:
+        n_samples = len(self.lyapunov_exponents)
+        return f"chain={self.chain!r}, {len(self.layers)} layers, {n_samples} samples"
+
+    def _repr_html_(self) -> str | None:
+        table = pd.DataFrame([mean_row(found) for found in self.layers])
+        html: str | None = table._repr_html_()
+        return html
 
     def __getitem__(self, name: str) -> LayerStretches:
         for found in self.layers:
@@ -93,6 +112,22 @@ class ChainProfile:
             f"No layer {name!r} was measured; there are: "
             f"{', '.join(found.layer.name for found in self.layers)}."
         )
+
+
+def mean_row(found: LayerStretches) -> dict[str, Any]:
+    """Means of the quantities over samples, with their standard errors."""
+    row: dict[str, Any] = {
+        "layer": found.layer.name,
+        "dim": found.layer.dim,
+        "is_cut": found.layer.is_cut,
+    }
+    for name in QUANTITIES:
+        values = getattr(found, name).numpy()
+        row[name] = values.mean()
+        row[f"{name}_se"] = float("nan")
+        if len(values) > 1 and np.isfinite(values).all():
+            row[f"{name}_se"] = values.std(ddof=1) / len(values) ** 0.5
+    return row
 
 
 def chain_profile(
@@ -107,17 +142,17 @@ def chain_profile(
     batch_size: int | None = None,
     device: str | torch.device | None = None,
 ) -> ChainProfile:
-    r"""How the layers of a network stretch, and what a chain of them does.
+    r"""Singular values of the Jacobians of a network, layer by layer.
 
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is: the work is done on a replica, in eval mode.
+        Not modified: a replica in eval mode is measured.
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
     chain : {"layer", "input", "output"}, default="input"
-        Which Jacobian: a layer's own, with respect to the last cut before it; of the layer with
-        respect to the input; of the output with respect to the layer.
+        Which Jacobian of a layer: its own, with respect to the last cut before it; that of the
+        layer with respect to the input; that of the output with respect to the layer.
     layers : list of str, optional
         Names of layers or of single calls (``"relu#1"``). By default the children of a
         ``Sequential``, or the members of the longest ``ModuleList`` or the children that are cuts.
@@ -128,10 +163,10 @@ def chain_profile(
         A direction is lost where one link of the chain, restricted to what is left, has a squared
         singular value of at most `tol` times its largest. "auto" is ``16 d eps^2`` with d the
         larger side and eps that of the network's dtype, and a direction of which only rounding may
-        be left is tried by moving the links by a hundred units of it.
+        be left is tested by perturbing the links by a hundred units of rounding.
     strict : bool, default=False
-        Whether to refuse layers that are not cuts where a product is asked over them; otherwise
-        they are NaN, with a warning.
+        Whether to raise an error for layers that are not cuts, if ``chain`` is not "layer".
+        Otherwise their values are NaN, with a warning.
     batch_size : int, optional
         Samples per forward pass. The answer does not depend on it.
     device : str or torch.device, optional
@@ -140,27 +175,29 @@ def chain_profile(
     Returns
     -------
     ChainProfile
+        Singular values of each layer at each sample, and Lyapunov exponents.
 
     Raises
     ------
     SkgeoError
-        For NaN or infinity anywhere, an unknown layer, samples that are coupled, more singular
-        values than there are, matrices that do not fit in memory.
+        If anything is NaN or infinite, a layer is unknown, samples are coupled, more singular
+        values are asked for than there are, or matrices do not fit in memory.
 
     Warns
     -----
     GeometryWarning
-        Where something is NaN: layers that are not cuts, leading values only, Jacobians of rank 0.
+        If a value is NaN: at layers that are not cuts, where only leading values are computed, or
+        for Jacobians of rank 0.
 
     Notes
     -----
-    A link costs as many passes as its smaller side, and one QR factorisation where it is
-    multiplied; links that are a linear layer and an elementwise activation take no pass. Products
-    are never formed: see :class:`~skgeo.linalg._products.LongProduct`.
+    A link takes as many backward passes as its smaller side has coordinates, and one QR
+    factorisation where it is multiplied. Links that consist of a linear layer and an elementwise
+    activation take no pass. Products are never formed.
 
     Examples
     --------
-    Twenty layers that double one direction and halve another keep areas:
+    Twenty layers that double one direction and halve another preserve areas:
 
     >>> import torch
     >>> from torch import nn
@@ -235,8 +272,8 @@ def measure_chain(
     _report_undefined(plans, stretches)
     if jacobians.worst > _UNSETTLED:
         warn(
-            f"Leading singular values have settled to {jacobians.worst:.0e} of the largest only: "
-            "they lie too close together. n_singular_values='all' decomposes the Jacobians instead."
+            f"Leading singular values have converged only to {jacobians.worst:.0e} of the largest: "
+            "they are too close to each other. Use n_singular_values='all' to compute all of them."
         )
     return ChainProfile(chain, tuple(stretches), torch.cat(exponents))
 
@@ -253,7 +290,7 @@ def _tolerance(tol: object) -> float | None:
 
 
 def _bytes(layers: Layers, plan: LayerPlan) -> int:
-    """What one sample takes while a layer is measured."""
+    """Memory that one sample takes while a layer is measured."""
     if plan.way == "none":
         return 0
     if plan.way == "leading":
@@ -288,10 +325,13 @@ def _report_partial(layers: list[Layer], strict: bool) -> None:
     )
     if strict:
         raise SkgeoError(
-            f"{message}. Name layers that are cuts, take chain='layer', or pass strict=False to "
-            "have NaN there."
+            f"{message}. Name layers that are cuts, use chain='layer', or pass strict=False to "
+            "get NaN there."
         )
-    warn(f"{message}: NaN there. chain='layer' gives its own Jacobian, from the last cut before.")
+    warn(
+        f"{message}: its values are NaN. Use chain='layer' for the Jacobian from the last cut "
+        "before it."
+    )
 
 
 def _report_undefined(plans: Sequence[LayerPlan], stretches: Sequence[LayerStretches]) -> None:
@@ -310,8 +350,8 @@ def _report_undefined(plans: Sequence[LayerPlan], stretches: Sequence[LayerStret
             where = _listed([layer for layer, _ in partial])
             warn(
                 f"Only leading singular values were computed at {where}, so "
-                f"{', '.join(missing)} are undefined (NaN) there. n_singular_values='all' computes "
-                "all of them."
+                f"{', '.join(missing)} are undefined (NaN) there. Use n_singular_values='all' to "
+                "compute all of them."
             )
     zero = [found.layer for found in stretches if bool((found.rank == 0).any())]
     if zero:

@@ -1,4 +1,4 @@
-"""Functions of one number, with their derivatives and where these jump."""
+"""Functions of one number, with their derivatives and the positions where these jump."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from skgeo.network import Activation, activation, activation_call, read_activati
 
 @dataclass(frozen=True)
 class ScalarFunction:
-    r"""A function applied to every unit alone.
+    r"""A function applied to each unit separately.
 
     Attributes
     ----------
     name : str
     function : callable
-        From a float64 tensor to one of its shape.
+        Maps a float64 tensor to one of the same shape.
     breaks : tuple of float
-        Where the first or the second derivative jumps, ascending. Everywhere else the function
-        has two continuous derivatives.
+        Positions where the first or the second derivative jumps, ascending. Everywhere else the
+        function has two continuous derivatives.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ScalarFunction:
             return self.function(torch.as_tensor(x, dtype=torch.float64).clone()).numpy()
 
     def derivatives(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        r"""Values of :math:`\phi, \phi', \phi''`, the last without what breaks add to it."""
+        r"""Values of :math:`\phi, \phi', \phi''`, the last without the contribution of breaks."""
         with torch.enable_grad():
             at = torch.as_tensor(x, dtype=torch.float64).clone().requires_grad_(True)
             value = self.function(at)
@@ -59,13 +59,13 @@ class ScalarFunction:
         return phi, first, second
 
     def jumps(self) -> tuple[tuple[float, float, float], ...]:
-        r"""For each break its place, :math:`\phi` there, and how much :math:`\phi'` jumps."""
+        r"""Position of each break, with :math:`\phi` and the jump of :math:`\phi'` there."""
         found = []
         for place in self.breaks:
             step = 1e-12 * max(1.0, abs(place))
             phi, first, _ = self.derivatives(np.array([place, place - step, place + step]))
             jump = float(first[2] - first[1])
-            # A jump of the second derivative alone shows as rounding.
+            # If only the second derivative jumps, the difference is rounding.
             found.append((place, float(phi[0]), jump if abs(jump) > 1e-9 else 0.0))
         return tuple(found)
 
@@ -74,21 +74,22 @@ def scalar_function(
     given: str | nn.Module | Activation | Callable[[Tensor], Tensor],
     breaks: Sequence[float] | None = None,
 ) -> ScalarFunction:
-    """Read a function of one number, and check that it acts on single numbers.
+    """Function of one number from a name, a module or a function of a tensor.
 
-    given: the name of an activation, a module of torch, or a function of a tensor.
-    breaks: where a derivative jumps; known for activations of torch.
+    breaks: positions where a derivative jumps; known for activations of torch.
     Raises SkgeoError if it mixes entries, jumps, or is not known.
     """
     known = given if isinstance(given, Activation) else _known(given)
     if known is not None:
         if known.per_unit:
             raise SkgeoError(
-                f"{known.name} has a slope for each unit: it is not one activation, which "
-                "mean-field theory needs."
+                f"{known.name} has a slope for each unit, but mean-field theory needs one "
+                "activation for all units. Use an activation without parameters per unit."
             )
         if known.steps:
-            raise SkgeoError(f"{known} jumps, so its derivative says nothing about its values.")
+            raise SkgeoError(
+                f"{known} jumps, so its derivative does not describe it. Use a continuous one."
+            )
         places = known.breaks if breaks is None else breaks
         return ScalarFunction(str(known), known, _sorted(places))
     if isinstance(given, nn.Module):
@@ -102,7 +103,7 @@ def scalar_function(
 
 
 def _known(given: object) -> Activation | None:
-    """The activation of torch that was given in whatever way."""
+    """The activation of torch that was given, or None if it is not one."""
     if isinstance(given, str):
         return activation(given)
     if isinstance(given, nn.Module):
@@ -115,10 +116,11 @@ def _sorted(places: Sequence[float]) -> tuple[float, ...]:
 
 
 def _frozen(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A module as a function in float64 that never touches it."""
+    """Function that applies a copy of a module, in eval mode."""
     if list(module.parameters()):
         raise SkgeoError(
-            f"{type(module).__name__} has parameters of its own, so it is not one activation."
+            f"{type(module).__name__} has parameters of its own; expected an activation "
+            "without parameters."
         )
     return copy.deepcopy(module).eval()
 
@@ -135,6 +137,6 @@ def _check_elementwise(name: str, function: Callable[[Tensor], Tensor]) -> None:
             raise SkgeoError(f"{name} is not a function of single numbers: {error}") from error
     if together.shape != x.shape or not torch.allclose(together.flatten(), alone, rtol=1e-12):
         raise SkgeoError(
-            f"{name} mixes the entries of its input, so it is not an activation in the sense of "
-            "mean-field theory."
+            f"{name} mixes the entries of its input, but mean-field theory needs an elementwise "
+            "activation."
         )

@@ -1,4 +1,4 @@
-"""How far a network's outputs and its local geometry move under noise."""
+"""Change of a network's outputs and of its local geometry under noise."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.chain._layer_map import LayerMap
 from skgeo.exceptions import SkgeoError
 from skgeo.linalg._threads import single_blas_thread
@@ -18,24 +19,25 @@ from skgeo.network._bound import BoundNetwork, bind
 Noise = Callable[[Tensor, torch.Generator], Tensor]
 
 
-@dataclass(frozen=True)
-class StabilityEstimate:
+@dataclass(frozen=True, repr=False)
+class StabilityEstimate(Result):
     r"""Changes under noise, each with the standard error of its mean over draws.
 
     Attributes
     ----------
     layer : str
+        Name of the layer, or ``"output"``.
     noise : str
         ``"input"``, ``"weights"`` or the name of the function.
     metric_distance, metric_distance_se : float
-        Log-Euclidean distance between the pulled back metrics :math:`g = J^T J` before and after,
-        mean over samples and draws.
+        Log-Euclidean distance between the pulled back metrics :math:`g = J^T J` before and after
+        the noise, averaged over samples and draws.
     subspace_angle, subspace_angle_se : float
         Largest principal angle between the spans of the leading right singular vectors, in radians.
     output_change, output_change_se : float
-        :math:`\|h' - h\|` at the layer over the root mean square of :math:`\|h\|`.
+        :math:`\|h' - h\|` at the layer, divided by the root mean square of :math:`\|h\|`.
     values : dict of str to ndarray of shape (n_repeats, n_samples)
-        Each of the three for every draw and sample.
+        Each of the three quantities for every draw and sample.
     """
 
     layer: str
@@ -47,6 +49,12 @@ class StabilityEstimate:
     output_change: float
     output_change_se: float
     values: dict[str, np.ndarray]
+
+    def _line(self) -> str:
+        return (
+            f"{self.layer!r}, {self.noise} noise, metric distance {self.metric_distance:.3g}, "
+            f"subspace angle {self.subspace_angle:.3g}, output change {self.output_change:.3g}"
+        )
 
 
 def stability(
@@ -68,48 +76,53 @@ def stability(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is: noise on weights goes to a copy.
+        Not modified: noise on weights is added to a copy.
     X : array, Tensor, dict, Dataset or DataLoader
+        N samples.
     noise : {"input", "weights"} or callable, default="input"
-        Gaussian noise on the inputs; or on every parameter, each draw the same for all samples; or
-        a function ``noise(x, generator) -> x`` of a batch of inputs, such as an augmentation, that
-        takes its randomness from the ``torch.Generator``.
+        Gaussian noise on the inputs; or on every parameter, with each draw the same for all
+        samples; or a function ``noise(x, generator) -> x`` of a batch of inputs, such as an
+        augmentation, that draws from the ``torch.Generator``.
     layer : str, optional
-        By default the outputs.
+        Layer at which the map ends; by default the outputs.
     scale : float, default=0.01
         Standard deviation of Gaussian noise, relative to the root mean square of all entries of
-        the inputs, or of each parameter tensor (one that is all zero gets none). Not used for a
-        function.
+        the inputs, or of each parameter tensor (a zero tensor gets no noise). Not used if `noise`
+        is a function.
     n_repeats : int, default=10
-        Draws, at least 2.
+        Number of draws, at least 2.
     n_directions : int, default=2
-        Leading right singular vectors whose span is compared.
+        Number of leading right singular vectors whose span is compared.
     floor : float, default=1e-6
         Metrics are compared as :math:`\log(g + \epsilon I)`, with :math:`\epsilon` this share of
-        the largest eigenvalue before: a metric of lower rank than the input has no logarithm.
+        the largest eigenvalue before the noise: a singular metric has no logarithm.
     source : str, optional
-        Start from this layer's representation, a cut, instead of the input.
+        Layer, a cut, at whose representation the map starts instead of the input.
     device : str or torch.device, optional
+        Where to compute; by default where the module is.
     random_state : int, default=0
+        Seed of the draws.
 
     Returns
     -------
     StabilityEstimate
+        Means over samples and draws, standard errors, and all values.
 
     Raises
     ------
     SkgeoError
-        For noise that changes the shape of the inputs or is not finite, outputs that are all zero,
-        or more directions than there are.
+        If noise changes the shape of the inputs or is not finite, all outputs or a Jacobian are
+        zero, or `n_directions` exceeds the number of singular vectors.
 
     Notes
     -----
-    The standard errors are those of the draws, samples held fixed: the deviation of the mean over
-    samples between draws, over the root of `n_repeats`. For what other samples would give, take
-    the deviation of ``values[...].mean(0)`` between samples.
+    The standard errors are over draws, with the samples fixed: the standard deviation between
+    draws of the mean over samples, divided by the root of `n_repeats`. For the error over samples,
+    use the standard deviation of ``values[...].mean(0)``.
 
-    Distances depend on `floor`: every eigenvalue that falls from a to nothing counts as
-    :math:`\log(a / \epsilon)`. Costs ``n_repeats + 1`` dense Jacobians of every sample.
+    Distances depend on `floor`: an eigenvalue that falls from a to zero counts as about
+    :math:`\log(a / \epsilon)`. The distance is that of [1]_. Two dense Jacobians are computed per
+    draw and sample.
 
     References
     ----------
@@ -118,7 +131,7 @@ def stability(
 
     Examples
     --------
-    A linear map has the same metric everywhere, whatever the input:
+    The metric of a linear map does not depend on the input:
 
     >>> import torch
     >>> from torch import nn
@@ -135,7 +148,7 @@ def stability(
         if n_directions > min(data.n_source, data.n_layer):
             raise SkgeoError(
                 f"n_directions={n_directions}: the Jacobian at {data.name!r} has "
-                f"{min(data.n_source, data.n_layer)} singular vectors."
+                f"{min(data.n_source, data.n_layer)} singular vectors. Pass a smaller number."
             )
         x = data.start()
         generator = torch.Generator().manual_seed(int(random_state))
@@ -177,30 +190,32 @@ def log_euclidean_distance(
 ) -> Tensor:
     r"""Distances :math:`\|\log(g + \epsilon I) - \log(g' + \epsilon I)\|_F` from factors of g.
 
-    s, other_s: (b, r), singular values of J and J'.
-    v, other_v: (b, r, n), right singular vectors as rows.
+    s, other_s: singular values of J and J'.
+    v, other_v: their right singular vectors, as rows.
 
-    Both logarithms are multiples of the identity off the span of all 2 r vectors; within it, their
-    difference is formed in an orthonormal basis, where nothing cancels but what is equal.
+    Both logarithms are the same multiple of the identity on the complement of the span of all 2 r
+    vectors. Within it, their difference is formed in an orthonormal basis.
     """
-    # epsilon (b,) -> (b,)
+    # s (b, r), v (b, r, n), epsilon (b,) -> (b,)
     e = epsilon.unsqueeze(1)
     stacked = torch.cat([v, other_v], dim=1)
-    basis = torch.linalg.qr(stacked.mT).Q  # (b, n, min(n, 2 r))
+    basis: Tensor = torch.linalg.qr(stacked.mT).Q  # (b, n, min(n, 2 r))
 
     def inside(values: Tensor, vectors: Tensor) -> Tensor:
         rows = vectors @ basis
         return (rows.mT * torch.log1p(values.square() / e).unsqueeze(1)) @ rows
 
-    return (inside(s, v) - inside(other_s, other_v)).flatten(1).norm(dim=1)
+    change = inside(s, v) - inside(other_s, other_v)
+    distances: Tensor = change.flatten(1).norm(dim=1)
+    return distances
 
 
 def subspace_angle(v: Tensor, other: Tensor) -> Tensor:
     """Largest principal angle between two spans of the same dimension.
 
-    Returns (b,): in radians, exact also where it is tiny.
+    Returns radians, accurate for small angles too.
     """
-    # v, other (b, k, n)
+    # v, other (b, k, n) -> (b,)
     inner = other @ v.mT
     sine = torch.linalg.svdvals(other - inner @ v)[:, 0]
     cosine = torch.linalg.svdvals(inner)[:, -1]
@@ -225,11 +240,11 @@ def _compare(
         bad = batch.start + int((epsilon == 0).nonzero()[0])
         raise SkgeoError(
             f"The Jacobian at {data.name!r} is zero for sample {bad}, so it has no leading "
-            "directions and no metric to compare with."
+            "directions and no metric to compare with. Remove the sample, or choose another layer."
         )
     with torch.no_grad():
         change = (other(moved).double() - segment(x).double()).norm(dim=1)
-    same = (first == second).flatten(1).all(1)  # not even rounding between equal matrices
+    same = (first == second).flatten(1).all(1)  # equal matrices have distance exactly zero
     distance = log_euclidean_distance(s, v, other_s, other_v, epsilon)
     angle = subspace_angle(v[:, :k], other_v[:, :k])
     return distance.masked_fill(same, 0.0), angle.masked_fill(same, 0.0), change
@@ -241,9 +256,11 @@ def _output_size(data: LayerMap, x: Tensor) -> float:
         with torch.no_grad():
             h = data.at(batch)(x[batch.start : batch.stop]).double()
         squares.append(h.square().sum(1))
-    size = float(torch.cat(squares).mean()) ** 0.5
+    size: float = float(torch.cat(squares).mean()) ** 0.5
     if not size > 0:
-        raise SkgeoError(f"{data.name!r} is zero for all samples: no change is relative to it.")
+        raise SkgeoError(
+            f"{data.name!r} is zero for all samples, so relative changes are undefined."
+        )
     return size
 
 
@@ -260,11 +277,11 @@ def _applied(noise: Noise, x: Tensor, data: LayerMap, generator: torch.Generator
     if not isinstance(result, Tensor) or result.shape != given.shape:
         shown = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise SkgeoError(
-            f"The noise turned inputs of shape {tuple(given.shape)} into {shown}; expected a "
+            f"The noise changed inputs of shape {tuple(given.shape)} into {shown}; expected a "
             "tensor of the same shape."
         )
     if not bool(torch.isfinite(result).all()):
-        raise SkgeoError("The noise returned NaN or infinite inputs.")
+        raise SkgeoError("The noise returned NaN or infinite inputs; expected finite values.")
     return result.detach().to(x).reshape(len(x), -1)
 
 

@@ -1,4 +1,4 @@
-"""What is read off the singular values of a Jacobian: volume, rank, stretches, spread."""
+"""Quantities from the singular values of a Jacobian: volume, rank, stretches and spread."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def spectral_quantities(logs: Tensor, n_columns: int) -> dict[str, Tensor]:
     ----------
     logs : Tensor of shape (b, k)
         Logarithms of all singular values :math:`s_i`, descending, ``-inf`` where they are zero; k
-        the smaller side. The singular values themselves go into every formula, not their squares.
+        is the smaller side. Every formula uses the singular values themselves, not their squares.
     n_columns : int
-        Of the matrices, n.
+        Number n of columns of the matrices.
 
     Returns
     -------
@@ -62,8 +62,8 @@ def spectral_quantities(logs: Tensor, n_columns: int) -> dict[str, Tensor]:
     some = rank > 0
     nan = torch.full_like(logs[:, 0], float("nan"))
     last = logs.gather(1, (rank - 1).clamp_min(0).unsqueeze(1)).squeeze(1)
-    # Everything that does not depend on scale is computed relative to the largest value, which may
-    # be beyond the floating range itself.
+    # Whatever does not depend on scale is computed relative to the largest value, which may itself
+    # overflow or underflow.
     relative = torch.where(some.unsqueeze(1), logs - logs[:, :1], -torch.inf).exp()
     squares = relative.square()
     total = squares.sum(1)
@@ -76,6 +76,7 @@ def spectral_quantities(logs: Tensor, n_columns: int) -> dict[str, Tensor]:
         "sigma_max": logs[:, 0].exp(),
         "sigma_min": logs[:, -1].exp(),
         "condition": torch.where(some, (logs[:, 0] - last).exp(), nan),
+        # Definition 1 of Roy and Vetterli [1].
         "effective_rank": torch.where(some, torch.special.entr(shares).sum(1).exp(), nan),
         "stable_rank": torch.where(some, total, nan),
         "isometry_deviation": torch.where(some, (deviation / n_columns).sqrt(), nan),

@@ -1,4 +1,4 @@
-"""The leading singular values of Jacobians that are known by their products only."""
+"""Leading singular values of Jacobians that are given by their products with vectors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from skgeo.linalg._golub_kahan import golub_kahan
 
-# Of the largest value; most spectra settle well below it.
+# Errors above this share of the largest value ask for more steps.
 RELATIVE = 1e-5
 
 
 def default_steps(n_values: int, side: int) -> int:
-    """Pairs of products that usually settle `n_values` leading values: four each and five.
+    """Pairs of products after which `n_values` leading values have usually converged.
 
     >>> default_steps(10, 512), default_steps(10, 12)
     (45, 12)
@@ -40,24 +40,26 @@ def leading_singular_values(
     pull : callable
         :math:`J^T u` for each matrix: (b, m) to (b, n).
     shape : (b, m, n)
+        Number of matrices, their rows and columns.
     n_values : int
+        Number of values.
     n_steps : int, optional
-        Pairs of products. By default :func:`default_steps`; a batch in which a value has not
-        settled to 1e-5 of the largest then takes twice as many, of which the values of those
-        samples are kept.
+        Pairs of products. By default :func:`default_steps`; if a value of a batch has not
+        converged to 1e-5 of the largest, twice as many, used for the samples concerned.
     device : torch.device or str, default="cpu"
+        Device of the starting vector.
 
     Returns
     -------
     values : Tensor of shape (b, n_values)
         Descending, float64, never above the true ones by more than rounding.
     errors : Tensor of shape (b, n_values)
-        Estimate of their distance to the true ones: the residual r, a bound on the distance to
-        some singular value, or :math:`r^2` over the gap to the next value where that is smaller.
+        Estimates of their distance to the true ones: the residual r, which bounds the distance to
+        some singular value, or :math:`r^2` divided by the gap to the next value if that is smaller.
 
     Notes
     -----
-    All matrices start from one seeded vector, so a value does not depend on what else is in
+    All matrices start from one seeded vector, so a value does not depend on the rest of
     the batch. ``n_steps`` vectors of each side per sample are kept.
 
     Examples
@@ -78,7 +80,7 @@ def leading_singular_values(
             lambda v: push(v).double(),
             lambda u: pull(u).double(),
             start.expand(size, -1),
-            # One more, for the gap below the last.
+            # One more than asked for, for the gap below the last.
             min(n_values + 1, steps),
             steps,
         )

@@ -1,4 +1,4 @@
-"""Picture of what a chain of layers does to volumes, lengths and directions, against depth."""
+"""Plot of volumes, lengths and directions under a chain of layers, against depth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skgeo._axes import new_axes
 
 __all__ = ["ProfileDisplay"]
 
-# Densities are drawn over this many bins, this wide beside their layer.
+# Number of bins of a density, and its width next to the layer.
 _BINS = 24
 _WIDTH = 0.42
 
@@ -22,13 +22,13 @@ class ProfileDisplay:
 
     Left, the log-volume; middle, the largest and smallest singular values with the density of all
     of them at each layer, over samples, on a logarithmic axis; right, the isometry deviation. Bands
-    are two standard errors of the mean to either side. Make it with :meth:`from_estimator`. Drawing
-    several displays on the same axes, each with a ``label``, compares networks.
+    are two standard errors of the mean on either side. Create it with :meth:`from_estimator`. To
+    compare networks, draw several displays on the same axes, each with a ``label``.
 
     Parameters
     ----------
     profile : DataFrame
-        As ``JacobianChainProfiler.profile_``: one row a layer, with the columns ``layer``,
+        As ``JacobianChainProfiler.profile_``: one row per layer, with the columns ``layer``,
         ``log_volume``, ``sigma_max``, ``sigma_min`` and ``isometry_deviation``, each quantity with
         its ``_se``.
     singular_values : dict of str to ndarray of shape (n_samples, k), default=None
@@ -40,13 +40,13 @@ class ProfileDisplay:
         Log-volume, singular values, isometry deviation.
     figure_ : matplotlib Figure
     lines_ : dict of str to matplotlib Line2D
-        By the column that is drawn. What is zero or NaN everywhere on a logarithmic axis has none.
+        Keyed by column. A column that is zero or NaN everywhere has none on a logarithmic axis.
     densities_ : dict of str to matplotlib artist
-        By layer.
+        Keyed by layer.
 
     See Also
     --------
-    skgeo.JacobianChainProfiler : What it draws.
+    skgeo.JacobianChainProfiler : Estimator whose results are drawn.
 
     Examples
     --------
@@ -64,6 +64,11 @@ class ProfileDisplay:
     ['0', '1', '2']
     """
 
+    axes_: tuple[Any, Any, Any]
+    figure_: Any
+    lines_: dict[str, Any]
+    densities_: dict[str, Any]
+
     def __init__(
         self, *, profile: pd.DataFrame, singular_values: Mapping[str, np.ndarray] | None = None
     ) -> None:
@@ -72,8 +77,8 @@ class ProfileDisplay:
         missing = [name for name in columns if name not in profile]
         if missing or not len(profile):
             raise ValueError(
-                f"profile has columns {list(profile)} and {len(profile)} rows; expected one row a "
-                f"layer and the columns {', '.join(columns)}."
+                f"profile has columns {list(profile)} and {len(profile)} rows; expected one row "
+                f"per layer and the columns {', '.join(columns)}."
             )
         self.profile = profile
         self.singular_values = {} if singular_values is None else dict(singular_values)
@@ -94,15 +99,16 @@ class ProfileDisplay:
         estimator : JacobianChainProfiler
             Fitted, bound to a model.
         ax : sequence of three matplotlib Axes, default=None
-            Where to draw; a new figure otherwise.
+            Axes to draw on; by default those of a new figure.
         label : str, default=None
             Name in the legend.
         **kwargs
-            Passed on to the lines, such as ``color``.
+            Passed to the lines, such as ``color``.
 
         Returns
         -------
         ProfileDisplay
+            The display, drawn.
         """
         estimator._check_measured()
         display = cls(profile=estimator.profile_, singular_values=estimator.singular_values_)
@@ -116,19 +122,22 @@ class ProfileDisplay:
         Parameters
         ----------
         ax : sequence of three matplotlib Axes, default=None
+            Axes to draw on; by default those of a new figure.
         label : str, default=None
+            Name in the legend.
         **kwargs
-            Passed on to the lines.
+            Passed to the lines, such as ``color``.
 
         Returns
         -------
-        self
+        self : ProfileDisplay
+            The display.
         """
         volume, stretch, deviation = (
             new_axes("ProfileDisplay", (12.0, 3.6), 3) if ax is None else ax
         )
-        self.lines_: dict[str, Any] = {}
-        self.densities_: dict[str, Any] = {}
+        self.lines_ = {}
+        self.densities_ = {}
         prefix = f"{label}: " if label else ""
         line = self._line(volume, "log_volume", {"marker": "o", "label": label, **kwargs}, False)
         style = dict(kwargs) | {"color": line.get_color()}
@@ -163,7 +172,7 @@ class ProfileDisplay:
         return self
 
     def _line(self, axis: Any, name: str, style: dict[str, Any], logarithmic: bool) -> Any:
-        """One quantity with its band; on a logarithmic axis where there is anything to show."""
+        """Draw one quantity with its band; None if nothing can be drawn on a logarithmic axis."""
         values = self.profile[name].to_numpy(dtype=np.float64)
         error = np.nan_to_num(self.profile[f"{name}_se"].to_numpy(dtype=np.float64))
         low, high = values - 2 * error, values + 2 * error
@@ -182,14 +191,14 @@ class ProfileDisplay:
         return line
 
     def _density(self, axis: Any, place: int, layer: str, color: Any) -> None:
-        """Density of the logarithms of a layer's singular values, drawn to the right of it."""
+        """Draw the density of the logarithms of a layer's singular values, to its right."""
         values = np.asarray(self.singular_values.get(layer, ()), dtype=np.float64).ravel()
         values = values[np.isfinite(values) & (values > 0)]
         if len(values) < 2:
             return
         logs = np.log10(values)
         low, high = logs.min(), logs.max()
-        if high - low < 1e-3:  # one value, many times: as wide as a line
+        if high - low < 1e-3:  # a single repeated value is drawn as wide as a line
             low, high = low - 5e-4, high + 5e-4
         counts, edges = np.histogram(logs, bins=_BINS, range=(low, high))
         outline = 10.0 ** np.repeat(edges, 2)

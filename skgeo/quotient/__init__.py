@@ -1,8 +1,8 @@
-"""Quotients of representations: which directions of a layer the rest of the network sees.
+"""Quotients of representations: the directions of a layer on which the outputs depend.
 
 The Fisher metric on output distributions, pulled back to the representation at a layer, is
-degenerate. Its null directions are what the rest of the network cannot see; what is left after
-dividing them out is the representation as far as the task is concerned.
+degenerate. Along its null directions the outputs do not change to first order. The quotient by them
+is the part of the representation that matters for the task.
 """
 
 from skgeo.quotient._jumps import RankJump, rank_jumps

@@ -1,4 +1,4 @@
-r"""Coordinates of a layer's quotient: what of a representation the rest of the network sees.
+r"""Coordinates of a layer's quotient: the part of a representation on which the outputs depend.
 
 .. math:: q(h) = V (h - \bar h) , \qquad \tilde h = \bar h + V^T V (h - \bar h) ,
 
@@ -17,7 +17,7 @@ from skgeo.quotient._spectra import Tolerance, pointwise_tolerance
 
 
 def collapse(representations: Tensor, center: Tensor, directions: Tensor) -> Tensor:
-    """Representations (b, n) with everything but some directions at its mean.
+    """Representations with all but the given directions replaced by their mean.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def collapse(representations: Tensor, center: Tensor, directions: Tensor) -> Ten
 
 
 def quotient_fidelity(rows: LayerRows, name: str, center: Tensor, directions: Tensor) -> float:
-    r"""Mean divergence between the outputs and those of the collapsed representations.
+    r"""Mean Kullback-Leibler divergence from the outputs to those of collapsed representations.
 
     .. math:: \frac1N \sum_n \mathrm{KL}\bigl(p(\cdot \mid z(h_n)) \,\|\,
               p(\cdot \mid z(\tilde h_n))\bigr)
@@ -40,6 +40,7 @@ def quotient_fidelity(rows: LayerRows, name: str, center: Tensor, directions: Te
     name : str
         The layer.
     center : Tensor of shape (n,)
+        Mean representation.
     directions : Tensor of shape (k, n)
         Orthonormal rows.
 
@@ -47,8 +48,8 @@ def quotient_fidelity(rows: LayerRows, name: str, center: Tensor, directions: Te
     -------
     float
         In nats. Zero, up to rounding, where the rest of the network is linear and all directions of
-        the common row space are kept. Elsewhere the metric knows small moves only, and this says
-        what the finite one costs.
+        the common row space are kept. Otherwise it measures the effect of a finite change, which
+        the metric describes to first order only.
     """
     network, layer = rows.network, rows.layers[name]
     center, directions = center.to(network.device), directions.to(network.device)
@@ -61,7 +62,7 @@ def quotient_fidelity(rows: LayerRows, name: str, center: Tensor, directions: Te
             outputs = rows.tail(inputs, name)(kept)
         z, w = network.sized(seen.output.detach()), network.sized(outputs)
         total += float(network.likelihood.kl(z, w).sum())
-    return max(0.0, total / network.n_samples)  # rounding may leave a sum of zeros below zero
+    return max(0.0, total / network.n_samples)  # a sum of zeros may round to below zero
 
 
 def null_projection(
@@ -75,7 +76,7 @@ def null_projection(
     name : str
         The layer.
     vectors : Tensor of shape (N, n) or (n,), optional
-        What to project, one vector per sample or one for all. None for the projectors themselves.
+        Vectors to project, one per sample or one for all. None for the projectors themselves.
     tol : float or "auto", default="auto"
         As for pointwise ranks.
 
@@ -87,11 +88,11 @@ def null_projection(
     Raises
     ------
     SkgeoError
-        When the projectors would not fit in memory, with their size.
+        If the projectors do not fit in memory, or the vectors have another shape.
 
     Notes
     -----
-    From a thin SVD of the rows of each sample, never of an n x n matrix.
+    Computed from a thin SVD of the rows of each sample, never from an n x n matrix.
     """
     network, dim = rows.network, rows.layers[name].dim
     if vectors is None:
@@ -114,14 +115,14 @@ def null_projection(
     for batch in rows.batches([name]):
         found = rows.rows(network.inputs(batch), [name], start=batch.start)[name].double()
         _, values, basis = torch.linalg.svd(found, full_matrices=False)
-        # A masked row takes nothing away: samples of different rank share one product.
+        # Rows beyond the rank are set to zero, so samples of different rank share one product.
         kept = values.square() > relative * values[:, :1].square()
         basis = (basis * kept.unsqueeze(-1)).cpu()
         if vectors is None:
             parts.append(torch.eye(dim, dtype=torch.float64) - basis.mT @ basis)
             continue
         v = vectors[batch.start : batch.stop].unsqueeze(-1)
-        for _ in range(2):  # a second pass removes what the first leaves of a large component
+        for _ in range(2):  # the second pass removes the rounding of the first
             v = v - basis.mT @ (basis @ v)
         parts.append(v.squeeze(-1))
     return torch.cat(parts)

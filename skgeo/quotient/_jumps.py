@@ -1,4 +1,4 @@
-"""Where the activation pattern or the rank of a layer changes along a segment of inputs."""
+"""Changes of the activation pattern, or of the rank at a layer, along a segment of inputs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._patterns import activation_pattern
 from skgeo.likelihood import Likelihood
@@ -25,20 +26,21 @@ from skgeo.quotient._spectra import (
 _MOST_JUMPS = 10_000
 
 
-@dataclass(frozen=True)
-class RankJump:
-    """One change along a segment.
+@dataclass(frozen=True, repr=False)
+class RankJump(Result):
+    """One change of an activation pattern or a rank along a segment.
 
     Attributes
     ----------
     t : float
-        Position in [0, 1].
+        Position in [0, 1] on the segment.
     layer : str
-        Of the rank, or the module in which units crossed a kink.
+        The layer whose rank changes, or the module in which units cross a kink.
     what : {"pattern", "rank"}
+        What changes.
     before, after : int
-        Ranks on either side. For a pattern, how many units of the module are above their lowest
-        kink, which for a rectifier are the active ones; for maxima, 0 and how many have moved.
+        Ranks on either side. For a pattern, the number of units of the module above their lowest
+        kink, for a rectifier the active ones; for maxima, 0 and the number of maxima that move.
     """
 
     t: float
@@ -46,6 +48,9 @@ class RankJump:
     what: str
     before: int
     after: int
+
+    def _line(self) -> str:
+        return f"t={self.t:.6g}, {self.what} of {self.layer!r}, {self.before} to {self.after}"
 
 
 def rank_jumps(
@@ -58,38 +63,44 @@ def rank_jumps(
     tol: Tolerance = "auto",
     device: str | torch.device | None = None,
 ) -> tuple[RankJump, ...]:
-    r"""Places on the segment from one input to another where a pattern or a rank changes.
+    r"""Positions on the segment between two inputs at which a pattern or a rank changes.
 
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is.
+        Not modified.
     x0, x1 : array or Tensor
         One sample each, without an axis of samples, as ``X[0]`` is.
-    likelihood, layers, tol, device
-        As in :func:`~skgeo.quotient.layer_spectra`.
+    likelihood : str or Likelihood, default="auto"
+        Distribution that the outputs parametrise, as in :func:`~skgeo.quotient.layer_spectra`.
+    layers : list of str, optional
+        Layers whose ranks are followed, as in :func:`~skgeo.quotient.layer_spectra`.
+    tol : float or "auto", default="auto"
+        Tolerance of the ranks, relative to the largest eigenvalue of each sample.
+    device : str or torch.device, optional
+        Where to compute; by default where the module is.
 
     Returns
     -------
     tuple of RankJump
-        By position.
+        All changes found, in the order of their positions.
 
     Raises
     ------
     SkgeoError
-        For inputs that have no straight line between them, or more than 10,000 changes.
+        If there is no straight line between the inputs, or there are more than 10,000 changes.
 
     Notes
     -----
-    By bisection: an interval is split while its ends differ, down to about 1e-12 of the segment in
-    float64 and 1e-6 in float32. In a piecewise linear network nothing can be missed, since the
-    regions of constant pattern are convex and no rank changes within one. In a smooth network
-    there is no pattern, and a rank that changes and changes back between two equal ends is not
-    seen. Each change costs some forty forward passes and backward passes by rank(F).
+    Changes are found by bisection: an interval is split while its ends differ, down to about 1e-12
+    of the segment in float64 and 1e-6 in float32. In a piecewise linear network no change is
+    missed, since the regions of constant pattern are convex and no rank changes within one. A
+    smooth network has no pattern, and a rank that changes and changes back between two equal ends
+    is missed. Each change takes about forty forward passes, each with rank(F) backward passes.
 
     Examples
     --------
-    The unit max(0, x) starts to matter at zero:
+    The outputs depend on the unit max(0, x) from zero on:
 
     >>> import torch
     >>> from torch import nn
@@ -108,7 +119,7 @@ def rank_jumps(
 
 @dataclass
 class _State:
-    """What is known at one position: patterns and ranks."""
+    """Patterns and ranks at one position."""
 
     pattern: dict[str, Tensor]
     ranks: dict[str, int]
@@ -123,7 +134,9 @@ def segment_jumps(rows: LayerRows, *, tol: Tolerance = "auto") -> tuple[RankJump
     """Changes between the two samples of a network on data, the ends of a segment."""
     network = rows.network
     if network.n_samples != 2:
-        raise SkgeoError(f"A segment has two ends; {network.n_samples} samples were given.")
+        raise SkgeoError(
+            f"{network.n_samples} samples were given; expected the two ends of a segment."
+        )
     finest = 2.0**-40 if network.dtype == torch.float64 else 2.0**-20
     first, last = _states(rows, torch.tensor([0.0, 1.0], dtype=torch.float64), tol)
     open_ = [] if first.equals(last) else [(0.0, 1.0, first, last)]
@@ -131,7 +144,7 @@ def segment_jumps(rows: LayerRows, *, tol: Tolerance = "auto") -> tuple[RankJump
         if len(open_) > _MOST_JUMPS:
             raise SkgeoError(
                 f"There are more than {_MOST_JUMPS} changes on the segment. Shorten it, or raise "
-                "tol: a rank that is decided within rounding changes everywhere."
+                "tol: a rank that is determined by rounding changes everywhere."
             )
         middles = torch.tensor([(a + b) / 2 for a, b, _, _ in open_], dtype=torch.float64)
         states = _states(rows, middles, tol)
@@ -150,7 +163,7 @@ def _states(rows: LayerRows, t: Tensor, tol: Tolerance) -> list[_State]:
     ends = network.inputs()
     size = network.batch_size or max(1, network.batch_bytes // rows.sample_bytes(names))
     states = []
-    for part in t.split(size):
+    for part in torch.split(t, size):
         inputs = between(ends, part.to(network.device))
         pattern = activation_pattern(network.replica, inputs)
         found = rows.rows(inputs)

@@ -1,4 +1,4 @@
-"""The leading eigenvalues of a layer's metric, for outputs too many to pull back one by one."""
+"""Leading eigenvalues of the metric at a layer, for networks with many outputs."""
 
 from __future__ import annotations
 
@@ -29,50 +29,54 @@ def leading_eigenvalues(
     random_state: int = 0,
     device: str | torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Largest eigenvalues of the Fisher metric at one layer, without its rows.
+    r"""Largest eigenvalues of the Fisher metric at one layer, without forming its rows.
 
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is.
+        Not modified.
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
     layer : str
+        Name of the layer.
+    y : array-like, optional
+        Targets, as in :func:`~skgeo.quotient.layer_spectra`.
     n_values : int, default=10
-        Eigenvalues per sample.
+        Number of eigenvalues per sample.
     n_steps : int, optional
-        Steps of Golub-Kahan bidiagonalisation; by default ``4 * n_values``. Never more than the
-        smaller side has.
-    y, likelihood, device
-        As in :func:`~skgeo.quotient.layer_spectra`.
+        Steps of Golub-Kahan bidiagonalisation; by default ``4 * n_values``. At most the smaller
+        of the number of rows and the dimension of the layer.
+    likelihood : str or Likelihood, default="auto"
+        Distribution that the outputs parametrise, as in :func:`~skgeo.quotient.layer_spectra`.
     batch_size : int, default=16
         Samples per forward pass.
     random_state : int, default=0
-        Of the first vectors.
+        Seed of the starting vectors.
+    device : str or torch.device, optional
+        Where to compute; by default where the module is.
 
     Returns
     -------
     eigenvalues : Tensor of shape (N, n_values)
-        Descending, float64; 0 beyond the rank. From below: they are never above the true ones by
-        more than rounding.
+        Descending, float64; 0 beyond the rank. They exceed the true ones by at most rounding.
     errors : Tensor of shape (N, n_values)
-        Bound on the distance of each to a true eigenvalue.
+        Bound on the distance of each to some true eigenvalue.
 
     Raises
     ------
     SkgeoError
-        For the reasons of :func:`~skgeo.quotient.layer_spectra`, or more values
-        than the metric has.
+        As for :func:`~skgeo.quotient.layer_spectra`, and if more values are asked for than the
+        metric has.
 
     See Also
     --------
-    skgeo.quotient.layer_spectra : All eigenvalues, at all layers at once, by rank(F)
-        backward passes: cheaper for up to some hundred outputs.
+    skgeo.quotient.layer_spectra : All eigenvalues at all layers, from rank(F) backward passes;
+        cheaper for up to a few hundred outputs.
 
     Notes
     -----
-    ``2 n_steps`` backward passes, and ``n_steps`` vectors of each side per sample. The root of a
-    categorical metric takes the square of the number of classes.
+    It takes ``2 n_steps`` backward passes, and ``n_steps`` vectors of each side per sample. The
+    root of a categorical metric takes memory quadratic in the number of classes.
 
     Examples
     --------
@@ -102,7 +106,7 @@ def leading_eigenvalues(
         if not 1 <= n_values <= side:
             raise SkgeoError(
                 f"n_values={n_values}: the metric at layer {name!r} has {side} eigenvalues that "
-                "may differ from zero."
+                f"may differ from zero; expected 1 to {side}."
             )
         steps = min(side, 4 * n_values if n_steps is None else n_steps)
         generator = torch.Generator().manual_seed(random_state)

@@ -1,7 +1,7 @@
-r"""Fisher-Rao length of paths through a layer, and how straight they are.
+r"""Fisher-Rao length and straightness of paths through a layer.
 
-A polygon through representations is moved through the rest of the network; the length of its image
-in output distributions is its length under the layer's pulled back metric,
+A polygon through representations is mapped through the rest of the network. The length of its image
+in the output distributions is its length under the metric pulled back to the layer,
 :math:`\int \sqrt{\dot h^T G_l(h)\, \dot h}\, dt`.
 """
 
@@ -40,38 +40,40 @@ def fisher_rao_length(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is.
+        Not modified.
     path : array, Tensor or dict of shape (n_points, ...)
-        Inputs, at least two. Their representations at `layer` are joined by straight segments.
+        At least two inputs. Their representations at `layer` are joined by straight segments.
     layer : str, optional
-        Where the segments are straight: a layer that is a cut. None for the input itself.
+        Layer, a cut, in whose representation the segments are straight. None for the input itself.
     likelihood : str or Likelihood, default="auto"
-        As in :func:`~skgeo.quotient.layer_spectra`; there is no y here.
+        Distribution that the outputs parametrise, as in :func:`~skgeo.quotient.layer_spectra`,
+        but "auto" has no y to read.
     rtol : float, default=1e-6
-        Segments are halved until that adds less than this share to their length. Below the root
-        of the dtype's precision it has no effect.
+        Segments are halved until that adds at most this share to their length. Values below the
+        square root of the machine epsilon of the dtype have no effect.
     device : str or torch.device, optional
+        Where to compute; by default where the module is.
 
     Returns
     -------
     float
-        At least the Fisher-Rao distance of the end points, whatever `rtol` is: every refinement
-        is itself a polygon between them.
+        Length of the path. It is at least the Fisher-Rao distance of the end points for any `rtol`,
+        since every refinement is itself a polygon between them.
 
     Raises
     ------
     SkgeoError
-        For fewer than two points, a layer that is not a cut, or index inputs that differ along
-        the path and are to be joined by a straight line.
+        If there are fewer than two points, the layer is not a cut, or inputs that are indices
+        differ along the path and would be joined by a straight line.
 
     Notes
     -----
-    A sum of Fisher-Rao distances between neighbours, with an error that falls with the square of
-    the number of pieces; a few hundred forward passes a segment.
+    The length is a sum of Fisher-Rao distances between neighbours, with an error that falls with
+    the square of the number of pieces. It takes a few hundred forward passes per segment.
 
     Examples
     --------
-    Under unit variance a linear network measures Euclidean length:
+    For the identity with Gaussian outputs of unit variance it is the Euclidean length:
 
     >>> import torch
     >>> from skgeo.quotient import fisher_rao_length
@@ -96,23 +98,33 @@ def straightness(
     rtol: float = 1e-6,
     device: str | torch.device | None = None,
 ) -> float:
-    """Fisher-Rao length of a path over the Fisher-Rao distance of its ends.
+    """Ratio of the Fisher-Rao length of a path to the Fisher-Rao distance of its ends.
 
     Parameters
     ----------
-    model, path, layer, likelihood, rtol, device
-        As in :func:`fisher_rao_length`.
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
+        Not modified.
+    path : array, Tensor or dict of shape (n_points, ...)
+        At least two inputs. Their representations at `layer` are joined by straight segments.
+    layer : str, optional
+        Layer, a cut, in whose representation the segments are straight. None for the input itself.
+    likelihood : str or Likelihood, default="auto"
+        Distribution that the outputs parametrise, as in :func:`fisher_rao_length`.
+    rtol : float, default=1e-6
+        Relative precision of the length, as in :func:`fisher_rao_length`.
+    device : str or torch.device, optional
+        Where to compute; by default where the module is.
 
     Returns
     -------
     float
-        At least 1; 1 where the straight path at this layer is a geodesic of the output family.
-        Free of units, so that layers can be compared.
+        At least 1, and 1 where the path at this layer is a geodesic of the output family. It has
+        no unit, so layers can be compared.
 
     Raises
     ------
     SkgeoError
-        Where both ends have the same output distribution, so there is no ratio; and as for
+        If both ends have the same output distribution, so there is no ratio; and as for
         :func:`fisher_rao_length`.
 
     Examples
@@ -133,13 +145,13 @@ def straightness(
                 "Both ends of the path have the same output distribution, up to rounding, so "
                 "there is no distance to compare its length with. Choose other ends."
             )
-        # The sum rounds where the true ratio is one.
+        # Where the true ratio is one, the sum may round to below the distance.
         return max(1.0, _length(network, layer, rtol) / distance)
 
 
 def _length(network: BoundNetwork, layer: str | None, rtol: float) -> float:
     if network.n_samples < 2:
-        raise SkgeoError("A path needs at least two points; one was given.")
+        raise SkgeoError("path holds one point; a path needs at least two points.")
     check_number("rtol", rtol, above=0, below=1)
     network.notice(network.outputs())
     along = _inputs_between(network) if layer is None else _layer_between(network, layer)
@@ -151,7 +163,10 @@ def _length(network: BoundNetwork, layer: str | None, rtol: float) -> float:
 
 
 def _segment(outputs: Callable[[Tensor], Tensor], likelihood: Likelihood, rtol: float) -> float:
-    """Length of one segment by halving; `outputs` gives those at positions t in [0, 1]."""
+    """Length of one segment, halved until it converges.
+
+    outputs: function of positions in [0, 1].
+    """
 
     def measured(z: Tensor) -> float:
         return float(likelihood.distance(z[:-1], z[1:]).sum())
@@ -169,14 +184,14 @@ def _segment(outputs: Callable[[Tensor], Tensor], likelihood: Likelihood, rtol: 
             return length
     warn(
         f"The length of a segment still grew by {(length - before) / length:.1e} of itself at "
-        f"{pieces} pieces, more than rtol={rtol:.1e}: it is a lower bound."
+        f"{pieces} pieces, more than rtol={rtol:.1e}: the result is a lower bound."
     )
     return length
 
 
 def _in_batches(run: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     with torch.no_grad():
-        return torch.cat([run(part) for part in t.split(_BATCH)])
+        return torch.cat([run(part) for part in torch.split(t, _BATCH)])
 
 
 def _inputs_between(network: BoundNetwork) -> Callable[[int, Tensor], Tensor]:
@@ -213,12 +228,13 @@ def _layer_between(network: BoundNetwork, layer: str) -> Callable[[int, Tensor],
 
 
 def between(ends: Inputs, t: Tensor, *, single: bool = False) -> Inputs:
-    """Inputs on the straight line between two samples, or one sample repeated.
+    """Inputs at positions on the straight line between two samples, or one sample repeated.
 
-    ends: two samples, or one where `single`.
-    t: (m,), positions in [0, 1].
+    ends: two samples, or one with `single`.
+    t: positions in [0, 1].
     Raises SkgeoError if the two differ in a tensor of indices.
     """
+    # t (m,) -> (m, ...)
 
     def mix(tensor: Tensor) -> Tensor:
         if single or (not tensor.is_floating_point() and torch.equal(tensor[0], tensor[1])):
@@ -226,7 +242,7 @@ def between(ends: Inputs, t: Tensor, *, single: bool = False) -> Inputs:
         if not tensor.is_floating_point():
             raise SkgeoError(
                 "The two samples differ in integers, which are indices: there is no straight line "
-                "between them. Name a layer behind the embedding."
+                "between them. Name a layer after the embedding."
             )
         weights = t.to(tensor).reshape(-1, *[1] * (tensor.dim() - 1))
         return torch.lerp(tensor[:1], tensor[1:2], weights)

@@ -1,4 +1,4 @@
-"""The mean Fisher metric of one layer, formed on its smaller side."""
+"""Mean Fisher metric of one layer, from the smaller of two Gram matrices."""
 
 from __future__ import annotations
 
@@ -12,24 +12,13 @@ from skgeo.linalg._subspaces import orient_rows, orthonormalise_rows
 class MeanMetric:
     r"""Spectrum of :math:`\frac1N \sum_n S_n S_n^T` from rows that arrive in batches.
 
-    Parameters
-    ----------
-    n_samples : int
-        N.
-    n_rows : int
-        Rows per sample.
-    dim : int
-        Coordinates of a representation.
-    dtype : torch.dtype
-        Of the rows, where they are kept.
-    device : torch.device
-    squared : bool, default=True
-        Whether a product may be formed; otherwise the rows are factorised as they are.
+    n_rows: rows per sample.
+    dim: dimension n of the representation.
+    dtype: that of the rows, where they are kept.
+    squared: whether products may be formed; otherwise the rows themselves are factorised.
 
-    Notes
-    -----
-    With n = `dim` and m = ``n_samples * n_rows`` it holds n^2 numbers where n <= m, and the m n
-    rows themselves otherwise, whose product has the same non-zero eigenvalues.
+    With m = ``n_samples * n_rows`` it holds n^2 numbers where n <= m, and the m rows themselves
+    otherwise, whose Gram matrix has the same non-zero eigenvalues.
     """
 
     def __init__(
@@ -63,12 +52,13 @@ class MeanMetric:
 
     @staticmethod
     def solver_bytes(n_samples: int, n_rows: int, dim: int) -> int:
-        """Memory that the eigenproblem takes besides."""
+        """Additional memory that the eigenproblem takes."""
         total = n_samples * n_rows
         return 8 * (3 * min(total, dim) ** 2 + (total * dim if dim > total else 0))
 
     def update(self, rows: Tensor) -> None:
-        """Take in the rows of a batch, of shape (b, n_rows, dim)."""
+        """Add the rows of a batch."""
+        # rows (b, n_rows, dim)
         flat = rows.flatten(0, 1)
         if self._rows is not None:
             self._rows[self._filled : self._filled + len(flat)] = flat
@@ -89,7 +79,7 @@ class MeanMetric:
         return rows @ rows.T / self.n_samples
 
     def eigenvalues(self) -> Tensor:
-        """Descending, ``min(m, n)`` of them, float64."""
+        """Eigenvalues, descending, ``min(m, n)`` of them, in float64."""
         count = min(self.n_total, self.dim)
         if self.squared:
             return eigenvalues_descending(self._matrix())[:count]
@@ -101,7 +91,8 @@ class MeanMetric:
         return values.square()[:count] / self.n_samples
 
     def directions(self, count: int) -> Tensor:
-        """Leading eigenvectors as oriented orthonormal rows, of shape (count, dim), float64."""
+        """Leading eigenvectors as oriented orthonormal rows, in float64."""
+        # -> (count, dim)
         if not self.squared:
             if self._factor is not None:
                 return orient_rows(self._factor.right_vectors(count))

@@ -1,8 +1,8 @@
-r"""The rows whose squares make the Fisher metric of each layer: ``S_l^T = R(z)^T B_l``.
+r"""Rows ``S_l^T = R(z)^T B_l`` that give the Fisher metric ``S_l S_l^T`` of each layer.
 
 ``B_l`` is the Jacobian of one sample's outputs with respect to its representation at layer l, and
-``F = R R^T`` the Fisher metric of the output distribution. Rows are never formed by multiplying
-with ``B_l``: the columns of R are what is pulled back.
+``F = R R^T`` the Fisher metric of the output distribution. ``B_l`` is never formed: the
+columns of R are pulled back.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ class LayerRows:
     """Rows of the Jacobians from the layers of a network on data, weighted by its likelihood.
 
     network: with ``parameters=None``.
-    names: names of layers or of single calls (``"relu#1"``).
+    names: layers, or single calls of a layer (``"relu#1"``).
+    Raises SkgeoError if a layer has no units.
 
     Attributes
     ----------
     network : BoundNetwork
     layers : Layers
     names : tuple of str
-        The layers, in the order in which they run.
+        Names of the layers, in the order in which they run.
     n_rows : int
         Rows per sample: ``n_positions * rank(F)``.
     """
@@ -50,7 +51,10 @@ class LayerRows:
             )
 
     def sample_bytes(self, names: Sequence[str]) -> int:
-        """What the rows of one sample at some layers take, refused where that is too much."""
+        """Memory that the rows of one sample at some layers take.
+
+        Raises SkgeoError if it exceeds the budget.
+        """
         network = self.network
         width = sum(self.layers[name].dim for name in names)
         # The rows, and the roots of F that are pulled back to give them.
@@ -59,8 +63,8 @@ class LayerRows:
             size,
             f"the Jacobians of one sample ({self.n_rows} rows x {width} coordinates of "
             f"{len(names)} layers)",
-            "name fewer layers with layers=[...], wrap the model so that it gives fewer outputs, "
-            "or take the largest eigenvalues alone with "
+            "name fewer layers with layers=[...], wrap the model to give fewer outputs, "
+            "or compute the largest eigenvalues alone with "
             "skgeo.quotient.leading_eigenvalues.",
             network.device,
             network.budget,
@@ -68,16 +72,17 @@ class LayerRows:
         return size
 
     def batches(self, names: Sequence[str] | None = None) -> list[range]:
-        """The samples in batches whose rows at some layers, by default all, fit in memory."""
+        """Batches of samples whose rows at some layers, by default all, fit in memory."""
         return self.network.batches(self.sample_bytes(self.names if names is None else names))
 
     def rows(
         self, inputs: Inputs, names: Sequence[str] | None = None, *, start: int = 0
     ) -> dict[str, Tensor]:
-        """Rows ``S_l^T`` of a batch at some layers, by default all: (b, n_rows, n_l) each.
+        """Rows ``S_l^T`` of a batch at some layers, by default all, in the dtype of the layers.
 
-        In the dtype of the representations. `start` numbers the first sample, for messages.
+        start: number of the first sample, for messages.
         """
+        # -> {name: (b, n_rows, n_l)}
         seen = self.layers.record(inputs, names, start=start)
         self.network.notice(seen.output)
         found = seen.pull_back(self._roots(seen.output), self.n_rows)
@@ -86,7 +91,7 @@ class LayerRows:
         return found
 
     def _roots(self, output: Tensor) -> Callable[[slice], Tensor]:
-        """Columns of R as cotangents: position by position, since positions are independent."""
+        """Columns of R as cotangents, for one position at a time: positions are independent."""
         z = self.network.sized(output.detach())
         size, positions, k = z.shape
         eye = torch.eye(k, dtype=torch.float64, device=z.device)
@@ -103,7 +108,8 @@ class LayerRows:
         return cotangents
 
     def representations(self, name: str) -> Tensor:
-        """Representations of all samples at one layer: (N, n_l), float64."""
+        """Representations of all samples at one layer, in float64."""
+        # -> (N, n_l)
         parts = []
         for batch in self.batches([name]):
             seen = self.layers.record(self.network.inputs(batch), [name], start=batch.start)
@@ -115,7 +121,7 @@ class LayerRows:
         return Segment(self.layers.replica, inputs, None, self.layers[name])
 
     def default_layer(self) -> str:
-        """The last cut before the output; the output itself where there is no other."""
+        """The last cut before the output, or the output if there is no other cut."""
         cuts = [layer for layer in self.layers.layers if layer.is_cut]
         inner = [layer for layer in cuts if not layer.is_output]
         return (inner or cuts or list(self.layers.layers))[-1].name

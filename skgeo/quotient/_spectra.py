@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
 from skgeo.jacobian._layer import Layer
 from skgeo.likelihood import Likelihood
@@ -31,8 +32,8 @@ _COLUMNS = 2048
 Tolerance = float | Literal["auto"]
 
 
-@dataclass(frozen=True)
-class LayerSpectrum:
+@dataclass(frozen=True, repr=False)
+class LayerSpectrum(Result):
     """The Fisher metric at one layer, at each sample and on average.
 
     Attributes
@@ -40,16 +41,16 @@ class LayerSpectrum:
     layer : Layer
         Name, dimension, and whether it is a cut.
     eigenvalues : Tensor of shape (N, min(n_rows, dim))
-        Of the metric at each sample, descending, float64.
+        Eigenvalues of the metric at each sample, descending, float64.
     ranks : Tensor of shape (N,)
         Pointwise ranks, each relative to the sample's own largest eigenvalue.
     mean_eigenvalues : Tensor of shape (min(N n_rows, dim),)
-        Of the mean metric, descending, float64.
+        Eigenvalues of the mean metric, descending, float64.
     common : NumericalRank
         Rank of the mean metric, with tolerance, gap and path. Its null space is the intersection
         of the null spaces of all samples.
     directions : Tensor of shape (k, dim) or None
-        Leading eigenvectors of the mean metric as orthonormal rows, where they were asked for.
+        Leading eigenvectors of the mean metric as orthonormal rows, if they were asked for.
     """
 
     layer: Layer
@@ -58,6 +59,12 @@ class LayerSpectrum:
     mean_eigenvalues: Tensor
     common: NumericalRank
     directions: Tensor | None = None
+
+    def _line(self) -> str:
+        return (
+            f"{self.layer.name!r}, common rank {self.common.rank} of {self.layer.dim}, "
+            f"median pointwise rank {self.rank_median:.4g}, {len(self.ranks)} samples"
+        )
 
     @property
     def rank_median(self) -> float:
@@ -91,23 +98,23 @@ def layer_spectra(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Left as it is: the work is done on a replica, in eval mode.
+        Not modified: a replica in eval mode is measured.
     X : array, Tensor, dict, Dataset or DataLoader
         N samples.
     y : array-like, optional
-        Targets: what ``likelihood="auto"`` reads, and what a scikit-learn or skorch model that is
-        not fitted yet is fitted on.
+        Targets, which ``likelihood="auto"`` reads, and on which a scikit-learn or skorch model is
+        fitted if it is not fitted yet.
     likelihood : str or Likelihood, default="auto"
-        What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale",
-        "poisson". "auto" asks the model, then the dtype of y; without either it assumes
-        "gaussian" of unit variance and warns.
+        Distribution that the outputs parametrise: "categorical", "bernoulli", "gaussian",
+        "gaussian_scale" or "poisson". "auto" asks the model, then the dtype of y; without either it
+        assumes "gaussian" of unit variance and warns.
     layers : list of str, optional
         Names of layers or of single calls (``"relu#1"``). By default the children of a
         ``Sequential``, or the members of the longest ``ModuleList`` or the children that are cuts.
     tol : float or "auto", default="auto"
-        Relative to the largest eigenvalue. "auto" is what the arithmetic resolves,
-        ``d * max(eps(float64), eps(dtype)^2)`` with d the larger side. A smaller value is decided
-        from singular values of rows that were not multiplied by themselves.
+        Tolerance of ranks, relative to the largest eigenvalue. "auto" is what the arithmetic
+        resolves, ``d * max(eps(float64), eps(dtype)^2)`` with d the larger side. With a smaller
+        value, ranks are decided from singular values of the rows instead of their products.
     batch_size : int, optional
         Samples per forward pass. The answer does not depend on it.
     device : str or torch.device, optional
@@ -116,23 +123,23 @@ def layer_spectra(
     Returns
     -------
     tuple of LayerSpectrum
-        In the order in which the layers run.
+        One per layer, in the order in which the layers run.
 
     Raises
     ------
     SkgeoError
-        For NaN or infinity anywhere, an unknown layer, samples that are coupled, outputs that do
-        not fit the likelihood, matrices that do not fit in memory.
+        If anything is NaN or infinite, a layer is unknown, samples are coupled, outputs do not fit
+        the likelihood, or matrices do not fit in memory.
 
     Notes
     -----
-    With r = rank(F) rows per sample: r backward passes, which serve all layers at once; per sample
-    and layer ``r^2 n`` operations for the product and ``4/3 r^3`` for its spectrum; for the mean
-    metric of a layer ``min(n, N r)`` squared times the other side, and 4/3 of its cube.
+    With r = rank(F) rows per sample, it takes r backward passes for all layers together; per
+    sample and layer ``r^2 n`` operations for the product and ``4/3 r^3`` for its spectrum; and for
+    the mean metric of a layer ``min(n, N r)`` squared times the other side, and 4/3 of its cube.
 
     Examples
     --------
-    Behind a linear layer of three units, no more than three directions can matter.
+    Before a linear layer of three units, the outputs depend on at most three directions:
 
     >>> import torch
     >>> from torch import nn
@@ -166,8 +173,8 @@ def measure_layers(
 ) -> tuple[LayerSpectrum, ...]:
     """Spectra and ranks at every layer.
 
-    layer: the layer whose leading eigenvectors are wanted.
-    n_directions: how many of them; None for as many as the common rank.
+    layer: the layer whose leading eigenvectors are computed.
+    n_directions: their number; None for the common rank.
     """
     if tol != "auto" and not 0.0 <= _number(tol) < 1.0:
         raise SkgeoError(
@@ -243,38 +250,41 @@ def _measured(
 
 
 def pointwise_eigenvalues(rows: Tensor, *, squared: bool = True) -> Tensor:
-    """Eigenvalues of the metric at each sample: rows (b, r, n) to (b, min(r, n)), descending.
+    """Eigenvalues of the metric at each sample, descending, in float64.
 
-    In float64. Without `squared` from the singular values of the rows, which are then not
-    multiplied by themselves.
+    squared: from products of the rows; otherwise from their singular values.
     """
+    # rows (b, r, n) -> (b, min(r, n))
     if not squared:
-        return torch.linalg.svdvals(rows.double()).square()
+        singular_values: Tensor = torch.linalg.svdvals(rows.double())
+        return singular_values.square()
     if rows.shape[1] > rows.shape[2]:
         rows = rows.mT
-    # Column blocks: rows in single precision are never held a second time in double.
+    # By column blocks, so rows in float32 are never copied to float64 as a whole.
     product = rows.new_zeros((len(rows), rows.shape[1], rows.shape[1]), dtype=torch.float64)
-    for block in rows.split(_COLUMNS, dim=2):
+    for block in torch.split(rows, _COLUMNS, dim=2):
         block = block.double()
         product += block @ block.mT
-    return torch.linalg.eigvalsh(product).flip(-1).clamp_min(0.0)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(product)
+    return eigenvalues.flip(-1).clamp_min(0.0)
 
 
 def pointwise_ranks(eigenvalues: Tensor, tol: Tolerance, rows: LayerRows, name: str) -> Tensor:
-    """Rank at each sample relative to its own largest eigenvalue: (b, k), descending, to (b,)."""
+    """Rank at each sample, relative to its own largest eigenvalue."""
+    # eigenvalues (b, k), descending -> (b,)
     relative = pointwise_tolerance(tol, rows, name)
     return (eigenvalues > relative * eigenvalues[:, :1]).sum(1)
 
 
 def pointwise_tolerance(tol: Tolerance, rows: LayerRows, name: str) -> float:
-    """The relative tolerance of pointwise ranks at a layer."""
+    """Tolerance of pointwise ranks at a layer."""
     if tol != "auto":
         return float(tol)
     return resolution(rows.n_rows, rows.layers[name].dim, rows.network.dtype)
 
 
 def _groups(rows: LayerRows) -> list[list[str]]:
-    """Layers in groups whose mean metrics fit in memory together; each group is one pass."""
+    """Groups of layers whose mean metrics fit in memory together; each takes one pass."""
     network = rows.network
     usable = network.budget
     groups: list[list[str]] = []
@@ -304,13 +314,13 @@ def _warn_partial(layers: list[Layer]) -> None:
     if layers:
         warn(
             f"Not all of the computation passes through {_listed([x.name for x in layers])}: the "
-            "quotient there is a partial one, of what this branch contributes while the others "
-            "are held fixed."
+            "quotient there is a partial one, that of the contribution of this branch while the "
+            "others are held fixed."
         )
 
 
 def _warn_ambiguous(spectra: tuple[LayerSpectrum, ...], notes: list[str]) -> None:
-    """One warning for all layers and samples, not one for each."""
+    """Warn once for all layers and samples."""
     zero = [s.layer.name for s in spectra if not bool((s.mean_eigenvalues > 0.0).any())]
     if zero:
         warn(
@@ -318,7 +328,9 @@ def _warn_ambiguous(spectra: tuple[LayerSpectrum, ...], notes: list[str]) -> Non
             "the output distribution. The rank is 0; the effective rank is undefined (NaN)."
         )
     if notes:
-        more = f" So it is at {len(notes)} of {len(spectra)} layers." if len(notes) > 1 else ""
+        more = (
+            f" The same holds at {len(notes)} of {len(spectra)} layers." if len(notes) > 1 else ""
+        )
         warn(notes[0] + more, RankAmbiguityWarning)
         return
     unclear = [s.layer.name for s in spectra if _unclear(s)]
@@ -326,7 +338,7 @@ def _warn_ambiguous(spectra: tuple[LayerSpectrum, ...], notes: list[str]) -> Non
         warn(
             f"Pointwise ranks at {_listed(unclear)} have no clear gap for some samples: the "
             "eigenvalues on either side of the tolerance differ by less than a factor of "
-            f"{AMBIGUOUS_GAP:.0f}. Read them against eigenvalues, not alone.",
+            f"{AMBIGUOUS_GAP:.0f}. Look at the eigenvalues as well.",
             RankAmbiguityWarning,
         )
 

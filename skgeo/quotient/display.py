@@ -1,4 +1,4 @@
-"""Picture of ranks, nullities and effective ranks down the layers of a network."""
+"""Plot of ranks, nullities and effective ranks over the layers of a network."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ _COLUMNS = (
 
 
 class RankProfileDisplay:
-    """Ranks of the Fisher metric at each layer, and the share of each layer that is not seen.
+    """Ranks of the Fisher metric at each layer, and the share of directions in its null space.
 
     Left, the pointwise ranks as a band from the smallest to the largest with their median, the
-    common rank and the effective rank of the mean metric. Right, the nullities in shares of the
-    layer's dimension: pointwise as a band, common as a line. Make it with :meth:`from_estimator`.
-    Drawing several displays on the same pair of axes, each with a ``label``, compares networks.
+    common rank and the effective rank of the mean metric. Right, the nullities as shares of the
+    layer's dimension: pointwise as a band, common as a line. Create it with
+    :meth:`from_estimator`. To compare networks, draw several displays on the same pair of axes,
+    each with a ``label``.
 
     Parameters
     ----------
     layers : DataFrame
-        As ``LayerQuotientEstimator.layers_``: one row a layer, with the columns ``layer``,
+        As ``LayerQuotientEstimator.layers_``: one row per layer, with the columns ``layer``,
         ``dim``, ``rank_min``, ``rank_median``, ``rank_max``, ``common_rank`` and
         ``effective_rank``.
 
@@ -49,7 +50,7 @@ class RankProfileDisplay:
 
     See Also
     --------
-    skgeo.LayerQuotientEstimator : What it draws.
+    skgeo.LayerQuotientEstimator : Estimator whose results are drawn.
 
     Examples
     --------
@@ -67,12 +68,16 @@ class RankProfileDisplay:
     ['0', '1', '2']
     """
 
+    axes_: tuple[Any, Any]
+    figure_: Any
+    lines_: list[Any]
+
     def __init__(self, *, layers: pd.DataFrame) -> None:
         missing = [name for name in _COLUMNS if name not in layers]
         if missing or not len(layers):
             raise ValueError(
-                f"layers has columns {list(layers)} and {len(layers)} rows; expected one row a "
-                f"layer and the columns {', '.join(_COLUMNS)}."
+                f"layers has columns {list(layers)} and {len(layers)} rows; expected one row "
+                f"per layer and the columns {', '.join(_COLUMNS)}."
             )
         self.layers = layers
 
@@ -92,15 +97,16 @@ class RankProfileDisplay:
         estimator : LayerQuotientEstimator
             Fitted, bound to a model.
         ax : pair of matplotlib Axes, default=None
-            Where to draw; a new figure otherwise.
+            Axes to draw on; by default those of a new figure.
         label : str, default=None
             Name in the legend.
         **kwargs
-            Passed on to the lines, such as ``color``.
+            Passed to the lines, such as ``color``.
 
         Returns
         -------
         RankProfileDisplay
+            The display, drawn.
         """
         estimator._check_measured()
         return cls(layers=estimator.layers_).plot(ax=ax, label=label, **kwargs)
@@ -113,13 +119,16 @@ class RankProfileDisplay:
         Parameters
         ----------
         ax : pair of matplotlib Axes, default=None
+            Axes to draw on; by default those of a new figure.
         label : str, default=None
+            Name in the legend.
         **kwargs
-            Passed on to the lines.
+            Passed to the lines, such as ``color``.
 
         Returns
         -------
-        self
+        self : RankProfileDisplay
+            The display.
         """
         ranks, nullities = new_axes("RankProfileDisplay", (9.0, 3.6), 2) if ax is None else ax
         table = self.layers

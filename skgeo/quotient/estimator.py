@@ -1,4 +1,4 @@
-"""The Fisher metric on each layer's representation as a scikit-learn estimator."""
+"""Estimator of the Fisher metric on the representation at each layer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
+from skgeo.models import ResolvedModel
 from skgeo.network._bound import BoundNetwork
 from skgeo.quotient._coordinates import null_projection, quotient_fidelity
 from skgeo.quotient._jumps import segment_jumps
@@ -26,61 +27,61 @@ _PROFILES = ("rank", "common_rank", "nullity_share", "effective_rank")
 
 
 class LayerQuotientEstimator(GeometryEstimator):
-    r"""Which directions of each layer's representation the task sees.
+    r"""Directions of each layer's representation on which the outputs depend.
 
     .. math::
         G_l(h) = B_l^T F(z) B_l , \qquad B_l = \frac{\partial z}{\partial h_l} ,
 
     with F the Fisher metric of the output distribution in the natural outputs z, and :math:`h_l`
-    one sample's representation after layer l. Directions in the null space of :math:`G_l(h)` change
-    no output distribution to first order: the rest of the network cannot see them. The *pointwise*
+    one sample's representation after layer l. Along directions in the null space of :math:`G_l(h)`
+    the output distribution does not change to first order. The *pointwise*
     rank is that of :math:`G_l` at a sample; the *common* rank that of its mean over samples, whose
     null space is the intersection of all pointwise ones.
 
     Bound to a model, ``fit(X)`` measures it on X and ``transform(X)`` gives the quotient
-    coordinates at one layer: projections on the leading eigenvectors of the mean metric, a
-    principal component analysis that counts what matters to the outputs instead of variance.
+    coordinates at one layer: projections on the leading eigenvectors of the mean metric, as in a
+    principal component analysis with effect on the outputs in place of variance.
     Without a model, ``transform(pairs)`` gives one row of features per (model, data) pair: the
     :meth:`summary` of the bound reading.
 
     Parameters
     ----------
     model : object, default=None
-        What to measure: an ``nn.Module``, a scikit-learn or skorch model or a Pipeline that ends
+        Model to measure: an ``nn.Module``, a scikit-learn or skorch model or a Pipeline that ends
         in one (fitted in ``fit`` unless frozen), a ``Checkpoint`` or a ``WrappedModel``. None for
         the unbound reading.
     likelihood : str or Likelihood, default="auto"
-        What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale" or
-        "poisson". "auto" asks the model, then the dtype of y; without either it assumes
-        "gaussian" of unit variance and warns.
+        Distribution that the outputs parametrise: "categorical", "bernoulli", "gaussian",
+        "gaussian_scale" or "poisson". "auto" asks the model, then the dtype of y; without either it
+        assumes "gaussian" of unit variance and warns.
     layers : list of str, default=None
         Layers to measure, or single calls of a layer that is called several times (``"relu#1"``).
         None takes the children of a ``Sequential``; of any other module the members of its
         longest ``ModuleList``, or else its direct children, that are cuts.
     layer : str, default=None
-        The one of them that ``transform`` gives coordinates of. None for the last cut before the
-        output. Does not enter a pair's features.
+        The measured layer whose coordinates ``transform`` gives. None for the last cut before the
+        output. It does not affect the features of a pair.
     tol : float or "auto", default="auto"
-        Relative to the largest eigenvalue: of a sample's metric for pointwise ranks, of the mean
-        metric for the common one. "auto" is what the arithmetic resolves.
+        Tolerance relative to the largest eigenvalue: that of a sample's metric for pointwise ranks,
+        that of the mean metric for the common rank. "auto" is what the arithmetic resolves.
     n_components : int, default=None
-        Coordinates to keep; None for as many as the common rank, 0 for none, which spares the
-        eigenvectors. Does not enter a pair's features.
+        Number of coordinates to keep; None for the common rank, 0 for none, in which case no
+        eigenvectors are computed. It does not affect the features of a pair.
     memory_budget : int or str, default=None
-        Bytes to stay within, such as ``"4 GiB"``; by default 0.7 of what is available.
+        Memory limit in bytes, or such as ``"4 GiB"``; by default 0.7 of the available memory.
     batch_size : int, default=None
-        Samples per forward pass; by default what 256 MiB of rows hold. The answer does not depend
-        on it.
+        Samples per forward pass; by default as many as have rows of 256 MiB. The result does not
+        depend on it.
     device : str, default=None
         "cpu", "cuda" or "cuda:i"; by default where the module is.
     memory : str or joblib.Memory, default=None
         Caches the features of pairs under a fingerprint of weights and data.
     on_error : {"raise", "nan"}, default="raise"
-        What a failing pair does to the table.
+        Whether a failing pair raises its error, or gives a row of NaN.
     n_jobs : int, default=None
-        Pairs measured at the same time.
+        Number of pairs measured in parallel.
     verbose : int, default=0
-        Above 0, shows progress through a table of pairs.
+        If above 0, progress through a table of pairs is shown.
 
     Attributes
     ----------
@@ -89,18 +90,18 @@ class LayerQuotientEstimator(GeometryEstimator):
         all of the computation passes through it), ``rank_min``, ``rank_median`` and ``rank_max``
         of the pointwise ranks, ``common_rank``, ``nullity`` (``dim - rank_median``),
         ``common_nullity`` (``dim - common_rank``), ``effective_rank`` (exponential entropy of the
-        mean metric's eigenvalues; NaN where the metric is zero), and of the common rank the
-        relative tolerance ``tol`` and the spectral gap ``gap``.
+        mean metric's eigenvalues; NaN where the metric is zero), and the tolerance ``tol`` and
+        the spectral gap ``gap`` of the common rank.
     eigenvalues_ : dict of str to ndarray of shape (n_samples, k)
-        Of the pointwise metric of each layer, descending, k the smaller of ``dim`` and rank(F),
-        times the number of positions where a sample has several.
+        Eigenvalues of the pointwise metric of each layer, descending. k is the smaller of ``dim``
+        and rank(F) times the number of positions of a sample.
     mean_eigenvalues_ : dict of str to ndarray of shape (k,)
-        Of the mean metric of each layer, descending, k the smaller of ``dim`` and ``n_samples``
-        times rank(F).
+        Eigenvalues of the mean metric of each layer, descending. k is the smaller of ``dim`` and
+        ``n_samples`` times rank(F) times the number of positions of a sample.
     rank_path_ : DataFrame with columns ``layer``, ``tol`` and ``rank``
         Common rank against relative tolerance.
     layer_ : str
-        The layer of ``transform``.
+        The layer whose coordinates ``transform`` gives.
     components_ : ndarray of shape (n_components, dim)
         Leading eigenvectors of the mean metric at ``layer_``, orthonormal rows, the entry of
         largest modulus positive. Representations are flattened sample by sample.
@@ -108,33 +109,33 @@ class LayerQuotientEstimator(GeometryEstimator):
         Mean representation at ``layer_``.
     quotient_fidelity_ : float
         Mean Kullback-Leibler divergence, in nats, from the network's outputs to those with every
-        other direction of ``layer_`` put at its mean; 0 is perfect. NaN with ``n_components=0``,
-        where nothing is kept that could be compared.
+        other direction of ``layer_`` replaced by its mean; 0 if the outputs do not change. NaN with
+        ``n_components=0``.
     likelihood_ : str
-        The output family that was used.
+        Name of the output distribution that was used.
     model_ : ResolvedModel
         The module measured, and the fitted estimator around it where there is one.
 
     See Also
     --------
-    skgeo.RankProfileDisplay : Picture of ranks and nullities down the layers.
+    skgeo.RankProfileDisplay : Plot of ranks and nullities over the layers.
     skgeo.FisherRankEstimator : The same metric pulled back to the parameters.
 
     Notes
     -----
-    Cost: rank(F) backward passes per sample, which serve all layers at once, an eigenproblem of
-    that size for each sample and layer, and for each layer's mean metric ``min(dim, N rank(F))``
+    It takes rank(F) backward passes per sample for all layers together, an eigenproblem of that
+    size for each sample and layer, and for each layer's mean metric ``min(dim, N rank(F))``
     squared times the other side.
 
     For a softmax over K classes a pointwise rank is at most K - 1, and at most the width of any
     later layer. It does not fall from one cut to the next. The common rank of N samples is at most
     N rank(F) and grows with N until the samples are enough. Where a layer is not a cut, such as
-    one inside a residual branch, its quotient is a partial one: what the branch contributes while
-    everything around it is held fixed. This is warned about.
+    one inside a residual branch, its quotient is a partial one, that of the contribution of the
+    branch while everything around it is held fixed, and a warning is given.
 
-    The metric knows small moves only. Null directions at one sample need not stay null a finite
-    move away, unless the rest of the network is linear; ``quotient_fidelity_`` measures such a
-    move.
+    The metric describes small changes only. Null directions at one sample need not be null at a
+    finite distance, unless the rest of the network is linear; ``quotient_fidelity_`` measures the
+    effect of a finite change.
 
     References
     ----------
@@ -145,8 +146,8 @@ class LayerQuotientEstimator(GeometryEstimator):
 
     Examples
     --------
-    Three classes see two directions of any layer at a time, and before a linear head those are
-    the same two for all samples:
+    With three classes, the outputs depend on two directions of any layer at each sample. Before a
+    linear head these are the same two for all samples:
 
     >>> import torch
     >>> from torch import nn
@@ -163,6 +164,17 @@ class LayerQuotientEstimator(GeometryEstimator):
     >>> quotient.layer_, quotient.transform(X).shape, quotient.quotient_fidelity_ < 1e-12
     ('1', (30, 2), True)
     """
+
+    layers_: pd.DataFrame
+    eigenvalues_: dict[str, np.ndarray]
+    mean_eigenvalues_: dict[str, np.ndarray]
+    rank_path_: pd.DataFrame
+    layer_: str
+    components_: np.ndarray
+    mean_: np.ndarray
+    quotient_fidelity_: float
+    likelihood_: str
+    model_: ResolvedModel
 
     _parameters: ClassVar[str | None] = None
     _pair_parameters: ClassVar[Mapping[str, Any]] = {"n_components": 0, "layer": None}
@@ -242,8 +254,8 @@ class LayerQuotientEstimator(GeometryEstimator):
         self._check_measured()
         if not len(self.components_):
             raise SkgeoError(
-                f"{request} works in the quotient coordinates, and none was kept: the common rank "
-                f"at layer {self.layer_!r} is 0, or the estimator was fitted with n_components=0."
+                f"{request} needs quotient coordinates, but none were kept: the common rank "
+                f"at layer {self.layer_!r} is 0, or n_components=0 was passed."
             )
         return self.components_
 
@@ -251,7 +263,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         components = self._kept("transform")
         rows = LayerRows(network, [self.layer_])
         representations = rows.representations(self.layer_).cpu().numpy()
-        return (representations - self.mean_) @ components.T
+        return np.asarray((representations - self.mean_) @ components.T)
 
     def _feature_names(self) -> list[str]:
         return [f"quotient_{index}" for index in range(len(self.components_))]
@@ -267,7 +279,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         return {"likelihood": self.likelihood_}
 
     def summary(self) -> dict[str, float]:
-        """Profiles down the layers in sixteen numbers, the features of the unbound reading.
+        """Profiles over the layers in sixteen numbers, the features of the unbound reading.
 
         Returns
         -------
@@ -281,7 +293,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         Warns
         -----
         GeometryWarning
-            Where there is one layer only, so slopes are undefined.
+            If there is only one layer, so slopes are undefined.
         """
         self._check_measured()
         table = self.layers_
@@ -294,7 +306,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         if len(table) == 1:
             warn(
                 "One layer was measured, so slopes over depth are undefined (NaN). Name more "
-                "with layers=[...]."
+                "layers with layers=[...]."
             )
         values: list[float] = []
         for name in _PROFILES:
@@ -305,29 +317,29 @@ class LayerQuotientEstimator(GeometryEstimator):
         }
 
     def inverse_transform(self, X: Any) -> np.ndarray:
-        """Representations with these quotient coordinates, null directions at their mean.
+        """Representations with given quotient coordinates, and all other directions at their mean.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_components)
-            What :meth:`transform` gives.
+            Coordinates, as :meth:`transform` gives them.
 
         Returns
         -------
         ndarray of shape (n_samples, dim)
-            At ``layer_``, flattened sample by sample.
+            Representations at ``layer_``, flattened sample by sample.
         """
         components = self._kept("inverse_transform")
         Z = np.asarray(X, dtype=np.float64)
         if Z.ndim != 2 or Z.shape[1] != len(components):
             raise SkgeoError(
-                f"X has shape {Z.shape}; expected (n_samples, {len(components)}), what transform "
+                f"X has shape {Z.shape}; expected (n_samples, {len(components)}), as transform "
                 "gives."
             )
-        return self.mean_ + Z @ components
+        return np.asarray(self.mean_ + Z @ components)
 
     def null_projector(self, layer: str, X: Any, v: Any = None) -> np.ndarray:
-        """Orthogonal projection onto what the rest of the network cannot see at each sample.
+        """Orthogonal projection onto the null space of the metric at each sample.
 
         Parameters
         ----------
@@ -336,16 +348,18 @@ class LayerQuotientEstimator(GeometryEstimator):
         X : array, Tensor, DataFrame, dict, Dataset or DataLoader
             Samples.
         v : array-like of shape (dim,) or (n_samples, dim), optional
-            Directions to project. Without them the projectors themselves are formed.
+            Vectors to project, one for all samples or one per sample. By default the projectors
+            themselves are formed.
 
         Returns
         -------
         ndarray of shape (n_samples, dim), or (n_samples, dim, dim) without v
+            Projected vectors, or projectors.
 
         Raises
         ------
         SkgeoError
-            For an unknown layer; when projectors would not fit in memory, with their size.
+            If the layer was not measured, or the projectors do not fit in memory.
         """
         self._check_measured()
         if layer not in self._names:
@@ -359,23 +373,23 @@ class LayerQuotientEstimator(GeometryEstimator):
             return null_projection(rows, layer, vectors, tol=self.tol).numpy()
 
     def rank_jumps(self, x0: Any, x1: Any) -> pd.DataFrame:
-        """Places on the segment between two inputs where a pattern or a rank changes.
+        """Positions on the segment between two inputs at which a pattern or a rank changes.
 
         Parameters
         ----------
         x0, x1 : array-like, Tensor or dict
-            One sample each, without an axis of samples, as ``X[0]`` is. Behind the preprocessing
-            of a Pipeline, which is where the segment is straight.
+            One sample each, without an axis of samples, as ``X[0]`` is. For a Pipeline the segment
+            is straight after the preprocessing.
 
         Returns
         -------
         DataFrame
-            One row per change, by position: ``t`` in [0, 1], ``layer``, ``what`` ("pattern" or
-            "rank"), ``before`` and ``after``: ranks, or numbers of active units.
+            One row per change, in the order of positions: ``t`` in [0, 1], ``layer``, ``what``
+            ("pattern" or "rank"), ``before`` and ``after``: ranks, or numbers of active units.
 
         See Also
         --------
-        skgeo.quotient.rank_jumps : The same for a module; says what can be missed.
+        skgeo.quotient.rank_jumps : The same for any model, without an estimator.
         """
         self._check_measured()
         with single_blas_thread():

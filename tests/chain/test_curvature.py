@@ -279,7 +279,7 @@ def test_images_that_stand_still():
     with torch.no_grad():
         net.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
     X = torch.zeros(2, 2).double()
-    with pytest.warns(GeometryWarning, match="stands still at 'output' for 1 of 2"):
+    with pytest.warns(GeometryWarning, match="zero speed at 'output' for 1 of 2"):
         found = curvature(net, X, velocity=torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert np.isnan(found.curvature).tolist() == [False, True]
 
@@ -290,7 +290,7 @@ def test_images_that_stand_still():
         ({}, "velocity at every sample"),
         ({"velocity": torch.zeros(3, 4)}, "velocity of sample 0 is zero"),
         ({"velocity": torch.ones(3, 3)}, r"\(3, 3\); expected 3 samples of 4"),
-        ({"velocity": torch.ones(3, 4), "t": [0.0]}, "t goes with"),
+        ({"velocity": torch.ones(3, 4), "t": [0.0]}, "belongs to a curve"),
         ({"velocity": torch.ones(3, 4) * torch.nan}, "NaN"),
         ({"velocity": torch.ones(3, 4), "layer": "seven"}, "No layer named"),
         ({"velocity": torch.ones(3, 4), "radius": -1.0}, "radius"),

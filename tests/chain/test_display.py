@@ -98,5 +98,5 @@ def test_estimators_without_a_profile_are_refused(fitted):
         ProfileDisplay.from_estimator(JacobianChainProfiler())
     with pytest.raises(NotFittedError):
         ProfileDisplay.from_estimator(JacobianChainProfiler(nn.Linear(2, 2)))
-    with pytest.raises(ValueError, match="expected one row a layer"):
+    with pytest.raises(ValueError, match="expected one row per layer"):
         ProfileDisplay(profile=fitted.profile_[["layer", "dim"]])

@@ -104,7 +104,7 @@ def test_segments_that_are_none(monkeypatch):
     net, X = mlp(3, 24, 20, 4, activation=nn.ReLU), 2 * normal(5, 3)
     with pytest.raises(SkgeoError, match="two points"):
         kink_density(net, X[:1])
-    with pytest.raises(SkgeoError, match="Segment 1 has no length"):
+    with pytest.raises(SkgeoError, match="Segment 1 has zero length"):
         kink_density(net, X[[0, 1, 1]])
     with pytest.raises(SkgeoError, match="one end for each start"):
         kink_density(net, X, X[:3])

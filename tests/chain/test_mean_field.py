@@ -279,7 +279,7 @@ def test_networks_out_of_reach_are_named(net, message):
         (("tanh", 1.0, math.inf), "sigma_b"),
         (("tanh", 0.0), "above 0"),
         ((lambda x: x.cumsum(-1), 1.0), "mixes the entries"),
-        ((lambda x: (x - 0.3).relu(), 1.0), "say where: kinks="),
+        ((lambda x: (x - 0.3).relu(), 1.0), "their positions with kinks="),
         ((3, 1.0), "a name, a module or a function"),
     ],
 )

@@ -198,4 +198,4 @@ def test_values_that_have_not_settled_are_said_so(monkeypatch):
     net = linear_chain(normal(2, 60, 60))
     with pytest.warns(GeometryWarning) as caught:
         chain_profile(net, normal(2, 60), n_singular_values=4)
-    assert "have settled to" in str(caught[-1].message)
+    assert "have converged only to" in str(caught[-1].message)

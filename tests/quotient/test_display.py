@@ -68,5 +68,5 @@ def test_estimators_without_a_profile_are_refused(fitted):
         RankProfileDisplay.from_estimator(LayerQuotientEstimator())
     with pytest.raises(NotFittedError):
         RankProfileDisplay.from_estimator(LayerQuotientEstimator(nn.Linear(2, 2)))
-    with pytest.raises(ValueError, match="expected one row a layer"):
+    with pytest.raises(ValueError, match="expected one row per layer"):
         RankProfileDisplay(layers=fitted.layers_[["layer", "dim"]])

@@ -166,11 +166,13 @@ def test_directions_are_eigenvectors(n, tol):
 
 def test_layers_that_do_not_fit_together_are_taken_one_by_one(monkeypatch):
     net, X = mlp(4, 30, 30, 5), normal(20, 4)
-    expected = layer_spectra(net, X, likelihood="categorical", layers=["1", "3"])
+    # Batches of as many samples as fit below, so sums are taken in the same order.
+    expected = layer_spectra(net, X, likelihood="categorical", layers=["1", "3"], batch_size=9)
     room = 1.6 * (2 * 8 * 30**2 + 8 * 3 * 30**2)
-    monkeypatch.setattr(spectra_module, "available_memory", lambda device="cpu": room)
+    monkeypatch.setattr("skgeo.linalg._memory.available_memory", lambda device="cpu": room)
     rows = LayerRows(bind(net, X, likelihood="categorical", parameters=None), ["1", "3"])
     assert spectra_module._groups(rows) == [["1"], ["3"]]
+    assert {batch.stop for batch in rows.batches(["1"])} == {9, 18, 20}
     for a, b in zip(expected, measure_layers(rows), strict=True):
         np.testing.assert_array_equal(a.mean_eigenvalues, b.mean_eigenvalues)
 
