@@ -67,7 +67,7 @@ class HiddenLayer:
         size = max(1, _BLOCK // max(self.n_units, 1))
         parts = [
             self.activation(x @ self.weights.T + self.biases) @ self.outputs.T + self.shift
-            for x in inputs.split(size)
+            for x in torch.split(inputs, size)
         ]
         result = torch.cat(parts) if parts else inputs.new_empty((0, self.n_outputs))
         return result if self.skip is None else result + inputs @ self.skip.T
@@ -77,7 +77,7 @@ class HiddenLayer:
         # inputs (N, n) -> (N, k)
         size = max(1, _BLOCK // max(self.n_units, 1))
         w, b, q = self.weights.abs(), self.biases.abs(), self.outputs.abs()
-        parts = [(x.abs() @ w.T + b) @ q.T for x in inputs.split(size)]
+        parts = [(x.abs() @ w.T + b) @ q.T for x in torch.split(inputs, size)]
         gross = torch.cat(parts) + self.shift.abs()
         if self.skip is not None:
             gross = gross + inputs.abs() @ self.skip.abs().T
@@ -128,8 +128,8 @@ def one_hidden(
     w, q = _tensor(weights), _tensor(outputs)
     if w.dim() != 2 or q.dim() != 2 or q.shape[1] != len(w):
         raise SkgeoError(
-            f"weights of shape {tuple(w.shape)} and outputs of shape {tuple(q.shape)}: expected "
-            "(d, n) and (k, d) for d hidden units."
+            f"Got weights of shape {tuple(w.shape)} and outputs of shape {tuple(q.shape)}; "
+            "expected (d, n) and (k, d) for d hidden units."
         )
     (d, n), k = w.shape, len(q)
     b = torch.zeros(d, dtype=w.dtype) if biases is None else _tensor(biases)
@@ -137,11 +137,11 @@ def one_hidden(
     a = None if skip is None else _tensor(skip)
     for name, tensor, shape in (("biases", b, (d,)), ("shift", c, (k,)), ("skip", a, (k, n))):
         if tensor is not None and tuple(tensor.shape) != shape:
-            raise SkgeoError(f"{name} of shape {tuple(tensor.shape)}: expected {shape}.")
+            raise SkgeoError(f"Got {name} of shape {tuple(tensor.shape)}; expected {shape}.")
     given = [t for t in (w, b, q, c, a) if t is not None]
     for tensor in given:
         if not bool(torch.isfinite(tensor).all()):
-            raise SkgeoError("the weights hold NaN or infinity: there is no function to classify.")
+            raise SkgeoError("The weights contain NaN or infinity; expected finite numbers.")
     coarse = max(
         (torch.finfo(t.dtype).eps for t in given if t.is_floating_point()),
         default=torch.finfo(torch.float64).eps,

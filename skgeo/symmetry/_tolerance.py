@@ -25,14 +25,14 @@ def resolve_tolerance(tol: Any, precision: float) -> float:
         found = max(1e-10, 16 * precision)
         if found > _COARSE:
             warn(
-                f"Weights of half precision: units closer than {found:.1g} are taken for one. Set "
-                "tol for another answer."
+                f"The weights have half precision, so units closer than {found:.1g} are treated as "
+                "equal. Set tol to change this."
             )
         return found
-    tol = check_number("tol", tol, above=0, below=1, also="'auto'")
-    if tol < precision:
+    given: float = check_number("tol", tol, above=0, below=1, also="'auto'")
+    if given < precision:
         warn(
-            f"tol={tol:.1e} is below the precision of the weights, {precision:.1e}: copies that "
-            "differ by rounding alone will not be recognised."
+            f"tol={given:.1e} is below the precision of the weights, {precision:.1e}, so copies "
+            "that differ by rounding only are not recognised. Choose a larger tol."
         )
-    return tol
+    return given

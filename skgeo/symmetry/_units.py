@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import Activation, as_activation
 from skgeo.symmetry._compression.annihilating import AnnihilatingSets, annihilating_sets
@@ -30,8 +31,8 @@ UNIT_CLASSES = (
 Interval = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class UnitClasses:
+@dataclass(frozen=True, eq=False, repr=False)
+class UnitClasses(Result):
     """A class for each unit of one hidden layer.
 
     Attributes
@@ -59,6 +60,12 @@ class UnitClasses:
     scale: Tensor
     residual: Tensor
     reversible: AnnihilatingSets
+
+    def _line(self) -> str:
+        counts = [
+            f"{self.labels.count(name)} {name}" for name in UNIT_CLASSES if name in self.labels
+        ]
+        return f"{len(self.labels)} units: {', '.join(counts)}" if counts else "no units"
 
 
 def classify_units(
@@ -123,8 +130,8 @@ def classify_units(
     d = len(weights)
     if biases.shape != (d,) or outputs.dim() != 2 or outputs.shape[1] != d:
         raise SkgeoError(
-            f"weights of shape {tuple(weights.shape)}, biases of {tuple(biases.shape)} and outputs "
-            f"of {tuple(outputs.shape)}: expected (d, n), (d,) and (k, d)."
+            f"Got weights of shape {tuple(weights.shape)}, biases of shape {tuple(biases.shape)} "
+            f"and outputs of shape {tuple(outputs.shape)}; expected (d, n), (d,) and (k, d)."
         )
     weights, biases, outputs = (t.double() for t in (weights, biases, outputs))
     activation = as_activation(activation)

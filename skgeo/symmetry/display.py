@@ -70,6 +70,11 @@ class BoundaryDisplay:
     4
     """
 
+    ax_: Any
+    figure_: Any
+    lines_: dict[int, Any]
+    n_regions_: int | None
+
     def __init__(self, *, model: Any, labels: Sequence[str] | None = None) -> None:
         stack = read_stack(model)
         hidden = [
@@ -79,14 +84,15 @@ class BoundaryDisplay:
         ]
         if stack.widths[0] != 2:
             raise SkgeoError(
-                f"The network has {stack.widths[0]} inputs; boundaries are drawn in the plane of "
-                "two."
+                f"The network has {stack.widths[0]} inputs; expected 2, since boundaries are drawn "
+                "in the plane."
             )
         if labels is None:
             labels = ["generic"] * sum(hidden)
         if len(labels) != sum(hidden):
             raise SkgeoError(
-                f"Got {len(labels)} labels for hidden layers of {hidden} units; expected one each."
+                f"Got {len(labels)} labels for hidden layers of {hidden} units; expected one label "
+                "per unit."
             )
         self.model = model
         self.labels = [str(label) for label in labels]
@@ -161,7 +167,7 @@ class BoundaryDisplay:
         *layers, _ = self._stack.arguments(torch.from_numpy(grid))
         bent = all(act.kinks or act.is_identity for act in self._stack.activations)
         self.n_regions_ = self._regions(ax, layers, view, resolution) if bent else None
-        self.lines_: dict[int, Any] = {}
+        self.lines_ = {}
         unit = 0
         for depth, values in enumerate(layers):
             if self._stack.activations[depth].is_identity:
@@ -287,6 +293,10 @@ class NullityDisplay:
     {'scaling': 4, 'duplicate': 3, 'unexplained': 1}
     """
 
+    ax_: Any
+    figure_: Any
+    bars_: dict[str, Any]
+
     def __init__(
         self,
         *,
@@ -323,8 +333,8 @@ class NullityDisplay:
         found = estimator.generators_
         if found is None:
             raise SkgeoError(
-                "The estimator has made no generators: the network has too many parameters, as its "
-                "warning said."
+                "The estimator has no generators, since the network has too many parameters to "
+                "check them. Fit a smaller network."
             )
         display = cls(
             dimensions=found.dimensions,
@@ -351,7 +361,7 @@ class NullityDisplay:
             ax = new_axes("NullityDisplay", (7.0, 2.0))
         row = sum(1 for _ in _rows(ax))
         style = {"height": 0.6, "edgecolor": "white", **kwargs}
-        self.bars_: dict[str, Any] = {}
+        self.bars_ = {}
         start = 0.0
         parts: list[tuple[str, float]] = [*self.dimensions.items()]
         if self.unexplained > 0:

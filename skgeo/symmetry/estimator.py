@@ -22,6 +22,7 @@ from skgeo.symmetry._equivalence.canonical import CanonicalForm, canonical_form
 from skgeo.symmetry._equivalence.equivalence import equivalent
 from skgeo.symmetry._equivalence.report import EquivalenceReport
 from skgeo.symmetry._generators.nullity import NULLITY_LIMIT, measure_nullity
+from skgeo.symmetry._generators.operator import Generators
 from skgeo.symmetry._hidden_units import LayerClasses, classify_network, read_chain
 from skgeo.symmetry._network import SymmetryNetwork
 from skgeo.symmetry._responses import unit_responses
@@ -179,6 +180,24 @@ class SymmetryClassifier(GeometryEstimator):
     (13, 4, 0)
     """
 
+    labels_: np.ndarray
+    classes_: np.ndarray
+    symmetries_: pd.DataFrame
+    generators_: Generators | None
+    explained_nullity_: int | float
+    unexplained_nullity_: int | float
+    fisher_rank_: int | float
+    rank_threshold_: float
+    spectral_gap_: float
+    n_parameters_: int
+    reversible_sets_: list[tuple[int, ...]]
+    reversible_sets_complete_: bool
+    minimal_width_: int | float
+    minimal_width_is_optimal_: bool
+    not_covered_: tuple[str, ...]
+    likelihood_: str
+    model_: ResolvedModel
+
     def __init__(
         self,
         model: Any = None,
@@ -258,7 +277,7 @@ class SymmetryClassifier(GeometryEstimator):
             start += len(layer.classes.labels)
 
     def _set_minimal_width(self, network: SymmetryNetwork, tol: float) -> None:
-        self.minimal_width_: int | float = float("nan")
+        self.minimal_width_ = float("nan")
         self.minimal_width_is_optimal_ = False
         chain = read_chain(network, self.domain)
         if chain is None:
@@ -394,8 +413,7 @@ class SymmetryClassifier(GeometryEstimator):
                 "Bind it to a model: SymmetryClassifier(model=net)."
             )
         if hasattr(self, "model_"):
-            found: ResolvedModel = self.model_
-            return found
+            return self.model_
         with single_blas_thread():
             return resolve_model(self.model, refit=False)
 

@@ -81,7 +81,7 @@ def _null_space(
     n_columns = len(special) * (width + n_outputs) + n_outputs
     if n_boundaries * width * n_outputs * n_columns > _MOST_ENTRIES:
         network.skipped.append(
-            f"affine at {hidden.name!r}: {len(special)} units that share affine functions"
+            f"affine at {hidden.name!r}: {len(special)} units share affine functions, too many"
         )
         return
     inputs = torch.eye(width, dtype=torch.float64)

@@ -29,7 +29,8 @@ def relative_changes(
     changes = np.sqrt(squares)
     if norm == 0.0:
         return np.zeros(matrix.shape[1])
-    return changes / (norm * sizes)
+    relative: np.ndarray = changes / (norm * sizes)
+    return relative
 
 
 def _by_rows(

@@ -32,7 +32,7 @@ def linear(network: SymmetryNetwork) -> Iterator[Candidate]:
         entries = width * (hidden.layer.weight.numel() + width)
         entries += width * sum(c.layer.weight.numel() for c in hidden.consumers)
         if entries > _MOST_ENTRIES:
-            network.skipped.append(f"linear at {name!r}: {width}^2 directions of a linear space")
+            network.skipped.append(f"linear at {name!r}: {width}^2 directions, too many")
             continue
         yield from _mixtures(network, hidden)
         yield from _shifts(network, hidden)
@@ -101,4 +101,6 @@ def _null_rows(matrix: Tensor) -> Tensor:
     """Orthonormal rows v with ``matrix @ v = 0``."""
     _, values, right = torch.linalg.svd(matrix)
     largest = float(values[0]) if len(values) else 0.0
-    return right[int((values > _TOL * largest).sum()) :]
+    rank = int((values > _TOL * largest).sum())
+    rows: Tensor = right[rank:]
+    return rows

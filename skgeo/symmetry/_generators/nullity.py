@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from skgeo._results import Result
 from skgeo.exceptions import warn
 from skgeo.fisher._spectrum import measure_fisher
 from skgeo.likelihood import Likelihood
@@ -20,8 +21,8 @@ NULLITY_LIMIT = 4000
 _GENERATOR_LIMIT = 1_000_000
 
 
-@dataclass(frozen=True, eq=False)
-class NullityAccount:
+@dataclass(frozen=True, eq=False, repr=False)
+class NullityAccount(Result):
     """Flat directions with a name, and those without.
 
     Attributes
@@ -37,6 +38,12 @@ class NullityAccount:
     generators: Generators | None
     decision: NumericalRank | None
     n_parameters: int
+
+    def _line(self) -> str:
+        return (
+            f"nullity {self.nullity} of {self.n_parameters} parameters: "
+            f"{self.explained} explained, {self.unexplained} unexplained"
+        )
 
     @property
     def fisher_rank(self) -> int | float:
@@ -82,9 +89,12 @@ def nullity_account(
 
     Parameters
     ----------
-    net : torch.nn.Module
-        Left as it is. All is computed in float64, whatever its dtype.
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
+        Only read. All is computed in float64, whatever its dtype.
     X : array, Tensor, dict, Dataset or DataLoader
+        N samples.
+    y : array-like, optional
+        As in :func:`~skgeo.fisher.fisher_spectrum`.
     likelihood : str or Likelihood, default="auto"
         As in :func:`~skgeo.fisher.fisher_spectrum`.
     tol : float or "auto", default="auto"
@@ -151,16 +161,16 @@ def measure_nullity(
         generators = measure_generators(network)
     else:
         warn(
-            f"The network has {network.n_parameters} parameters, above the {_GENERATOR_LIMIT} for "
-            "which flat directions are checked one by one: explained and unexplained nullity are "
-            "NaN."
+            f"The network has {network.n_parameters} parameters, more than the {_GENERATOR_LIMIT} "
+            "up to which flat directions are checked, so the explained and the unexplained nullity "
+            "are NaN."
         )
     if side > limit:
         if generators is not None:
             warn(
                 f"The Fisher matrix has {side} rows on its smaller side, above the limit of "
-                f"{limit}: its rank is not taken, and the unexplained nullity is NaN. Raise the "
-                "limit, or measure fewer samples."
+                f"{limit}, so its rank is not computed and the unexplained nullity is NaN. Raise "
+                "the limit, or use fewer samples."
             )
         return NullityAccount(generators, None, network.n_parameters)
     spectrum = measure_fisher(

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
+from skgeo._results import Result
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
@@ -48,8 +50,8 @@ class Generator(NamedTuple):
     residual: float
 
 
-@dataclass(frozen=True, eq=False)
-class Generators:
+@dataclass(frozen=True, eq=False, repr=False)
+class Generators(Result):
     """Flat directions of a network on data that a symmetry gives a name to.
 
     Attributes
@@ -72,6 +74,14 @@ class Generators:
     dimensions: dict[str, int]
     dropped: tuple[Generator, ...]
     not_covered: tuple[str, ...]
+
+    def _line(self) -> str:
+        names = ", ".join(f"{name} {added}" for name, added in self.dimensions.items()) or "none"
+        return f"{self.n_generators} of {self.n_parameters} dimensions: {names}"
+
+    def _repr_html_(self) -> str:
+        html: str = pd.DataFrame(self.table, columns=list(Generator._fields)).to_html(max_rows=20)
+        return html
 
     @property
     def n_generators(self) -> int:
@@ -97,8 +107,8 @@ def generators(
 
     Parameters
     ----------
-    net : torch.nn.Module
-        Left as it is. All is computed in float64, whatever its dtype.
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
+        Only read. All is computed in float64, whatever its dtype.
     X : array, Tensor, dict, Dataset or DataLoader
         Each direction is checked on these samples; some are flat on them only (dead units,
         constant inputs).
