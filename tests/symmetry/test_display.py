@@ -35,7 +35,7 @@ LABELS = ["duplicate", "duplicate", "generic", "w_degenerate"]
 def fitted(net, labels):
     return SimpleNamespace(
         _check_measured=lambda: None,
-        model_=SimpleNamespace(module=net, forward=None),
+        model_=bare_model(net),
         labels_=np.array(labels),
     )
 
