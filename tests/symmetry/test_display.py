@@ -10,6 +10,7 @@ from torch import nn
 
 from helpers.networks import mlp, normal
 from skgeo import SkgeoError
+from skgeo.models import bare_model
 from skgeo.symmetry import BoundaryDisplay, NullityDisplay, SymmetryClassifier
 
 mpl.use("agg")

@@ -251,7 +251,7 @@ class _Seen:
         tol = resolve_tolerance(tol, _precision(net))
         self.index, self.net = index, net
         stacks, _ = _read(net)
-        # Points that do not depend on the network, so that outputs can be compared.
+        # Points that do not depend on the network, so outputs can be compared.
         groups = probe_inputs(net, stacks, X)[: 1 if X is not None else 3]
         self.interface = tuple((*s.widths[:1], *s.widths[-1:], s.kinds[0]) for s in stacks)
         self.shapes = [g.shape for g in groups if isinstance(g, Tensor)]

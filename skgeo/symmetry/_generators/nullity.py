@@ -1,4 +1,4 @@
-"""How much of the Fisher null space the known symmetries explain."""
+"""Explained and unexplained dimensions of the Fisher null space."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ from skgeo.symmetry._generators.operator import Generators, measure_generators
 from skgeo.symmetry._network import SymmetryNetwork
 
 NULLITY_LIMIT = 4000
-# Each generator is checked against the Jacobian, which is read row by row.
+# Each generator is checked against the Jacobian, so networks must not be too large.
 _GENERATOR_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NullityAccount(Result):
-    """Flat directions with a name, and those without.
+    """Explained and unexplained dimensions of the Fisher null space.
 
     Attributes
     ----------
     generators : Generators or None
-        None where there are too many parameters to check them.
+        Flat directions in closed form; None if there are too many parameters to check them.
     decision : NumericalRank or None
-        The Fisher rank with its tolerance, gap and path; None where it was not taken.
+        The Fisher rank with its threshold and gap; None if it was not computed.
     n_parameters : int
-        P, trainable parameters only.
+        Number P of trainable parameters.
+
+    See Also
+    --------
+    skgeo.symmetry.nullity_account : Makes it.
     """
 
     generators: Generators | None
@@ -47,7 +51,7 @@ class NullityAccount(Result):
 
     @property
     def fisher_rank(self) -> int | float:
-        """Rank of the Fisher metric on the data; NaN where it was not taken."""
+        """Rank of the Fisher metric on the data; NaN if it was not computed."""
         return float("nan") if self.decision is None else self.decision.rank
 
     @property
@@ -57,7 +61,7 @@ class NullityAccount(Result):
 
     @property
     def explained(self) -> int | float:
-        """Dimension of the span of all generators; NaN where they were not made."""
+        """Dimension of the span of all generators; NaN without generators."""
         if self.generators is None:
             return float("nan")
         return self.generators.n_generators
@@ -66,8 +70,9 @@ class NullityAccount(Result):
     def unexplained(self) -> int | float:
         """``nullity - explained``.
 
-        Zero means that every flat direction has a name. More are hidden symmetries, or too few
-        data. Less than zero cannot be, but for a rank that a tolerance set too high.
+        Zero means that known symmetries explain every flat direction. A positive number means
+        hidden symmetries or too few data. A negative number means that the tolerance of the rank
+        is too small.
         """
         return self.nullity - self.explained
 
@@ -83,7 +88,7 @@ def nullity_account(
     batch_size: int | None = None,
     device: str | None = None,
 ) -> NullityAccount:
-    r"""Account for the null space of the Fisher metric of a network on data.
+    r"""Account of the null space of the Fisher metric of a network on data.
 
     .. math:: \mathrm{unexplained} = P - \mathrm{rank}(G) - \dim \mathrm{span}(\text{generators}).
 
@@ -98,35 +103,48 @@ def nullity_account(
     likelihood : str or Likelihood, default="auto"
         As in :func:`~skgeo.fisher.fisher_spectrum`.
     tol : float or "auto", default="auto"
-        Of the Fisher rank, relative to the largest eigenvalue.
+        Tolerance of the Fisher rank, relative to the largest eigenvalue. "auto" is what the
+        arithmetic resolves.
     limit : int, default=4000
-        Size of the Fisher matrix, on its smaller side, above which its rank is not taken.
+        Largest size of the smaller side of the Fisher matrix (rows or parameters) for which its
+        rank is computed.
     batch_size : int, optional
+        Samples per forward pass. The result does not depend on it.
     device : str, optional
+        Device to compute on; by default that of the model.
 
     Returns
     -------
     NullityAccount
+        The rank, the generators, and the explained and unexplained nullity.
 
     Raises
     ------
     SkgeoError
-        As :func:`~skgeo.fisher_rank`.
+        For NaN or infinity anywhere, a model that ignores its parameters, or outputs that do not
+        fit the likelihood.
 
     Warns
     -----
     GeometryWarning
-        Above `limit`, where the unexplained nullity is NaN.
+        If the Fisher matrix is larger than `limit` or the network has more than a million
+        parameters. The unexplained nullity is then NaN.
+
+    See Also
+    --------
+    skgeo.fisher.fisher_rank : The Fisher rank.
+    skgeo.symmetry.generators : The generators.
 
     Notes
     -----
-    The rank formulas of one hidden layer hold for data on both sides of each boundary, and more
-    samples than parameters. A rank of N samples is at most ``N rank(F)``: with fewer samples than
-    that takes, the rest of the nullity is unexplained.
+    For one hidden layer of ReLU, symmetries explain the whole null space if there are data on both
+    sides of each boundary and more samples than parameters. The Fisher rank of N samples is at most
+    ``N rank(F)``, where F is the Fisher information of the output distribution, so with too few
+    samples the unexplained nullity is positive.
 
     Examples
     --------
-    A duplicate of a unit brings three flat directions, beside one scaling a unit:
+    A duplicate unit has three flat directions, in addition to one scaling per unit:
 
     >>> from skgeo.datasets import planted_relu
     >>> from skgeo.symmetry import nullity_account
