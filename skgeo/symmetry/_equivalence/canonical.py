@@ -216,6 +216,7 @@ def canonical_form(model: Any, *, tol: Any = "auto") -> CanonicalForm:
         return CanonicalForm(kind, True, tol, hinge_form(network, tol=tol), None, network, stack)
     form = stack_form(stack, tol)
     dense = all(kind == "linear" for kind in stack.kinds)
+    # One hidden layer of tanh is unique up to order and signs: Sussmann (1992).
     kind = "tanh" if dense and form.activations == (TANH,) else "layers"
     return CanonicalForm(kind, kind == "tanh", tol, None, form, None, stack)
 

@@ -259,7 +259,7 @@ def _matching_order(
 def _measured(
     a: HiddenLayer, b: HiddenLayer, form: HingeForm, permutation: Tensor, inert_b: Tensor
 ) -> UnitMap:
-    """The map of units with the largest difference between the transformed a and b."""
+    """The map of units, and the largest difference between the transformed a and b."""
     d = a.n_units
     norms_a, norms_b = form.norms[:d][permutation], form.norms[d:]
     side = form.side[:d][permutation] * form.side[d:]
