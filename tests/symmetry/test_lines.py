@@ -39,9 +39,7 @@ def test_networks():
     report = equivalent(net, net)
     assert str(report).startswith("equivalent (residual 0.0e+00, tol 1.0e-10): ")
     assert repr(report) == f"EquivalenceReport({report})"
-    assert repr(match_networks(net, net)).startswith(
-        "NetworkMatch(distance 0, 0 before; "
-    )
+    assert repr(match_networks(net, net)).startswith("NetworkMatch(distance 0, 0 before; ")
     smaller = compress(net)
     assert repr(smaller) == f"CompressionReport({smaller})"
 
