@@ -1,10 +1,10 @@
-"""Symmetries of network parameters: which changes leave the function as it is.
+"""Symmetries of network parameters: changes that leave the function unchanged.
 
-Forms that networks of one function share (:func:`canonical_form`), whether two networks are one
-function (:func:`equivalent`), the moves between them (:func:`apply_symmetry`), how close two
-trained networks come to each other under these moves (:func:`match_networks`), the smaller network
-of the same function (:func:`compress`), the classes of hidden units (:func:`classify_units`), and
-the flat directions that symmetries explain (:func:`generators`, :func:`nullity_account`).
+Canonical forms of networks (:func:`canonical_form`), whether two networks compute the same function
+(:func:`equivalent`), symmetries between them (:func:`apply_symmetry`), the distance of two trained
+networks up to symmetry (:func:`match_networks`), smaller networks of the same function
+(:func:`compress`), classes of hidden units (:func:`classify_units`), and flat directions that
+symmetries explain (:func:`generators`, :func:`nullity_account`).
 """
 
 from skgeo.symmetry._compression.annihilating import AnnihilatingSets, annihilating_sets

@@ -1,4 +1,4 @@
-"""Rows of a matrix that agree within a tolerance, found by sorting random projections."""
+"""Groups of rows of a matrix that agree within a tolerance, by sorting random projections."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ _KEYS = 4
 
 
 def group_rows(rows: Tensor, tol: float, *, chains: bool = False) -> tuple[Tensor, Tensor]:
-    r"""Label rows so that those of one label are within `tol` of the first among them.
+    r"""Labels of rows such that rows with the same label are within `tol` of the first of them.
 
     tol: largest Euclidean distance of a row from the first of its group.
-    chains: join rows that a chain leads from one to the other, in steps that are within `tol` in
-        every projection. Rows within `tol` then always have one label, and those of one label may
-        be further apart.
-    Returns labels (m,): int64. Groups are numbered in the order of a fixed random projection, so
-        that permuted rows get the same numbers; first (n_groups,): index of the row that each group
-        was compared with.
+    chains: whether to join rows that are linked by a chain of steps within `tol` in every
+        projection. Rows within `tol` then always have the same label, but rows with the same label
+        may be further apart.
+    Returns labels (m,): int64, numbered in the order of a fixed random projection, so permuted rows
+        get the same labels; first (n_groups,): index of the row that each group was compared with.
 
-    Rows within `tol` have projections on a vector g within :math:`\mathrm{tol}\,|g|`. Sorting
-    projections cuts the rows into runs, and further projections, of the runs that are left, cut
-    those again; what remains is compared in full. Costs :math:`O(m p + m \log m)`.
+    The projections of rows within `tol` on a vector g differ by at most
+    :math:`\mathrm{tol}\,|g|`. Sorting by one projection cuts the rows into runs, further ones cut
+    the runs again, and the rows of the remaining runs are compared. Costs
+    :math:`O(m p + m \log m)`.
 
     >>> rows = torch.tensor([[1.0, 2.0], [3.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
     >>> labels, first = group_rows(rows, 1e-12)
@@ -37,7 +37,7 @@ def group_rows(rows: Tensor, tol: float, *, chains: bool = False) -> tuple[Tenso
     projections = torch.randn(p, _KEYS, generator=generator, dtype=torch.float64)
     projections /= torch.linalg.vector_norm(projections, dim=0)
     keys = rows @ projections
-    # Rounding of the projections themselves, beside the tolerance.
+    # The tolerance, and rounding errors of the projections.
     slack = tol + 1e-15 * float(keys.abs().max()) * p**0.5
     main, order = keys[:, 0].sort(stable=True)
     run = torch.zeros(m, dtype=torch.int64)
@@ -57,7 +57,7 @@ def group_rows(rows: Tensor, tol: float, *, chains: bool = False) -> tuple[Tenso
 
 
 def _cut(order: Tensor, run: Tensor, key: Tensor, slack: float) -> tuple[Tensor, Tensor]:
-    """Sort every run of more than one row by another key and cut it where that key jumps."""
+    """Sort every run of more than one row by another key and cut it where this key jumps."""
     sizes = torch.bincount(run)
     crowded = sizes[run] > 1
     if not bool(crowded.any()):
@@ -77,7 +77,7 @@ def _cut(order: Tensor, run: Tensor, key: Tensor, slack: float) -> tuple[Tensor,
 
 
 def _compare(rows: Tensor, order: Tensor, run: Tensor, tol: float) -> Tensor:
-    """For every row the first row of its run that it agrees with in full."""
+    """For every row the first row of its run within `tol`."""
     reference = torch.arange(len(rows))
     crowded = torch.bincount(run)[run] > 1
     members, of = order[crowded], run[crowded]

@@ -12,7 +12,7 @@ from torch import Tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import RELU, Activation, as_activation
 
-# Entries of the hidden layer evaluated at a time.
+# Entries of the hidden layer that are evaluated at a time.
 _BLOCK = 2**22
 
 
@@ -20,7 +20,7 @@ _BLOCK = 2**22
 class HiddenLayer:
     """One hidden layer, as a function of the layer before it.
 
-    :func:`one_hidden` makes and checks one that is a network of its own.
+    :func:`one_hidden` makes one from arrays and checks it.
 
     Attributes
     ----------
@@ -29,13 +29,13 @@ class HiddenLayer:
     outputs : Tensor of shape (k, d)
     shift : Tensor of shape (k,)
     skip : Tensor of shape (k, n) or None
-        Linear part beside the hidden layer.
+        Linear part in parallel with the hidden layer.
     activation : Activation
     precision : float
-        Machine epsilon of the type that the weights came in; they are held in float64.
+        Machine epsilon of the original dtype of the weights, which are stored in float64.
     units : Tensor of shape (d_before,) or None
-        int64; for each unit there once was, the one it has become part of, -1 where it is gone or
-        in the biases. None where all are as they were.
+        int64; for each original unit the unit it became part of, -1 where it was removed or added
+        to a bias. None if no unit has changed.
     """
 
     weights: Tensor
@@ -67,36 +67,36 @@ class HiddenLayer:
         size = max(1, _BLOCK // max(self.n_units, 1))
         parts = [
             self.activation(x @ self.weights.T + self.biases) @ self.outputs.T + self.shift
-            for x in inputs.split(size)
+            for x in torch.split(inputs, size)
         ]
         result = torch.cat(parts) if parts else inputs.new_empty((0, self.n_outputs))
         return result if self.skip is None else result + inputs @ self.skip.T
 
     def rounding(self, inputs: Tensor) -> Tensor:
-        """Size of what rounding the weights, and computing in float64, does to each output."""
+        """Size of the rounding errors of each output, from the weights and from float64."""
         # inputs (N, n) -> (N, k)
         size = max(1, _BLOCK // max(self.n_units, 1))
         w, b, q = self.weights.abs(), self.biases.abs(), self.outputs.abs()
-        parts = [(x.abs() @ w.T + b) @ q.T for x in inputs.split(size)]
+        parts = [(x.abs() @ w.T + b) @ q.T for x in torch.split(inputs, size)]
         gross = torch.cat(parts) + self.shift.abs()
         if self.skip is not None:
             gross = gross + inputs.abs() @ self.skip.abs().T
         return 4 * self.precision * gross
 
     def keep(self, which: Tensor) -> HiddenLayer:
-        """Only some units, given by a mask; `units` follows."""
+        """The units of a mask, with `units` updated."""
         number = torch.full((self.n_units,), -1, dtype=torch.int64)
         number[which] = torch.arange(int(which.sum()))
         return replace(self.take(which), units=self.followed(number))
 
     def followed(self, then: Tensor) -> Tensor:
-        """For each unit there once was the number of its unit by the map `then`."""
+        """For each original unit its image under the map `then` of the present units."""
         if self.units is None:
             return then
-        return torch.cat([then, then.new_tensor([-1])])[self.units]  # -1 stays what it is
+        return torch.cat([then, then.new_tensor([-1])])[self.units]  # -1 stays -1
 
     def take(self, units: Tensor) -> HiddenLayer:
-        """The same network with some of its units only, in that order."""
+        """The same network with some of its units, in the given order."""
         return replace(
             self,
             weights=self.weights[units],
@@ -114,11 +114,11 @@ def one_hidden(
     *,
     activation: Activation | str = "relu",
 ) -> HiddenLayer:
-    """Arrays of a network of one hidden layer, checked and in float64.
+    """Network of one hidden layer from arrays, checked and in float64.
 
     weights: (d, n), one row per unit.
-    skip: (k, n), linear part beside the hidden layer.
-    Raises SkgeoError for shapes that do not fit, NaN or infinite weights, or an unknown activation.
+    skip: (k, n), linear part in parallel with the hidden layer.
+    Raises SkgeoError for wrong shapes, NaN or infinite weights, or an unknown activation.
 
     >>> net = one_hidden([[1.0], [-1.0]], [0.0, 0.0], [[1.0, 1.0]])  # |x|
     >>> net(torch.tensor([[-3.0]], dtype=torch.float64))
@@ -128,8 +128,8 @@ def one_hidden(
     w, q = _tensor(weights), _tensor(outputs)
     if w.dim() != 2 or q.dim() != 2 or q.shape[1] != len(w):
         raise SkgeoError(
-            f"weights of shape {tuple(w.shape)} and outputs of shape {tuple(q.shape)}: expected "
-            "(d, n) and (k, d) for d hidden units."
+            f"Got weights of shape {tuple(w.shape)} and outputs of shape {tuple(q.shape)}; "
+            "expected (d, n) and (k, d) for d hidden units."
         )
     (d, n), k = w.shape, len(q)
     b = torch.zeros(d, dtype=w.dtype) if biases is None else _tensor(biases)
@@ -137,11 +137,11 @@ def one_hidden(
     a = None if skip is None else _tensor(skip)
     for name, tensor, shape in (("biases", b, (d,)), ("shift", c, (k,)), ("skip", a, (k, n))):
         if tensor is not None and tuple(tensor.shape) != shape:
-            raise SkgeoError(f"{name} of shape {tuple(tensor.shape)}: expected {shape}.")
+            raise SkgeoError(f"Got {name} of shape {tuple(tensor.shape)}; expected {shape}.")
     given = [t for t in (w, b, q, c, a) if t is not None]
     for tensor in given:
         if not bool(torch.isfinite(tensor).all()):
-            raise SkgeoError("the weights hold NaN or infinity: there is no function to classify.")
+            raise SkgeoError("The weights contain NaN or infinity; expected finite numbers.")
     coarse = max(
         (torch.finfo(t.dtype).eps for t in given if t.is_floating_point()),
         default=torch.finfo(torch.float64).eps,
@@ -152,7 +152,7 @@ def one_hidden(
 
 
 def _tensor(values: Any) -> Tensor:
-    """Lists become float64, where torch would make float32 of them."""
+    """A tensor; lists become float64, where torch would use float32."""
     if isinstance(values, Tensor):
         return values.detach()
     return torch.from_numpy(np.asarray(values))

@@ -1,4 +1,4 @@
-"""All hidden units of a network and their classes."""
+"""Classes of all hidden units of a network."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ DomainName = Literal["box", "data"] | None
 
 @dataclass(frozen=True, eq=False)
 class LayerClasses:
-    """Units of one hidden layer and their classes."""
+    """Classes of the units of one hidden layer."""
 
-    name: str  # of the layer that makes the units
+    name: str  # name of the layer that computes the units
     activation: Activation
     classes: UnitClasses
 
@@ -43,11 +43,11 @@ def classify_network(
     tol: float = 1e-10,
     max_size: int = 4,
 ) -> list[LayerClasses]:
-    """Classes of the hidden units of all layers that are covered, in the order in which they run.
+    """Classes of the hidden units of all layers that are covered, in execution order.
 
-    Units may be called dead, or always on, where they are so on the smallest box around the data,
-    or on the data; by default nowhere, since on all of space no unit with incoming weights is. A
-    box is followed through plain chains; in other architectures through the first layer only.
+    Units are classified as dead or always on if they are so on the domain: the smallest box around
+    the data, or the data. With ``domain=None`` no unit with incoming weights is. A box is followed
+    through plain chains; in other architectures through the first layer only.
     """
     check_option("domain", domain, (None, "box", "data"))
     box = read_chain(network, "box") if domain == "box" else None
@@ -75,7 +75,7 @@ def classify_network(
 
 
 def classified_layers(network: SymmetryNetwork) -> list[HiddenUnits]:
-    """Layers with an activation that only linear layers, convolutions and BatchNorm read."""
+    """Linear layers, convolutions and BatchNorm with an activation whose units are classified."""
     return [
         hidden
         for hidden in network.hidden
@@ -84,7 +84,7 @@ def classified_layers(network: SymmetryNetwork) -> list[HiddenUnits]:
 
 
 def read_chain(network: SymmetryNetwork, domain: DomainName) -> tuple[Stack, Domain] | None:
-    """The chain of linear layers that a network is, and a domain of its inputs; None for others."""
+    """A network as a chain of linear layers, with its domain; None if it is not a chain."""
     try:
         stack = network.bound.stack
     except SkgeoError:
@@ -104,7 +104,7 @@ def _double(values: Tensor) -> Tensor:
 def _box_interval(
     network: SymmetryNetwork, hidden: HiddenUnits, box: tuple[Stack, Domain] | None
 ) -> Interval | None:
-    """Bounds of a layer's arguments on the box; None where they are not known."""
+    """Bounds of a layer's arguments on the box; None if they are not known."""
     weights, biases = hidden.incoming
     if box is not None:
         stack, domain = box
@@ -125,7 +125,7 @@ def _box_interval(
 
 
 def _without_reversal(classes: UnitClasses) -> UnitClasses:
-    """A maximum over positions is not linear in a unit, so sets of units do not reverse."""
+    """Classes without "reversible": a maximum over positions is not linear in a unit."""
     labels = tuple("generic" if name == "reversible" else name for name in classes.labels)
     gone = torch.tensor([name == "reversible" for name in classes.labels], dtype=torch.bool)
     return replace(

@@ -1,4 +1,4 @@
-"""What the rules of flat directions read of a network on data."""
+"""A network on data, as the rules for flat directions need it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from skgeo.network._ranges import LayerRanges
 
 
 class SymmetryNetwork:
-    """A network on data in float64: its graph, hidden units, ranges, and places of parameters.
+    """A network on data in float64: graph, hidden units, ranges, and indices of parameters.
 
-    Weights and data of a coarser precision are converted without loss, so this is the same
-    function evaluated with smaller rounding errors.
+    Weights and data of lower precision are converted without loss, so this is the same function
+    with smaller rounding errors.
     """
 
     def __init__(self, bound: BoundNetwork) -> None:
         self.bound = bound.double
         self.precision = bound.precision
         self.n_parameters = self.bound.replica.n_parameters
-        self.skipped: list[str] = []  # what a rule left out, with the reason
+        self.skipped: list[str] = []  # what rules left out, with the reason
         self._places: dict[int, Tensor] = {}
         start = 0
         for name in self.bound.replica.selected:
@@ -38,7 +38,7 @@ class SymmetryNetwork:
 
     @cached_property
     def fisher(self) -> FisherRows:
-        """Rows of its Jacobian."""
+        """Rows of the Jacobian of the outputs."""
         return FisherRows(self.bound)
 
     @property
@@ -53,27 +53,27 @@ class SymmetryNetwork:
 
     @cached_property
     def hidden(self) -> tuple[HiddenUnits, ...]:
-        """The hidden layers whose units can be changed one at a time."""
+        """Hidden layers whose units can be changed separately."""
         found = hidden_units_of(self.flow, softmax=self.has_softmax)
         return tuple(hidden for hidden in found if self.runs_as_traced(hidden.node))
 
     @property
     def ranges(self) -> dict[str, LayerRanges]:
-        """What each layer meets on the data, by the name of its module."""
+        """Ranges of the values of each layer on the data, by the name of its module."""
         return self.bound.ranges.layers
 
     def runs_as_traced(self, node: FlowNode) -> bool:
-        """Whether a step is in a part of the network that runs as a whole."""
+        """Whether a step is executed as it was traced."""
         return node.known or self.bound.ranges.runs_as_traced(self.flow, node)
 
     def layers(self, *kinds: str) -> list[tuple[FlowNode, Any]]:
-        """Steps of some kinds whose module is called once, and the modules."""
+        """Steps of some kinds whose module is called once, and their modules."""
         return self.flow.layers(*kinds)
 
     def places(self, parameter: Tensor) -> Tensor:
-        """Place of each entry of a trained parameter among all P, in its shape."""
+        """Index of each entry of a trained parameter among all P, in the parameter's shape."""
         return self._places[id(parameter)]
 
     def trains(self, parameter: Tensor) -> bool:
-        """Whether a parameter is among the P."""
+        """Whether a parameter is trained."""
         return id(parameter) in self._places

@@ -1,4 +1,4 @@
-"""Which hidden units respond at each sample, and how far the nearest kink is."""
+"""Responses of hidden units at each sample, and distances to the nearest kink."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from skgeo.symmetry._network import SymmetryNetwork
 
 
 def unit_responses(network: SymmetryNetwork) -> tuple[Tensor, Tensor]:
-    r"""Whether units respond (N, n_units), at any position, and distances to a kink (N,).
+    r"""Whether units respond at any position (N, n_units), and distances to the nearest kink (N,).
 
-    Units in the order of ``classify_network``. Within one linear region a unit's argument is affine
-    in the input, so the distance to the nearest place where the region ends is
-    :math:`\min |a_i(x) - t| / \|\nabla a_i(x)\|` over units and kinks t: exact for piecewise linear
-    networks, to first order for others. NaN where no unit has a kink, or the inputs are not one
-    floating tensor.
+    Units are in the order of ``classify_network``. Within a linear region the argument a_i of a
+    unit is affine in the input, so the distance to the boundary of the region is
+    :math:`\min |a_i(x) - t| / \|\nabla a_i(x)\|` over units and kinks t. This is exact for
+    piecewise linear networks and first-order for others. NaN if no unit has a kink, or the inputs
+    are not a single floating tensor.
     """
     layers = classified_layers(network)
     bound = network.bound
     responses, nearest = [], []
-    # Twice what leaf modules return: the backward pass keeps as much again.
+    # Twice the outputs of leaf modules, since the backward pass needs as much memory again.
     for samples in bound.batches(2 * 8 * bound.first_run.n_activations):
         inputs = bound.inputs(samples)
         far = torch.full((len(samples),), torch.inf, dtype=torch.float64)
@@ -67,7 +67,7 @@ def _arguments(replica: Replica, layers: list[HiddenUnits], inputs: Inputs) -> l
 
 
 def _distance(hidden: HiddenUnits, values: Tensor, inputs: Tensor) -> Tensor:
-    """Distance to the nearest kink of a unit of one layer, (b,)."""
+    """Distance to the nearest kink of any unit of one layer, (b,)."""
     least = torch.full((len(inputs),), torch.inf, dtype=torch.float64)
     if not hidden.activation.kinks:
         return least
@@ -89,7 +89,7 @@ def _distance(hidden: HiddenUnits, values: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _reads_inputs(hidden: HiddenUnits) -> bool:
-    """Whether a linear layer reads the inputs of the network themselves: no backward pass then."""
+    """Whether a linear layer reads the inputs of the network, so gradients are its weights."""
     (node,) = hidden.flow.parents(hidden.node)
     while node.kind in ("flatten", "identity") and len(node.parents) == 1:
         (node,) = hidden.flow.parents(node)

@@ -1,4 +1,4 @@
-"""How far apart weights may be to be taken for equal."""
+"""Tolerance up to which weights are treated as equal."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 from skgeo._arguments import check_number
 from skgeo.exceptions import warn
 
-# A tolerance that joins units which are apart by design.
+# A tolerance above this may merge units that are different.
 _COARSE = 1e-3
 
 
 def resolve_tolerance(tol: Any, precision: float) -> float:
     """Relative tolerance for weights of a given machine epsilon.
 
-    precision: machine epsilon of the type in which the weights were stored.
-    Returns: ``"auto"`` is 1e-10 for float64 and 16 machine epsilons, 2e-6, for float32.
+    precision: machine epsilon of the dtype of the weights. ``"auto"`` is 1e-10 for float64 and 16
+        machine epsilons, 2e-6, for float32.
     Raises SkgeoError if `tol` is not a positive number below 1.
 
     >>> resolve_tolerance("auto", 2.220446049250313e-16)
@@ -25,14 +25,14 @@ def resolve_tolerance(tol: Any, precision: float) -> float:
         found = max(1e-10, 16 * precision)
         if found > _COARSE:
             warn(
-                f"Weights of half precision: units closer than {found:.1g} are taken for one. Set "
-                "tol for another answer."
+                f"The weights have half precision, so units closer than {found:.1g} are treated as "
+                "equal. Set tol to change this."
             )
         return found
-    tol = check_number("tol", tol, above=0, below=1, also="'auto'")
-    if tol < precision:
+    given: float = check_number("tol", tol, above=0, below=1, also="'auto'")
+    if given < precision:
         warn(
-            f"tol={tol:.1e} is below the precision of the weights, {precision:.1e}: copies that "
-            "differ by rounding alone will not be recognised."
+            f"tol={given:.1e} is below the precision of the weights, {precision:.1e}, so copies "
+            "that differ by rounding only are not recognised. Choose a larger tol."
         )
-    return tol
+    return given

@@ -1,7 +1,7 @@
-r"""Classes of hidden units: which symmetry or degeneracy each takes part in.
+r"""Classes of hidden units by symmetry or degeneracy.
 
-One layer at a time: a hidden layer is read as a function :math:`c + \sum_i q_i\,\phi(w_i^T h +
-b_i)` of the layer before it, with values in what the next layer computes from it.
+Layers are classified one at a time. A hidden layer is a function :math:`c + \sum_i
+q_i\,\phi(w_i^T h + b_i)` of the layer before it, with values in the arguments of the next layer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import Activation, as_activation
 from skgeo.symmetry._compression.annihilating import AnnihilatingSets, annihilating_sets
@@ -30,27 +31,31 @@ UNIT_CLASSES = (
 Interval = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class UnitClasses:
-    """A class for each unit of one hidden layer.
+@dataclass(frozen=True, eq=False, repr=False)
+class UnitClasses(Result):
+    """Classes of the units of one hidden layer.
 
     Attributes
     ----------
     labels : tuple of str
         Members of ``UNIT_CLASSES``.
     group : Tensor of shape (d,)
-        int64. Units of one group share their activation boundary (duplicate, antiparallel), or are
-        the set of this index in `reversible.minimal`. -1 elsewhere.
+        int64. Units of the same group share their activation boundary (duplicate, antiparallel), or
+        belong to the set of this index in `reversible.minimal`. -1 for other classes.
     partner : Tensor of shape (d,)
-        int64. For duplicate and antiparallel units the first other unit on the same, or the
-        opposite, side of the boundary; -1 elsewhere.
+        int64. For a duplicate unit the first other unit with the same boundary and side, for an
+        antiparallel unit the first with the same boundary and the opposite side; -1 for others.
     scale : Tensor of shape (d,)
-        (w, b) of the unit is `scale` times (w, b) of the partner: negative for antiparallel units.
-        NaN without partner.
+        (w, b) of the unit is `scale` times (w, b) of the partner, so it is negative for
+        antiparallel units. NaN without partner.
     residual : Tensor of shape (d,)
-        By how much the class fails to hold exactly, relative; NaN for generic units.
+        Relative error up to which the unit belongs to its class; NaN for generic units.
     reversible : AnnihilatingSets
-        Sets of units that may be reversed together; none but for rectifiers.
+        Sets of units that can be sign-flipped together; empty except for rectifiers.
+
+    See Also
+    --------
+    skgeo.symmetry.classify_units : Makes it.
     """
 
     labels: tuple[str, ...]
@@ -59,6 +64,12 @@ class UnitClasses:
     scale: Tensor
     residual: Tensor
     reversible: AnnihilatingSets
+
+    def _line(self) -> str:
+        counts = [
+            f"{self.labels.count(name)} {name}" for name in UNIT_CLASSES if name in self.labels
+        ]
+        return f"{len(self.labels)} units: {', '.join(counts)}" if counts else "no units"
 
 
 def classify_units(
@@ -71,46 +82,61 @@ def classify_units(
     tol: float = 1e-10,
     max_size: int = 4,
 ) -> UnitClasses:
-    r"""Say of each hidden unit which symmetry or degeneracy it takes part in.
+    r"""Symmetry class of each unit of one hidden layer.
 
-    A unit gets the first class of this list that it belongs to:
+    The class of a unit is the first of this list that it belongs to:
 
-    1. ``q_degenerate``: nothing reads it, :math:`q_i = 0`.
-    2. ``w_degenerate``: it reads nothing, :math:`w_i = 0`, and is a constant.
-    3. ``dead``, ``always_on`` (rectifiers, where `interval` says so): its pre-activation is never
-       positive on the domain, or never negative. A leaky unit that is never positive is affine too,
-       and counts as always on.
-    4. ``duplicate``: another unit has its activation boundary and side; for other activations
-       than rectifiers, its very (w, b).
-    5. ``antiparallel``: another unit has its boundary and the other side; for odd activations such
-       as tanh, -(w, b).
-    6. ``reversible`` (rectifiers): it is in a set of units with :math:`\sum q_i w_i^T = 0`.
-    7. ``generic``.
+    1. ``q_degenerate``: it has no outgoing weights, :math:`q_i = 0`.
+    2. ``w_degenerate``: it has no incoming weights, :math:`w_i = 0`, so it is constant.
+    3. ``dead`` or ``always_on`` (rectifiers, if `interval` is given): its pre-activation is never
+       positive, or never negative, on the domain. A leaky unit that is never positive is affine
+       too, so it is ``always_on``.
+    4. ``duplicate``: another unit has the same activation boundary and side; for activations other
+       than rectifiers, the same (w, b).
+    5. ``antiparallel``: another unit has the same boundary and the opposite side; for odd
+       activations such as tanh, -(w, b).
+    6. ``reversible`` (rectifiers): it belongs to a set of units with
+       :math:`\sum q_i w_i^T = 0`, which can be sign-flipped together.
+    7. ``generic``: none of these.
 
-    Units of classes 1 to 3 are no partners for others.
+    Units of classes 1 to 3 are not partners of other units.
 
     Parameters
     ----------
     weights : Tensor of shape (d, n)
+        Incoming weights w_i.
     biases : Tensor of shape (d,)
+        Biases b_i.
     outputs : Tensor of shape (k, d)
-        Outgoing weights.
+        Outgoing weights q_i.
     activation : Activation or str, default="relu"
-        Of a layer whose units have a slope each only classes 1 and 2 are known.
-    interval : tuple of two Tensors of shape (d,), optional
-        Bounds of the pre-activations on a domain: :func:`box_interval`, :func:`data_interval`.
+        Activation of the layer. If it has a slope of its own for each unit, only classes 1 and 2
+        are recognised.
+    interval : tuple of two Tensors of shape (d,), default=None
+        Lower and upper bounds of the pre-activations on a domain.
     tol : float, default=1e-10
-        Relative.
-    max_size : int, default=4
-        Of reversible sets, where not all can be found.
+        Relative tolerance up to which weights are treated as equal or zero.
+    max_size : {2, 3, 4}, default=4
+        Largest size of the reversible sets that are searched where not all can be found.
 
     Returns
     -------
     UnitClasses
+        Labels, groups, partners and reversible sets.
+
+    Raises
+    ------
+    SkgeoError
+        If the shapes do not fit.
+
+    See Also
+    --------
+    skgeo.symmetry.annihilating_sets : Reversible sets.
+    skgeo.symmetry.SymmetryClassifier : Classes of all hidden units of a network.
 
     Notes
     -----
-    Costs :math:`O(d (n + k) + d \log d)` and the search for reversible sets.
+    The cost is :math:`O(d (n + k) + d \log d)` and the search for reversible sets.
 
     Examples
     --------
@@ -123,8 +149,8 @@ def classify_units(
     d = len(weights)
     if biases.shape != (d,) or outputs.dim() != 2 or outputs.shape[1] != d:
         raise SkgeoError(
-            f"weights of shape {tuple(weights.shape)}, biases of {tuple(biases.shape)} and outputs "
-            f"of {tuple(outputs.shape)}: expected (d, n), (d,) and (k, d)."
+            f"Got weights of shape {tuple(weights.shape)}, biases of shape {tuple(biases.shape)} "
+            f"and outputs of shape {tuple(outputs.shape)}; expected (d, n), (d,) and (k, d)."
         )
     weights, biases, outputs = (t.double() for t in (weights, biases, outputs))
     activation = as_activation(activation)
@@ -189,10 +215,10 @@ def classify_units(
 
 
 def reading_shares(sizes: Tensor, outputs: Tensor, activation: Activation) -> Tensor:
-    """How much what reads each unit has of it, relative to the mean of all units: (d,).
+    """Contribution of each unit to the outputs, relative to the mean over units: (d,).
 
-    The largest share over the outputs: each has a scale of its own, which what follows may make up
-    for. A unit weighs with the size of (w, b) where its values grow with it.
+    This is the largest share over the outputs, since the scale of each output is arbitrary. A unit
+    is weighted with the size of (w, b) if its values are proportional to it.
     """
     low, high = activation.range
     if activation.scales == "positive":
@@ -210,13 +236,14 @@ def reading_shares(sizes: Tensor, outputs: Tensor, activation: Activation) -> Te
 def unit_boundaries(
     weights: Tensor, biases: Tensor, activation: Activation, tol: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Group units that are one up to a symmetry of their activation.
+    """Group units that are equal up to a symmetry of their activation.
 
-    weights: (d, n), no row zero.
-    activation: rectifiers: up to a factor of either sign; odd ones: up to a sign; others: equal (w,
-        b).
-    Returns label (d,): int64; side (d,): +1 or -1; units of one label are equal, up to a positive
-        factor, where their sides are; apart (d,): distance from the unit that stands for the label.
+    The rows (w, b) of a group are equal up to a nonzero factor for rectifiers, up to a sign for odd
+    activations, and equal for others.
+
+    weights: (d, n), without zero rows.
+    Returns label (d,): int64; side (d,): 1 or -1, where units with the same label and side are
+        equal up to a positive factor; apart (d,): distance from the first unit of the group.
     """
     # biases (d,)
     d, n = weights.shape
@@ -244,7 +271,10 @@ def unit_boundaries(
 
 
 def _first_other(label: Tensor, side: Tensor, sign: int) -> Tensor:
-    """For each unit the first other one of its label on its side (sign +1) or not (-1), or -1."""
+    """For each unit the first other one of its label on its side (sign 1) or the other (-1).
+
+    -1 if there is none.
+    """
     d = len(label)
     place = 2 * label + (side > 0).long()
     order = place.argsort(stable=True)
@@ -259,7 +289,7 @@ def _first_other(label: Tensor, side: Tensor, sign: int) -> Tensor:
         has = counts[place] > 1
         at = starts[place]
         own = torch.zeros(d, dtype=torch.bool)
-        own[order[starts[counts > 0]]] = True  # the first of a place looks at the second
+        own[order[starts[counts > 0]]] = True  # the first unit of a place takes the second
         at = at + own.long()
     found = torch.full((d,), -1, dtype=torch.int64)
     found[has] = order[at[has]]
@@ -267,10 +297,9 @@ def _first_other(label: Tensor, side: Tensor, sign: int) -> Tensor:
 
 
 def box_interval(weights: Tensor, biases: Tensor, low: Tensor, high: Tensor) -> Interval:
-    """Bounds of pre-activations for inputs in a box, which may be unbounded.
+    """Bounds (d,) of pre-activations for inputs in a box, which may be unbounded.
 
-    Returns (d,): attained by single units: exact for the first layer of a network, and bounds for
-        later ones.
+    They are attained for the first layer of a network.
 
     >>> w = torch.tensor([[-1.0]], dtype=torch.float64)
     >>> b = torch.tensor([-3.0], dtype=torch.float64)
@@ -291,7 +320,7 @@ def _products(weights: Tensor, bounds: Tensor) -> Tensor:
 
 
 def data_interval(weights: Tensor, biases: Tensor, inputs: Tensor) -> Interval:
-    """Least and largest pre-activation of each unit over samples.
+    """Smallest and largest pre-activation of each unit over samples.
 
     >>> w = torch.tensor([[2.0]], dtype=torch.float64)
     >>> data_interval(w, torch.zeros(1, dtype=torch.float64), torch.tensor([[1.0], [3.0]]).double())

@@ -1,4 +1,4 @@
-"""Pictures of activation boundaries in the plane, and of what explains a Fisher null space."""
+"""Displays of activation boundaries in the plane, and of an account of the Fisher null space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skgeo.symmetry._units import UNIT_CLASSES
 
 __all__ = ["BoundaryDisplay", "NullityDisplay"]
 
-# Generic units are many and say least.
+# Generic units, the most common, are grey.
 _CLASS_COLORS = dict(
     zip(UNIT_CLASSES, ("0.35", "C4", "C5", "C7", "C8", "C0", "C3", "C1"), strict=False)
 )
@@ -27,34 +27,38 @@ _UNEXPLAINED = "0.75"
 
 
 class BoundaryDisplay:
-    """Activation boundaries of a network of two inputs in the plane, coloured by class of unit.
+    """Activation boundaries of a network of two inputs, coloured by class of unit.
 
-    A boundary is where a hidden unit's pre-activation is at a kink of its activation, or zero for
-    activations without one: a line for the first layer, a bent curve for later ones. Kinks cut the
-    plane into regions, which are tinted; where activations are piecewise linear, the network is
-    affine on each. Make it with :meth:`from_estimator`, or from any network.
+    On its boundary a hidden unit's pre-activation is at a kink of its activation, or at zero for
+    activations without a kink. Boundaries are lines for the first layer and piecewise curves for
+    later ones. They cut the plane into regions, which are tinted; for piecewise linear activations
+    the network is affine on each region. Use :meth:`from_estimator` for a fitted estimator.
 
     Parameters
     ----------
     model : torch.nn.Module
         A chain of linear layers and activations with two inputs.
     labels : sequence of str, default=None
-        A class for each hidden unit with an activation, in the order of the layers; by default all
-        are "generic".
+        Class of each hidden unit with an activation, in the order of the layers; by default
+        "generic" for all.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        Axes with the boundaries.
     figure_ : matplotlib Figure
+        Figure that contains them.
     lines_ : dict of int to matplotlib contour set
-        By number of the unit, counted over all layers; units without a boundary in view are left
-        out.
+        Boundaries by number of the unit, counted over all layers. Units without a boundary in view
+        are omitted.
     n_regions_ : int or None
-        Activation patterns in view, each of more than a pixel. None where some units have no kink.
+        Number of activation patterns on the grid of points in view; None if some units have no
+        kink.
 
     See Also
     --------
-    skgeo.symmetry.classify_units : Where classes come from.
+    skgeo.symmetry.classify_units : The classes of units.
+    skgeo.symmetry.SymmetryClassifier : The estimator that it draws.
 
     Examples
     --------
@@ -70,6 +74,11 @@ class BoundaryDisplay:
     4
     """
 
+    ax_: Any
+    figure_: Any
+    lines_: dict[int, Any]
+    n_regions_: int | None
+
     def __init__(self, *, model: Any, labels: Sequence[str] | None = None) -> None:
         stack = read_stack(model)
         hidden = [
@@ -79,14 +88,15 @@ class BoundaryDisplay:
         ]
         if stack.widths[0] != 2:
             raise SkgeoError(
-                f"The network has {stack.widths[0]} inputs; boundaries are drawn in the plane of "
-                "two."
+                f"The network has {stack.widths[0]} inputs; expected 2, since boundaries are drawn "
+                "in the plane."
             )
         if labels is None:
             labels = ["generic"] * sum(hidden)
         if len(labels) != sum(hidden):
             raise SkgeoError(
-                f"Got {len(labels)} labels for hidden layers of {hidden} units; expected one each."
+                f"Got {len(labels)} labels for hidden layers of {hidden} units; expected one label "
+                "per unit."
             )
         self.model = model
         self.labels = [str(label) for label in labels]
@@ -102,24 +112,25 @@ class BoundaryDisplay:
         extent: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> BoundaryDisplay:
-        """Draw a fitted estimator.
+        """Display of a fitted estimator.
 
         Parameters
         ----------
         estimator : SymmetryClassifier
-            Fitted, bound to a model of two inputs.
-        X : array of shape (n, 2), default=None
-            Points to show.
+            Fitted estimator, bound to a model of two inputs.
+        X : array of shape (N, 2), default=None
+            Points to draw.
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure otherwise.
+            Axes to draw on; by default those of a new figure.
         extent : (x_min, x_max, y_min, y_max), default=None
-            What is in view; by default what holds X, or most boundaries of the first layer.
+            Limits of the view; by default those of X, or of most boundaries of the first layer.
         **kwargs
-            Passed on to the boundaries, such as ``linewidths``.
+            Options of the boundaries, such as ``linewidths``.
 
         Returns
         -------
         BoundaryDisplay
+            The display, already drawn.
         """
         estimator._check_measured()
         model = replace(estimator.model_, preprocess=None)
@@ -135,21 +146,25 @@ class BoundaryDisplay:
         resolution: int = 400,
         **kwargs: Any,
     ) -> BoundaryDisplay:
-        """Draw.
+        """Draw the boundaries.
 
         Parameters
         ----------
-        X : array of shape (n, 2), default=None
+        X : array of shape (N, 2), default=None
+            Points to draw.
         ax : matplotlib Axes, default=None
+            Axes to draw on; by default those of a new figure.
         extent : (x_min, x_max, y_min, y_max), default=None
+            Limits of the view; by default those of X, or of most boundaries of the first layer.
         resolution : int, default=400
-            Points of the grid along each axis, between which boundaries are interpolated.
+            Number of grid points along each axis. Boundaries are interpolated between them.
         **kwargs
-            Passed on to the boundaries.
+            Options of the boundaries, such as ``linewidths``.
 
         Returns
         -------
-        self
+        BoundaryDisplay
+            The display itself.
         """
         if ax is None:
             ax = new_axes("BoundaryDisplay", (5.4, 4.6))
@@ -161,7 +176,7 @@ class BoundaryDisplay:
         *layers, _ = self._stack.arguments(torch.from_numpy(grid))
         bent = all(act.kinks or act.is_identity for act in self._stack.activations)
         self.n_regions_ = self._regions(ax, layers, view, resolution) if bent else None
-        self.lines_: dict[int, Any] = {}
+        self.lines_ = {}
         unit = 0
         for depth, values in enumerate(layers):
             if self._stack.activations[depth].is_identity:
@@ -209,7 +224,7 @@ class BoundaryDisplay:
     def _regions(
         self, ax: Any, layers: Sequence[Tensor], view: Sequence[float], resolution: int
     ) -> int:
-        """Tint the regions of one activation pattern."""
+        """Tint the regions of constant activation pattern, and count them."""
         bent = [
             values > kink
             for values, activation in zip(layers, self._stack.activations, strict=True)
@@ -220,7 +235,7 @@ class BoundaryDisplay:
         pattern = np.packbits(torch.cat(bent, dim=1).numpy(), axis=1)
         _, region = np.unique(pattern, axis=0, return_inverse=True)
         region = region.reshape(resolution, resolution)
-        # Neighbours have tints of their own with near certainty; they mean nothing.
+        # Random tints, different for neighbouring regions with high probability.
         tints = np.random.default_rng(0).uniform(0.86, 1.0, size=(region.max() + 1, 3))
         ax.imshow(tints[region], extent=view, origin="lower", aspect="auto", zorder=0)
         return len(tints)
@@ -253,29 +268,33 @@ class BoundaryDisplay:
 
 
 class NullityDisplay:
-    """The flat directions of a network as a bar: what each symmetry explains, and the rest in grey.
+    """Dimension of the Fisher null space as a bar, by symmetry, with the unexplained rest in grey.
 
-    Make it with :meth:`from_estimator`. Several networks, each with a ``label``, share the axes.
+    Use :meth:`from_estimator` for a fitted estimator. Several networks, each with a ``label``, can
+    share the axes.
 
     Parameters
     ----------
     dimensions : mapping of str to int
-        What each symmetry adds to the span of those before it.
+        Dimension that each symmetry adds to the span of those before it.
     unexplained : float
-        Flat directions without a name; NaN where the Fisher rank was not taken.
+        Number of unexplained flat directions; NaN if the Fisher rank was not computed.
     n_parameters : int, default=None
-        For the title.
+        Number of parameters, shown below the bar.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        Axes with the bars.
     figure_ : matplotlib Figure
+        Figure that contains them.
     bars_ : dict of str to matplotlib bar container
-        By symmetry; the grey one is ``"unexplained"``.
+        Bars by symmetry; the grey one is ``"unexplained"``.
 
     See Also
     --------
-    skgeo.symmetry.nullity_account : What it draws.
+    skgeo.symmetry.nullity_account : The numbers that it draws.
+    skgeo.symmetry.SymmetryClassifier : The estimator that it draws.
 
     Examples
     --------
@@ -286,6 +305,10 @@ class NullityDisplay:
     >>> {name: int(bar[0].get_width()) for name, bar in display.bars_.items()}
     {'scaling': 4, 'duplicate': 3, 'unexplained': 1}
     """
+
+    ax_: Any
+    figure_: Any
+    bars_: dict[str, Any]
 
     def __init__(
         self,
@@ -302,29 +325,30 @@ class NullityDisplay:
     def from_estimator(
         cls, estimator: Any, *, ax: Any = None, label: str | None = None, **kwargs: Any
     ) -> NullityDisplay:
-        """Draw a fitted estimator.
+        """Display of a fitted estimator.
 
         Parameters
         ----------
         estimator : SymmetryClassifier
-            Fitted, bound to a model.
+            Fitted estimator, bound to a model.
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure otherwise.
+            Axes to draw on; by default those of a new figure.
         label : str, default=None
-            Name of the network beside its bar.
+            Name of the network, shown next to its bar.
         **kwargs
-            Passed on to the bars, such as ``height``.
+            Options of the bars, such as ``height``.
 
         Returns
         -------
         NullityDisplay
+            The display, already drawn.
         """
         estimator._check_measured()
         found = estimator.generators_
         if found is None:
             raise SkgeoError(
-                "The estimator has made no generators: the network has too many parameters, as its "
-                "warning said."
+                "The estimator has no generators, since the network has too many parameters to "
+                "check them. Fit a smaller network."
             )
         display = cls(
             dimensions=found.dimensions,
@@ -334,24 +358,27 @@ class NullityDisplay:
         return display.plot(ax=ax, label=label, **kwargs)
 
     def plot(self, *, ax: Any = None, label: str | None = None, **kwargs: Any) -> NullityDisplay:
-        """Draw, below what is on the axes already.
+        """Draw the bar, below those that are already on the axes.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
+            Axes to draw on; by default those of a new figure.
         label : str, default=None
+            Name of the network, shown next to its bar.
         **kwargs
-            Passed on to the bars.
+            Options of the bars, such as ``height``.
 
         Returns
         -------
-        self
+        NullityDisplay
+            The display itself.
         """
         if ax is None:
             ax = new_axes("NullityDisplay", (7.0, 2.0))
         row = sum(1 for _ in _rows(ax))
         style = {"height": 0.6, "edgecolor": "white", **kwargs}
-        self.bars_: dict[str, Any] = {}
+        self.bars_ = {}
         start = 0.0
         parts: list[tuple[str, float]] = [*self.dimensions.items()]
         if self.unexplained > 0:
@@ -366,7 +393,7 @@ class NullityDisplay:
         rest = "rank not taken" if np.isnan(self.unexplained) else f"{self.unexplained:.0f} not"
         of = "" if self.n_parameters is None else f" of {self.n_parameters} parameters"
         text = f"{explained} flat directions{of} explained, {rest}"
-        # The name is kept on the axes, so that the next display finds its row.
+        # The next display on these axes finds its row by this id.
         ax.text(0, row + 0.42, text, fontsize="small", va="top", gid="skgeo-nullity")
         names = [*(tick.get_text() for tick in ax.get_yticklabels()), label or ""][-row - 1 :]
         ax.set_yticks(range(row + 1), names)
@@ -383,7 +410,7 @@ def _rows(ax: Any) -> list[Any]:
 def _symmetry_color(name: str) -> Any:
     from matplotlib import colormaps
 
-    # Strong colours first; grey is for what is not explained.
+    # Saturated colours first, without grey, which is for the unexplained part.
     order = [i for i in (*range(0, 20, 2), *range(1, 20, 2)) if i not in (14, 15)]
     colors = [*(colormaps["tab20"](i) for i in order), *(colormaps["tab20b"](i) for i in (0, 8))]
     known = SYMMETRIES.index(name) if name in SYMMETRIES else -1
@@ -404,7 +431,7 @@ def _unique_legend(ax: Any) -> None:
 
 
 def _view(stack: Stack, points: np.ndarray | None) -> tuple[float, float, float, float]:
-    """Limits that hold the points, or most lines of the first layer."""
+    """Limits that contain the points, or most boundaries of the first layer."""
     if points is not None:
         low, high = points.min(axis=0), points.max(axis=0)
         margin = 0.1 * np.maximum(high - low, 1e-9)

@@ -22,6 +22,7 @@ from skgeo.symmetry._equivalence.canonical import CanonicalForm, canonical_form
 from skgeo.symmetry._equivalence.equivalence import equivalent
 from skgeo.symmetry._equivalence.report import EquivalenceReport
 from skgeo.symmetry._generators.nullity import NULLITY_LIMIT, measure_nullity
+from skgeo.symmetry._generators.operator import Generators
 from skgeo.symmetry._hidden_units import LayerClasses, classify_network, read_chain
 from skgeo.symmetry._network import SymmetryNetwork
 from skgeo.symmetry._responses import unit_responses
@@ -30,132 +31,137 @@ from skgeo.symmetry._units import UNIT_CLASSES
 
 __all__ = ["SymmetryClassifier"]
 
-# Unions of minimal sets that are listed.
+# Most unions of minimal sets in `reversible_sets_`.
 _MOST_SETS = 4096
 _COLUMNS = ["layer", "unit", "class", "group", "partner", "scale", "residual"]
 
 
 class SymmetryClassifier(GeometryEstimator):
-    r"""Which symmetry or degeneracy each hidden unit takes part in, and what they explain.
+    r"""Symmetry classes of hidden units, and the flat directions that symmetries explain.
 
-    A network computes the same function at many parameters: units may be permuted, scaled,
-    reversed, and superfluous ones moved freely. Continuous families of such moves are flat
-    directions of the Fisher metric,
+    A network computes the same function at many parameters: units may be permuted, scaled or
+    sign-flipped, and redundant units may change freely. Continuous symmetries are flat directions
+    of the Fisher metric. The unexplained nullity is
 
     .. math::
-        \mathrm{unexplained} = P - \mathrm{rank}(G) - \dim \mathrm{span}(\text{generators}) ,
+        \mathrm{unexplained} = P - \mathrm{rank}(G) - \dim \mathrm{span}(\text{generators}) .
 
-    and zero means that every flat direction has a name.
+    If it is zero, known symmetries explain every flat direction.
 
-    Bound to a model, ``fit(X)`` classifies its units and accounts for its null space on X, and
-    ``transform(X)`` gives the share of each class's units that respond at each sample, and the
-    distance to the nearest activation boundary. Without a model, ``transform(pairs)`` gives one row
-    of features a (model, data) pair: the :meth:`summary` of the bound reading.
+    Bound to a model, ``fit(X)`` classifies its units and accounts for its null space on X.
+    ``transform(X)`` gives, for each sample, the share of the units of each class that respond, and
+    the distance to the nearest activation boundary. Without a model, ``transform(pairs)`` gives one
+    row of features per (model, data) pair: the :meth:`summary` of the bound reading.
 
     Parameters
     ----------
     model : object, default=None
-        What to measure: an ``nn.Module``, a scikit-learn or skorch model or a Pipeline that ends
+        Model to measure: an ``nn.Module``, a scikit-learn or skorch model or a Pipeline that ends
         in one (fitted in ``fit`` unless frozen), a ``Checkpoint`` or a ``WrappedModel``. None for
         the unbound reading.
     domain : {None, "box", "data"}, default=None
-        Where a unit must be off, or on, to be called dead, or always on, and where the network of
-        minimal width must agree: all inputs, the smallest box around the data, or the data.
+        Domain on which dead units are never active and always-on units always are, and on which
+        the network of minimal width agrees: all inputs, the smallest box around the data, or the
+        data.
     tol : float or "auto", default="auto"
-        Relative, for weights to be taken for equal or zero. "auto" is 1e-10 for float64 weights
-        and 2e-6 for float32.
+        Relative tolerance up to which weights are treated as equal or zero. "auto" is 1e-10 for
+        float64 weights and 2e-6 for float32.
     likelihood : str or Likelihood, default="auto"
-        What the outputs mean: "categorical", "bernoulli", "gaussian", "gaussian_scale" or
+        Meaning of the outputs: "categorical", "bernoulli", "gaussian", "gaussian_scale" or
         "poisson". "auto" asks the model, then the dtype of y; without either it assumes
         "gaussian" of unit variance and warns.
     max_set_size : {2, 3, 4}, default=4
-        Size up to which reversible sets are searched for where not all can be found.
+        Largest size of the reversible sets that are searched where not all can be found.
     rank_tol : float or "auto", default="auto"
-        Of the Fisher rank, relative to the largest eigenvalue.
+        Tolerance of the Fisher rank, relative to the largest eigenvalue.
     nullity_limit : int, default=4000
-        Size of the Fisher matrix on its smaller side (rows or parameters) above which its rank
-        is not taken.
+        Largest size of the smaller side of the Fisher matrix (rows or parameters) for which its
+        rank is computed.
     memory_budget : int or str, default=None
-        Bytes to stay within, such as ``"4 GiB"``; by default 0.7 of what is available.
+        Bytes of memory to use, such as ``"4 GiB"``; by default 0.7 of the available memory.
     batch_size : int, default=None
-        Samples a forward pass. The answer does not depend on it.
+        Samples per forward pass. The result does not depend on it.
     device : str, default=None
-        "cpu", "cuda" or "cuda:i"; by default where the module is.
+        "cpu", "cuda" or "cuda:i"; by default the device of the module.
     memory : str or joblib.Memory, default=None
-        Caches the features of pairs under a fingerprint of weights and data.
+        Cache of the features of pairs, by a fingerprint of weights and data.
     on_error : {"raise", "nan"}, default="raise"
-        What a failing pair does to the table.
+        Whether a failing pair raises an error or gives a row of NaN.
     n_jobs : int, default=None
-        Pairs measured at the same time.
+        Number of pairs that are measured at the same time.
     verbose : int, default=0
-        Above 0, shows progress through a table of pairs.
+        If positive, the progress through a table of pairs is shown.
 
     Attributes
     ----------
     labels_ : ndarray of shape (n_units,)
-        Class of each hidden unit, in layer order: the first of ``q_degenerate`` (nothing reads it),
-        ``w_degenerate`` (it reads nothing), ``dead`` and ``always_on`` (on `domain`),
-        ``duplicate`` and ``antiparallel`` (another unit has its activation boundary, on the same or
-        the other side), ``reversible`` (in a set of units with :math:`\sum q_i w_i^T = 0`), and
-        ``generic`` that applies.
+        Class of each hidden unit, in the order of the layers: the first that applies of
+        ``q_degenerate`` (no outgoing weights), ``w_degenerate`` (no incoming weights), ``dead`` and
+        ``always_on`` (on `domain`), ``duplicate`` and ``antiparallel`` (another unit has the same
+        activation boundary, with the same or the opposite side), ``reversible`` (in a set of units
+        with :math:`\sum q_i w_i^T = 0`), and ``generic``.
     classes_ : ndarray of shape (n_classes,)
-        Those of them that occur, ``generic`` first and the others as listed above.
+        The classes that occur, ``generic`` first and the others in the order above.
     symmetries_ : DataFrame
-        One row a hidden unit: ``layer``, ``unit``, ``class``, ``group`` (boundary or set that it
-        shares, -1 for none), ``partner`` (another unit of the layer, -1 for none), ``scale``
-        ((w, b) of the unit is that much times the partner's) and ``residual`` (by how much the
-        class fails to hold exactly, relative).
-    generators_ : Generators
+        One row per hidden unit: ``layer``, ``unit``, ``class``, ``group`` (shared boundary or set,
+        -1 for none), ``partner`` (another unit of the layer, -1 for none), ``scale`` ((w, b) of the
+        unit relative to the partner's) and ``residual`` (relative error up to which the unit
+        belongs to its class).
+    generators_ : Generators or None
         Flat directions in closed form: ``matrix``, a sparse array of shape (P, m) with one
-        direction a column, checked against the Jacobian on the data; ``table``, one row a column;
-        ``dimensions``, what each symmetry adds to the span. None above a million parameters.
+        direction per column, checked against the Jacobian on the data; ``table``, one row per
+        column; ``dimensions``, the dimension that each symmetry adds to the span. None above a
+        million parameters.
     explained_nullity_ : int
-        Dimension of their span, as part of the nullity (NaN without them).
+        Dimension of the span of the generators; NaN without generators.
     unexplained_nullity_ : int
-        ``n_parameters_ - fisher_rank_ - explained_nullity_``. NaN above `nullity_limit`.
+        ``n_parameters_ - fisher_rank_ - explained_nullity_``; NaN above `nullity_limit`.
     fisher_rank_ : int
-        Of the true Fisher information on the data, in float64 whatever the dtype of the model. NaN
+        Rank of the Fisher information on the data, in float64 whatever the dtype of the model; NaN
         above `nullity_limit`.
     rank_threshold_ : float
-        Its absolute threshold.
+        Threshold (absolute) on the eigenvalues that count for the rank.
     spectral_gap_ : float
-        Ratio of the eigenvalues on either side of it.
+        Ratio of the eigenvalues above and below the threshold.
     n_parameters_ : int
-        P, trainable parameters.
+        Number P of trainable parameters.
     reversible_sets_ : list of tuple of int
-        Sets of units, as indices into ``labels_``, that may change the sign of (w, b) together:
-        minimal ones and their disjoint unions, ordered by size within a layer.
+        Sets of units, as indices into ``labels_``, that can be sign-flipped together: minimal sets
+        and their disjoint unions, ordered by size within each layer.
     reversible_sets_complete_ : bool
-        Whether these are all.
+        Whether these are all reversible sets.
     minimal_width_ : int
-        Hidden units of the smallest network found that computes the same function on `domain`. NaN
-        where the network is no chain of linear layers and known activations.
+        Number of hidden units of the smallest network found that computes the same function on
+        `domain`; NaN if the network is not a chain of linear layers and known activations.
     minimal_width_is_optimal_ : bool
-        Whether it is proved that no fewer do.
+        Whether `minimal_width_` is proved to be minimal.
     not_covered_ : tuple of str
-        Modules that were not understood, with the reason; nothing is guessed of them.
+        Modules that were not recognised, with the reason, and symmetries that were left out for
+        their size.
     likelihood_ : str
-        The output family that was used.
+        Name of the likelihood that was used.
     model_ : ResolvedModel
-        The module measured, and the fitted estimator around it where there is one.
+        The module that was measured, and the fitted estimator around it if there is one.
 
     See Also
     --------
-    skgeo.FisherRankEstimator : The rank on its own, with its spectrum.
-    skgeo.symmetry.nullity_account : The account as a function of a module.
+    skgeo.FisherRankEstimator : The Fisher rank and spectrum.
+    skgeo.symmetry.classify_units : Classes of the units of one layer.
+    skgeo.symmetry.nullity_account : The account of the null space as a function.
 
     Notes
     -----
-    Classified are hidden units of linear layers and convolutions (also before a BatchNorm) that are
-    read by nothing but such layers, after a pointwise activation. Units that reach a residual sum,
-    attention, or recurrent layers are not, and a model without classified units has empty
-    ``labels_``. Zero unexplained nullity is a theorem for one hidden layer of ReLU, and data on
-    both sides of all boundaries; deeper ReLU networks have hidden symmetries that show as a
-    positive count, and so do too few samples.
+    The classified units are those of linear layers and convolutions (also before a BatchNorm) with
+    a pointwise activation that only such layers read. Units that reach a residual sum, attention or
+    recurrent layers are not classified, and a model without classified units has empty
+    ``labels_``. For one hidden layer of ReLU and data on both sides of all boundaries, the
+    unexplained nullity is zero, which is a theorem. For deeper ReLU networks hidden symmetries
+    make it positive, and so do too few samples.
 
-    Cost: as the Fisher rank, plus, for each layer of d units, :math:`O(d (n + k) + d \log d)` and
-    the search for reversible sets. ``transform`` takes one backward pass for each unit with a kink
-    behind the first layer (channel and position, in convolutions).
+    The cost is that of the Fisher rank, and for each layer of d units
+    :math:`O(d (n + k) + d \log d)` and the search for reversible sets. ``transform`` needs one
+    backward pass per unit with a kink after the first layer (per channel and position for
+    convolutions).
 
     References
     ----------
@@ -166,8 +172,8 @@ class SymmetryClassifier(GeometryEstimator):
 
     Examples
     --------
-    ``relu(x1-1) + relu(x2-1) + relu(-x1-1) + relu(-x2-1)``: opposite units can be reversed
-    together, and each of the four has one flat direction, its scaling.
+    For ``relu(x1-1) + relu(x2-1) + relu(-x1-1) + relu(-x2-1)``, opposite units can be sign-flipped
+    together, and each of the four units has one flat direction, its scaling:
 
     >>> from skgeo.datasets import symmetric_hinges
     >>> from skgeo.symmetry import SymmetryClassifier
@@ -178,6 +184,24 @@ class SymmetryClassifier(GeometryEstimator):
     >>> symmetry.fisher_rank_, symmetry.explained_nullity_, symmetry.unexplained_nullity_
     (13, 4, 0)
     """
+
+    labels_: np.ndarray
+    classes_: np.ndarray
+    symmetries_: pd.DataFrame
+    generators_: Generators | None
+    explained_nullity_: int | float
+    unexplained_nullity_: int | float
+    fisher_rank_: int | float
+    rank_threshold_: float
+    spectral_gap_: float
+    n_parameters_: int
+    reversible_sets_: list[tuple[int, ...]]
+    reversible_sets_complete_: bool
+    minimal_width_: int | float
+    minimal_width_is_optimal_: bool
+    not_covered_: tuple[str, ...]
+    likelihood_: str
+    model_: ResolvedModel
 
     def __init__(
         self,
@@ -258,7 +282,7 @@ class SymmetryClassifier(GeometryEstimator):
             start += len(layer.classes.labels)
 
     def _set_minimal_width(self, network: SymmetryNetwork, tol: float) -> None:
-        self.minimal_width_: int | float = float("nan")
+        self.minimal_width_ = float("nan")
         self.minimal_width_is_optimal_ = False
         chain = read_chain(network, self.domain)
         if chain is None:
@@ -295,16 +319,16 @@ class SymmetryClassifier(GeometryEstimator):
         return {"likelihood": self.likelihood_}
 
     def summary(self) -> dict[str, float]:
-        """The classification in eleven numbers, the features of the unbound reading.
+        """Summary in eleven numbers, the features of the unbound reading.
 
         Returns
         -------
         dict of str to float
-            ``symmetry_{class}_share`` of the hidden units for each of the eight classes,
-            ``symmetry_explained_nullity``, ``symmetry_unexplained_nullity``, and
-            ``symmetry_minimal_width_ratio``, minimal over actual width. Shares and ratio are NaN
-            for a model without classified hidden units, the ratio also where no minimal width is
-            known, and the unexplained nullity above ``nullity_limit``.
+            ``symmetry_{class}_share``, the share of the hidden units, for each of the eight
+            classes, ``symmetry_explained_nullity``, ``symmetry_unexplained_nullity``, and
+            ``symmetry_minimal_width_ratio``, the ratio of minimal and actual width. Shares and
+            ratio are NaN for a model without classified hidden units, the ratio also without a
+            minimal width, and the unexplained nullity above ``nullity_limit``.
         """
         self._check_measured()
         n_units = len(self.labels_)
@@ -319,11 +343,12 @@ class SymmetryClassifier(GeometryEstimator):
         }
 
     def canonical(self) -> CanonicalForm:
-        """The form that all networks of the model's function share, as far as it is known.
+        """Canonical form of the model under its known symmetries.
 
         Returns
         -------
         CanonicalForm
+            As :func:`~skgeo.symmetry.canonical_form`.
 
         See Also
         --------
@@ -333,18 +358,19 @@ class SymmetryClassifier(GeometryEstimator):
         return canonical_form(model, tol=self.tol)
 
     def equivalent(self, other: Any, X: Any = None) -> EquivalenceReport:
-        """Whether the model computes the same function as another.
+        """Whether the model computes the same function as another model.
 
         Parameters
         ----------
         other : object
             A model of any kind, or a bound SymmetryClassifier.
-        X : array, Tensor, Dataset or DataLoader, optional
-            Inputs at which to look for a difference too, as the modules take them.
+        X : array, Tensor, dict, Dataset or DataLoader, default=None
+            Further inputs at which to look for a difference, as the modules take them.
 
         Returns
         -------
         EquivalenceReport
+            Verdict, and certificate or witness.
 
         See Also
         --------
@@ -365,20 +391,22 @@ class SymmetryClassifier(GeometryEstimator):
         exact: bool = True,
         domain: Literal["box", "data"] | None = None,
     ) -> CompressionReport:
-        """A network of fewer hidden units that computes the same function.
+        """Network with fewer hidden units that computes the same function.
 
         Parameters
         ----------
-        X : array, Tensor, Dataset or DataLoader, optional
-            Samples, as the module takes them. Needed with a domain, and without exactness.
+        X : array, Tensor, Dataset or DataLoader, default=None
+            Samples, as the module takes them. Needed with a domain, and with ``exact=False``.
         exact : bool, default=True
-            With False, the curve of width against error is given as well.
+            If False, the report also has the curve of output error by width.
         domain : {None, "box", "data"}, default=None
-            Where the function is to stay the same.
+            Where the function stays the same: on all inputs, on the smallest box around the
+            samples, or on the samples only.
 
         Returns
         -------
         CompressionReport
+            The new network, with widths and errors.
 
         See Also
         --------
@@ -391,11 +419,10 @@ class SymmetryClassifier(GeometryEstimator):
         if self.model is None:
             raise SkgeoError(
                 f"Got {request} on a SymmetryClassifier without a model; expected a bound one. "
-                "Bind it to a model: SymmetryClassifier(model=net)."
+                "Bind it with SymmetryClassifier(model=net)."
             )
         if hasattr(self, "model_"):
-            found: ResolvedModel = self.model_
-            return found
+            return self.model_
         with single_blas_thread():
             return resolve_model(self.model, refit=False)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from helpers.networks import mlp, normal
 from skgeo import SkgeoError
-from skgeo.models import ResolvedModel
+from skgeo.models import bare_model
 from skgeo.symmetry import BoundaryDisplay, NullityDisplay, SymmetryClassifier
 
 mpl.use("agg")
@@ -36,7 +36,7 @@ LABELS = ["duplicate", "duplicate", "generic", "w_degenerate"]
 def fitted(net, labels):
     return SimpleNamespace(
         _check_measured=lambda: None,
-        model_=ResolvedModel(net),
+        model_=bare_model(net),
         labels_=np.array(labels),
     )
 

@@ -1,1 +1,1 @@
-"""Fewer units for the same function: minimal width, compression, and what each unit costs."""
+"""Compression: networks of fewer units for the same function."""

@@ -1,6 +1,6 @@
 r"""Reversible sets of ReLU units: those whose weights annihilate, :math:`\sum_E q_i w_i^T = 0`.
 
-Turning the sign of (w, b) of all units of such a set E leaves the function as it is, up to
+Flipping the sign of (w, b) of all units of such a set E leaves the function unchanged, up to
 :math:`\sum_E q_i b_i` in the output bias, because :math:`\mathrm{relu}(-s) = \mathrm{relu}(s) - s`.
 """
 
@@ -13,17 +13,18 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.symmetry._compression.binary import binary_blocks
 
-# Pairs of units that a search for sets of four holds.
+# Most pairs of units in a search for sets of four, and most sets found.
 _PAIRS = 2**20
 _FOUND = 4096
-# Units whose null space is looked at.
+# Most units for which the null space is computed.
 _COLUMNS = 2048
 
 
-@dataclass(frozen=True)
-class AnnihilatingSets:
+@dataclass(frozen=True, repr=False)
+class AnnihilatingSets(Result):
     """Minimal sets of units whose weights annihilate.
 
     Attributes
@@ -34,24 +35,35 @@ class AnnihilatingSets:
     size : int
         All minimal sets of up to this many units were found.
     complete : bool
-        Whether these are all minimal sets.
+        Whether all minimal sets were found.
+
+    See Also
+    --------
+    skgeo.symmetry.annihilating_sets : Finds them.
     """
 
     minimal: tuple[tuple[int, ...], ...]
     size: int
     complete: bool
 
+    def _line(self) -> str:
+        shown = ", ".join(map(str, self.minimal[:5])) or "none"
+        more = f" and {len(self.minimal) - 5} more" if len(self.minimal) > 5 else ""
+        which = "all" if self.complete else f"all of up to {self.size} units"
+        return f"{shown}{more}; {which}"
+
     def unions(self, most: int = 4096) -> tuple[tuple[int, ...], ...]:
-        """All annihilating sets: disjoint unions of minimal ones, ordered by size.
+        """All annihilating sets: disjoint unions of minimal sets, ordered by size.
 
         Parameters
         ----------
         most : int, default=4096
-            Stop at this many.
+            Largest number of sets.
 
         Returns
         -------
         tuple of tuple of int
+            Indices of units, in increasing order.
 
         Examples
         --------
@@ -75,29 +87,39 @@ class AnnihilatingSets:
 def annihilating_sets(
     weights: Tensor, outputs: Tensor, *, tol: float = 1e-10, max_size: int = 4
 ) -> AnnihilatingSets:
-    r"""Find the minimal sets E of units with :math:`\sum_{i \in E} q_i w_i^T = 0`.
+    r"""Minimal sets E of units with :math:`\sum_{i \in E} q_i w_i^T = 0`.
+
+    Under ReLU the units of such a set can be sign-flipped together without changing the function,
+    up to a constant.
 
     Parameters
     ----------
     weights : Tensor of shape (d, n)
+        Incoming weights w_i, float64.
     outputs : Tensor of shape (k, d)
-        Outgoing weights. Units without incoming or outgoing weights are passed over.
+        Outgoing weights q_i, float64. Units without incoming or outgoing weights are ignored.
     tol : float, default=1e-10
-        Relative to the sum of the norms of the terms.
+        Tolerance relative to the sum of the norms of the terms.
     max_size : {2, 3, 4}, default=4
-        Size up to which sets are looked for where not all can be.
+        Largest size of the sets that are searched where not all sets can be found.
 
     Returns
     -------
     AnnihilatingSets
+        Minimal sets, and whether they are all.
+
+    See Also
+    --------
+    skgeo.symmetry.apply_symmetry : Flip the units of such a set.
+    skgeo.symmetry.classify_units : Classes of units; "reversible" ones are in such a set.
 
     Notes
     -----
-    All sets are found where the null space of the :math:`kn \times d` matrix of the
-    :math:`q_i w_i^T` falls into blocks of few dimensions (see `binary`),
-    as it does for up to some 500 units in general position, or 2000 with
-    :math:`k n \ge d` where there is none. Otherwise pairs of units, or of pairs, are matched by
-    sorting, up to `max_size` (sets of two only, for more than some 1400 units).
+    All sets are found if the null space of the :math:`kn \times d` matrix of the
+    :math:`q_i w_i^T` splits into blocks of few dimensions. This holds for up to about 500 units in
+    general position, and for up to 2000 units if :math:`k n \ge d` and the null space is zero.
+    Otherwise pairs of units, or pairs of pairs, are matched by sorting, up to `max_size` (sets of
+    two only, for more than about 1400 units).
 
     Examples
     --------
@@ -117,7 +139,7 @@ def annihilating_sets(
     generator = torch.Generator().manual_seed(13)
 
     def functionals(count: int) -> Tensor:
-        """Values of random functionals of rank one on every q w^T."""
+        """Values of random functionals of rank one at each q_i w_i^T."""
         left = torch.randn(count, k, generator=generator, dtype=torch.float64)
         right = torch.randn(count, n, generator=generator, dtype=torch.float64)
         return (left @ q) * (right @ w.T)
@@ -180,7 +202,7 @@ def _matches(
     start = torch.searchsorted(values, (wanted - slack).contiguous())
     stop = torch.searchsorted(values, (wanted + slack).contiguous(), right=True)
     counts = stop - start
-    # With a coarse tolerance chance matches could fill the memory; those left out are the last.
+    # With a coarse tolerance, matches by chance could fill the memory.
     counts = counts.clamp(max=64)
     those = torch.repeat_interleave(torch.arange(len(right)), counts)
     offset = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
@@ -188,4 +210,4 @@ def _matches(
     close = ((left[these] + right[those]).abs() <= slack).all(1)
     sets = torch.cat([names[these[close]], others[those[close]]], dim=1).sort(1).values
     distinct = (sets.diff(dim=1) > 0).all(1)
-    return list(sets[distinct].unique(dim=0)[:_FOUND])
+    return list(torch.unique(sets[distinct], dim=0)[:_FOUND])

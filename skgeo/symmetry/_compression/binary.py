@@ -1,8 +1,8 @@
 r"""Linear systems :math:`V e = y` in unknowns that are 0 or 1: vector subset sums.
 
-The real solutions are an affine space. In its reduced echelon basis the free unknowns are entries
-of e, so that r of them leave at most :math:`2^r` candidates, whatever the number of columns; the
-basis also falls into blocks that can be solved one by one.
+The real solutions form an affine space. In its reduced echelon basis the free unknowns are entries
+of e, so r of them leave at most :math:`2^r` candidates, whatever the number of columns. The basis
+also splits into blocks that can be solved separately.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-# Columns of a singular value decomposition, and of halves met in the middle.
+# Most columns of a singular value decomposition, and of a meet-in-the-middle search.
 _DENSE = 512
 _HALVES = 32
-# Entries of the table of partial solutions, and solutions of one block.
+# Most entries of the table of partial solutions, and solutions of one block.
 _TABLE = 2**20
 _SOLUTIONS = 4096
 _LINKED = 1e-7
@@ -32,9 +32,9 @@ class Block:
     columns : Tensor of shape (m,)
         int64.
     solutions : Tensor of shape (n_solutions, m)
-        bool. The zero solution of a homogeneous block is left out.
+        bool, without the zero solution of a homogeneous block.
     complete : bool
-        Whether these are all.
+        Whether all solutions were found.
     """
 
     columns: Tensor
@@ -45,17 +45,17 @@ class Block:
 def binary_blocks(vectors: Tensor, target: Tensor | None, tol: float) -> list[Block] | None:
     """Solve ``vectors @ e = target`` for e in {0, 1}, block by block.
 
-    vectors: (p, d), non-zero columns, float64.
-    target: (p,), none, or zero, asks for all non-trivial solutions of the homogeneous system, as
-        blocks whose solutions combine freely. Otherwise the one block that holds the target is
-        returned; the unknowns outside it may be zero.
-    tol: residuals up to `tol` times the sum of the norms of what was added count as zero.
-    Returns: No blocks: no solutions. None: too many columns to decide anything.
+    vectors: (p, d), nonzero columns, float64.
+    target: (p,). If None or zero, all nontrivial solutions of the homogeneous system are returned,
+        as blocks whose solutions combine freely. Otherwise the one block that contains the target
+        is returned; the unknowns outside it may be zero.
+    tol: residuals up to `tol` times the sum of the norms of the added columns count as zero.
+    Returns an empty list if there are no solutions, and None if there are too many columns.
 
-    Exact as long as ranks are clear: candidates come from a numerical null space, and each is
-    then checked in full. Costs a singular value decomposition of d columns (up to 512; beyond, only
-    the case of independent columns is decided, by a Cholesky factor), and :math:`2^r` steps a
-    block with pruning, or else :math:`2^{m/2}` for the m <= 32 columns of a block.
+    Exact if numerical ranks are unambiguous: candidates come from a numerical null space, and each
+    of them is checked. Costs a singular value decomposition of d columns (for more than 512 columns
+    only their independence is decided, by a Cholesky factor), and :math:`2^r` steps per block with
+    pruning, or :math:`2^{m/2}` for the m <= 32 columns of a block.
 
     >>> blocks = binary_blocks(torch.tensor([[1.0, 2.0, -3.0]], dtype=torch.float64), None, 1e-9)
     >>> blocks[0].solutions
@@ -111,7 +111,7 @@ def _independent(scaled: Tensor) -> list[Block] | None:
 
 
 def _echelon(basis: Tensor) -> Tensor:
-    """Rows combined so that each has a column of its own with entry 1."""
+    """Combinations of the rows that each have a column of their own with entry 1."""
     basis = basis.clone()
     used = torch.zeros(basis.shape[1], dtype=torch.bool)
     for i in range(len(basis)):
@@ -164,7 +164,7 @@ def _enumerate(basis: Tensor, slack: float, forced: bool) -> Tensor | None:
 
 
 def _meet(vectors: Tensor, tol: float, forced: bool) -> Tensor | None:
-    """Subsets that sum to zero, as pairs of subsets of two halves; None if they overflow."""
+    """Subsets of the columns that sum to zero, by a meet in the middle; None if too many."""
     generator = torch.Generator().manual_seed(5)
     probes = torch.randn(3, len(vectors), generator=generator, dtype=torch.float64)
     keys = (probes @ vectors).T
@@ -196,7 +196,7 @@ def _meet(vectors: Tensor, tol: float, forced: bool) -> Tensor | None:
 
 
 def _subset_sums(rows: Tensor) -> Tensor:
-    """Sums of all subsets of rows; bit i of a subset's index says whether row i is in it."""
+    """Sums of all subsets of rows; bit i of the index of a subset tells whether it has row i."""
     sums = rows.new_zeros((1, rows.shape[1]))
     for row in rows:
         sums = torch.cat([sums, sums + row])
@@ -207,4 +207,5 @@ def _holds(vectors: Tensor, solutions: Tensor, tol: float) -> Tensor:
     chosen = solutions.double()
     sizes = torch.linalg.vector_norm(vectors, dim=0)
     left_over = torch.linalg.vector_norm(chosen @ vectors.T, dim=1)
-    return left_over <= tol * (chosen @ sizes)
+    holds: Tensor = left_over <= tol * (chosen @ sizes)
+    return holds

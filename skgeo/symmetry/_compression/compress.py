@@ -1,4 +1,4 @@
-"""Networks of fewer units that compute the same function."""
+"""Networks with fewer units that compute the same function."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from skgeo._results import Result
 from skgeo.data import as_samples
 from skgeo.exceptions import SkgeoError
 from skgeo.models import bare_model
@@ -30,38 +31,43 @@ from skgeo.symmetry._hidden_layer import HiddenLayer
 from skgeo.symmetry._tolerance import resolve_tolerance
 
 
-@dataclass(frozen=True, eq=False)
-class CompressionReport:
-    """A smaller network of the same function, and where it is the same.
+@dataclass(frozen=True, eq=False, repr=False)
+class CompressionReport(Result):
+    """A smaller network of the same function, and the domain on which they agree.
 
     Attributes
     ----------
     module : torch.nn.Module
-        New, of the classes of the network that was given; shares nothing with it.
+        A new network of the same classes that shares no memory with the original.
     domain : {None, "box", "data"}
-        Where the two agree: everywhere, on the smallest box around the data, or on the data.
+        Where both agree: everywhere, on the smallest box around the data, or on the data.
     layers : tuple of str
-        Modules whose outputs are hidden units.
+        Names of the hidden layers.
     widths_before, widths : tuple of int
-        Units in each.
-    units : tuple of Tensor, one a hidden layer
-        int64; for each unit of the given network the unit of `module` that it has become part of,
-        -1 where it is gone, constant, or in a linear part.
+        Number of units of each hidden layer, in the original and in the new network.
+    units : tuple of Tensor, one per hidden layer
+        int64; for each unit of the original network the unit of `module` that it became part of,
+        -1 where it was removed, constant, or part of a linear part.
     optimal : bool
         Whether it is proved that no network of one hidden layer with fewer units agrees on the
         domain, up to the tolerance.
     error : float
-        Largest difference of the outputs, computed in float64 with the weights of both modules, on
-        the data and on random points of the domain.
+        Largest difference of the outputs on the data and at random points of the domain, computed
+        in float64 with the weights of both modules.
     error_outside : float
         The same at random points outside the domain; NaN for ``domain=None``.
     error_bound : float
-        The difference is at most this, times ``1 + |x|`` for ``domain=None``: from the canonical
-        form of the difference for one hidden layer of ReLU, from the data for ``domain="data"``;
-        NaN where no bound is known.
+        Bound on the difference of the outputs, to be multiplied by ``1 + |x|`` for
+        ``domain=None``. For one hidden layer of ReLU it comes from the canonical form of the
+        difference, for ``domain="data"`` it is `error`; NaN where no bound is known.
     tol : float
+        Relative tolerance that was used.
     curve : tuple of WidthError
-        For ``exact=False``: width against error, layer by layer.
+        For ``exact=False``: width and error, layer by layer.
+
+    See Also
+    --------
+    skgeo.symmetry.compress : Makes it.
     """
 
     module: nn.Module
@@ -77,11 +83,14 @@ class CompressionReport:
     tol: float
     curve: tuple[WidthError, ...] = ()
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         before, after = (" ".join(map(str, w)) for w in (self.widths_before, self.widths))
         where = {None: "everywhere", "box": "on the box", "data": "on the data"}[self.domain]
         proof = ", the least possible" if self.optimal else ""
         return f"hidden units {before} -> {after}{proof}; error {self.error:.1e} {where}"
+
+    def __str__(self) -> str:
+        return self._line()
 
 
 def compress(
@@ -92,47 +101,59 @@ def compress(
     X: Any = None,
     tol: Any = "auto",
 ) -> CompressionReport:
-    r"""Take out the hidden units that a network does not need.
+    r"""Network with fewer hidden units that computes the same function.
 
-    Units that nothing reads, that are constant, or that equal others are dropped, folded into
-    biases, or merged, layer by layer until nothing changes. A layer of ReLU units is rewritten
-    altogether, one unit a boundary and as few more as its linear part takes, where that is
-    narrower. On a domain, units that are never on there go as well, and those that are always on
-    become one for each dimension of their common linear part.
+    Units without outgoing weights are dropped, constant units are added to biases, and equal units
+    are merged, layer by layer until nothing changes. Where this is narrower, a layer of ReLU units
+    is replaced by one unit per activation boundary and as few further units as its linear part
+    needs. On a domain, units that are never active there are dropped too, and units that are always
+    active are replaced by one per dimension of their common linear part.
 
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        A chain of linear layers and pointwise activations. Left as it is.
+        A chain of linear layers and pointwise activations; only read.
     exact : bool, default=True
-        With False the curve of width against output error is given as well: units are taken away
-        greedily, the rest refitted, so that each error is an upper bound on what is possible.
-        Needs X.
+        If False, the report also has the curve of output error by width: units are removed
+        greedily and the weights of the others refitted, so each error is an upper bound on the
+        least possible one. Needs X.
     domain : {None, "box", "data"}, default=None
-        Where the function is to stay the same: on all of :math:`\mathbb{R}^n`, on the smallest
-        axis-parallel box around the samples, or on the samples alone. The last two need X.
-    X : array, Tensor, Dataset or DataLoader, optional
+        Where the function stays the same: on all of :math:`\mathbb{R}^n`, on the smallest
+        axis-parallel box around the samples, or on the samples only. The last two need X.
+    X : array, Tensor, Dataset or DataLoader, default=None
+        Samples of shape (N, ...).
     tol : "auto" or float, default="auto"
-        Relative; 1e-10 for float64 weights and 2e-6 for float32.
+        Relative tolerance. "auto" is 1e-10 for float64 weights and 2e-6 for float32.
 
     Returns
     -------
     CompressionReport
+        The new network, with widths, errors and a bound.
 
     Raises
     ------
     SkgeoError
-        If the network is not such a chain, X is missing or does not fit, or the outputs turn out
-        to differ on the domain by more than rounding explains.
+        If the network is not such a chain, X is missing or does not fit, or the outputs differ on
+        the domain by more than rounding explains.
+
+    Warns
+    -----
+    GeometryWarning
+        If `tol` is below the precision of the weights.
+
+    See Also
+    --------
+    skgeo.symmetry.minimal_width : Least width of one hidden layer of ReLU.
 
     Notes
     -----
-    Exact up to `tol`: trained networks are hardly ever degenerate, and come back as they are unless
-    training has made them so, as group lasso does. For one hidden layer of ReLU the result is the
-    narrowest network where `optimal` says so; for one of tanh always, on :math:`\mathbb{R}^n`
-    [1]_; layers of deeper networks are narrowed one at a time, which need not find the narrowest.
-    Without exactness the least width within an error is NP-complete to find [2]_, so that the
-    curve is a bound. Costs, a sweep over a layer, :math:`O(d n k + d \log d)`.
+    The result is exact up to `tol`. Trained networks are hardly ever degenerate and are returned
+    unchanged, unless training makes them degenerate, as group lasso does. For one hidden layer of
+    ReLU the result is the narrowest network if `optimal` is True; for one hidden layer of tanh it
+    always is, on :math:`\mathbb{R}^n` [1]_. Layers of deeper networks are narrowed one at a time,
+    which need not give the narrowest network. Finding the least width for a given error is
+    NP-complete [2]_, so the curve of ``exact=False`` is a bound. A sweep over a layer costs
+    :math:`O(d n k + d \log d)`.
 
     References
     ----------
@@ -143,7 +164,7 @@ def compress(
 
     Examples
     --------
-    Twice the same unit, one that nothing reads, and one that is constant:
+    Two equal units, one without outgoing weights, and one that is constant:
 
     >>> from torch import nn
     >>> net = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1)).double()
@@ -163,7 +184,7 @@ def compress(
     found = reduce_stack(stack, region, tol=tol)
     module = stack.rebuild(found.weights, found.biases)
     shape = None if inputs is None else tuple(inputs.shape[1:])
-    # Not the module that is returned, which stays in its own dtype.
+    # Copies, since the evaluation converts modules to float64.
     pair = stack.rebuild(stack.weights, stack.biases), copy.deepcopy(module)
     first, second = (_evaluator(each, resolved.forward, shape) for each in pair)
     error = check_same_function(stack, found, region, first, second, tol)
@@ -191,12 +212,14 @@ def compress(
 def _read_inputs(stack: Stack, X: Any, *, needed: bool) -> Tensor | None:
     if X is None:
         if needed:
-            raise SkgeoError("X is None: a domain, or exact=False, needs samples. Pass X.")
+            raise SkgeoError("X is None, but a domain and exact=False need samples. Pass X.")
         return None
     inputs = as_samples(X, None).inputs
     n = stack.widths[0]
     if not isinstance(inputs, Tensor) or inputs[0].numel() != n:
-        raise SkgeoError(f"X does not fit: the network reads {n} numbers a sample, in one tensor.")
+        raise SkgeoError(
+            f"X does not fit the network, which reads {n} numbers per sample, in one tensor."
+        )
     return inputs.to("cpu", torch.float64)
 
 
@@ -205,14 +228,15 @@ def _evaluator(
     forward: Callable[[Any, Any], Any] | None,
     shape: tuple[int, ...] | None,
 ) -> Callable[[Tensor], Tensor]:
-    """A module with the weights of its dtype, run in float64 on rows of numbers."""
+    """A function that runs a module in float64 on flat inputs (N, n)."""
     module = module.double().cpu().eval()
 
     def evaluate(points: Tensor) -> Tensor:
         inputs = points if shape is None else points.reshape(len(points), *shape)
         with torch.no_grad():
             found = module(inputs) if forward is None else forward(module, inputs)
-        return found.reshape(len(points), -1)
+        outputs: Tensor = found.reshape(len(points), -1)
+        return outputs
 
     return evaluate
 
@@ -222,7 +246,7 @@ def _bound(stack: Stack, found: Reduction, region: Domain, tol: float) -> float:
     if stack.activations != (RELU,):
         return float("nan")
     networks = []
-    # Weights as the modules hold them, in their own precision.
+    # Weights as the modules store them, in their own precision.
     (layer,) = found.layers
     rounded = replace(
         layer,

@@ -1,4 +1,4 @@
-"""Where a function is to be kept, followed through the layers of a chain."""
+"""Domains of a function, followed through the layers of a chain."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from skgeo.network._stack import Stack
 from skgeo.symmetry._units import Interval, box_interval, data_interval
 
 _POINTS = 1000
-# How much wider than the domain the points outside it are strewn.
+# Width of the box of points outside the domain, relative to the domain.
 _WIDER = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """Inputs of a layer that matter: everything, a box, or samples.
+    """Domain of the inputs of a layer: all of space, a box, or samples.
 
     Attributes
     ----------
     kind : {None, "box", "data"}
-        Of the inputs of the network.
+        Kind of the domain of the network.
     low, high : Tensor of shape (n,)
         Box around the inputs of this layer, infinite where there is no bound.
     samples : Tensor of shape (N, n)
@@ -41,7 +41,7 @@ class Domain:
     activations: tuple[Activation, ...]
 
     def at(self, weights: Sequence[Tensor], biases: Sequence[Tensor], layer: int) -> Domain:
-        """Inputs of a hidden layer, for the domain of the network's own inputs."""
+        """Domain of the inputs of a hidden layer."""
         low, high, samples = self.low, self.high, self.samples
         for i in range(layer):
             activation = self.activations[i]
@@ -56,7 +56,7 @@ class Domain:
         return box_interval(weights, biases, self.low, self.high)
 
     def ball(self) -> tuple[Tensor, float] | None:
-        """Centre and radius of a ball around these inputs, where they are bounded."""
+        """Centre and radius of a ball around these inputs; None if they are unbounded."""
         if self.kind == "data" and len(self.samples):
             centre = self.samples.mean(0)
             return centre, float(torch.linalg.vector_norm(self.samples - centre, dim=1).max())
@@ -68,17 +68,17 @@ class Domain:
         return self.high - self.low
 
     def is_solid(self) -> bool:
-        """Whether the box has an inside."""
+        """Whether the box has an interior."""
         return bool((self._width() > 0).all())
 
     def radius(self) -> float:
-        """Largest norm of an input, 0 where there is none."""
+        """Largest norm of an input; 0 for all of space."""
         if self.kind is None:
             return 0.0
         return float(torch.linalg.vector_norm(torch.maximum(self.low.abs(), self.high.abs())))
 
     def inside(self) -> Tensor:
-        """Points of the domain: the samples, and random ones unless those are all there is."""
+        """Points of the domain: the samples, and random points unless the domain is the data."""
         if self.kind == "data":
             return self.samples
         n = self.samples.shape[1]
@@ -87,7 +87,7 @@ class Domain:
         return torch.cat([self.samples, self.low + _uniform(_POINTS, n) * self._width()])
 
     def outside(self) -> Tensor | None:
-        """Random points outside the domain, in a box four times as wide; None if it is all."""
+        """Random points outside the domain, in a box four times as wide; None for all of space."""
         if self.kind is None:
             return None
         n = len(self.low)
@@ -103,7 +103,7 @@ class Domain:
 def read_domain(stack: Stack, kind: Literal["box", "data"] | None, inputs: Tensor | None) -> Domain:
     """The domain of a network's inputs.
 
-    Raises SkgeoError if `kind` is none of these.
+    Raises SkgeoError if `kind` is not one of these.
     """
     # inputs (N, ...)
     check_option("domain", kind, (None, "box", "data"))

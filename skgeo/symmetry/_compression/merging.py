@@ -1,4 +1,4 @@
-"""One hidden layer with its superfluous units taken out, as a function of the layer before."""
+"""Removal of redundant units of one hidden layer, as a function of the layer before."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from skgeo.symmetry._units import Interval, reading_shares, unit_boundaries
 
 
 def merge_units(layer: HiddenLayer, *, interval: Interval | None, tol: float) -> HiddenLayer:
-    """Drop units without effect, put constant ones into the bias, and merge equal ones.
+    """Drop units without effect, add constant units to the bias, and merge equal units.
 
-    Rows that stay are left as they are, number by number.
+    The remaining rows are not changed.
 
-    interval: (d,), bounds of the pre-activations on the domain; units that are constant there go.
+    interval: (d,) each, bounds of the pre-activations on the domain. Units that are constant there
+        are added to the bias.
     """
     w, b, q = layer.weights, layer.biases, layer.outputs
     if layer.n_units == 0:
@@ -26,7 +27,7 @@ def merge_units(layer: HiddenLayer, *, interval: Interval | None, tol: float) ->
     homogeneous = layer.activation.scales == "positive"
     size = torch.hypot(torch.linalg.vector_norm(w, dim=1), b)
     read = reading_shares(size, q, layer.activation) > tol
-    # A value that jumps may do so within any distance of a constant argument.
+    # A step function may jump within any distance of a constant argument.
     near = 0.0 if layer.activation.steps else tol
     constant = torch.linalg.vector_norm(w, dim=1) <= near * size
     values = layer.activation(b)
@@ -44,7 +45,7 @@ def merge_units(layer: HiddenLayer, *, interval: Interval | None, tol: float) ->
         place, sign = label, side.double()
     else:
         place, sign = 2 * label + (side > 0).long(), torch.ones(len(side), dtype=torch.float64)
-    _, place = place.unique(return_inverse=True)
+    _, place = torch.unique(place, return_inverse=True)
     number = torch.arange(layer.n_units)
     first = torch.full((int(place.max()) + 1,), layer.n_units, dtype=torch.int64)
     first = first.scatter_reduce(0, place, number, "amin")
@@ -64,10 +65,10 @@ def merge_units(layer: HiddenLayer, *, interval: Interval | None, tol: float) ->
 def fold_affine(
     layer: HiddenLayer, *, interval: Interval | None
 ) -> tuple[HiddenLayer, Tensor, Tensor]:
-    """Take out the units of a rectifier that are affine on the domain.
+    """Remove the units of a rectifier that are affine on the domain.
 
-    Returns layer: the other units, with the constants in the shift; linear (k, n): the linear part
-        of those taken out; units: their indices.
+    Returns layer: the other units, with the constants added to the shift; linear (k, n): the linear
+        part of the removed units; units: their indices.
     """
     # interval (d,)
     zero = layer.weights.new_zeros((len(layer.outputs), layer.weights.shape[1]))
@@ -75,7 +76,7 @@ def fold_affine(
         return layer, zero, torch.zeros(0, dtype=torch.int64)
     positive, negative = interval[0] >= 0, interval[1] <= 0
     affine = positive | negative
-    # Not torch.where on two numbers: that rounds the slope to float32.
+    # torch.where on two numbers would round the slope to float32.
     factor = torch.full_like(layer.biases, layer.activation.slope).masked_fill(positive, 1.0)[
         affine
     ]
@@ -99,19 +100,19 @@ def narrow_units(
     ball: tuple[Tensor, float] | None,
     tol: float,
 ) -> tuple[HiddenLayer, bool]:
-    """Rewrite a layer of rectifiers with fewer units where there is a way to.
+    """Rewrite a layer of rectifiers with fewer units, if possible.
 
-    layer: as :func:`merge_units` gives it.
-    ball: (n,), holds the domain.
-    Returns layer: the layer that was given unless fewer units do; optimal: whether no fewer units
-        can compute the same function.
+    layer: result of :func:`merge_units`.
+    ball: centre (n,) and radius of a ball that contains the domain.
+    Returns layer: the given layer if fewer units were not found; optimal: whether no fewer units
+        compute the same function.
     """
     # interval (d,)
     if not layer.activation.is_rectifier or layer.n_units == 0:
         return layer, layer.n_units == 0
     rest, linear, affine = fold_affine(layer, interval=interval if ball is not None else None)
     if layer.activation == RELU:
-        # Each output has a scale of its own, and the tolerance is relative to all together.
+        # The tolerance is relative to all outputs together, so each is scaled to size 1.
         scale = _masses(layer)
         network = HiddenLayer(
             rest.weights,

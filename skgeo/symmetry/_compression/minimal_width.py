@@ -1,13 +1,13 @@
-r"""How few ReLU units compute the function of a one-hidden-layer network, and a network of them.
+r"""Least width of a one-hidden-layer ReLU network for a given function.
 
-Every live boundary H needs a unit. A unit on each, on the negative side for the boundaries in a
-set E, leaves over the linear part
+Every live boundary H needs a unit. One unit on each, on the negative side for the boundaries in a
+set E, leaves the linear part
 
 .. math:: R_E = A + \sum_{H \in E} J_H u_H^T .
 
-If it vanishes for some E the width is M, the number of live boundaries. Otherwise :math:`R_E x`
-takes more units: one on a boundary H that has one already gives :math:`v u_H^T`, and two on a
-boundary of their own give any matrix of rank one.
+If it vanishes for some E, the width is M, the number of live boundaries. Otherwise :math:`R_E x`
+needs more units: a second unit on a boundary H gives :math:`v u_H^T`, and two units on a new
+boundary give any matrix of rank one.
 """
 
 from __future__ import annotations
@@ -18,34 +18,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.symmetry._compression.binary import binary_blocks
 from skgeo.symmetry._equivalence.hinges import HingeForm, hinge_form
 from skgeo.symmetry._hidden_layer import HiddenLayer
 
-# Passes over the boundaries of the greedy search, and multiplications in it.
+# Most passes over the boundaries in the greedy search, and multiplications in it.
 _PASSES = 8
 _WORK = 2**30
-# Boundaries that are tried as the one with two units, and entries of a subset-sum problem.
+# Most boundaries that are tried with two units, and entries of a subset-sum problem.
 _SHARED = 128
 _ENTRIES = 2**27
 
 
-@dataclass(frozen=True, eq=False)
-class MinimalWidth:
-    """A network with as few units as were found, and whether fewer are impossible.
+@dataclass(frozen=True, eq=False, repr=False)
+class MinimalWidth(Result):
+    """The narrowest network that was found, and whether it is proved to be minimal.
 
     Attributes
     ----------
     width : int
-        Its number of units.
+        Number of units of `network`.
     n_boundaries : int
-        M, the number of live boundaries: a lower bound.
+        Number M of live boundaries, a lower bound of the width.
     optimal : bool
-        Whether `width` was proved to be the minimum, up to the tolerance.
+        Whether `width` is proved to be the minimum, up to the tolerance.
     network : HiddenLayer
+        The narrowest network that was found.
     units : Tensor of shape (d,)
-        int64; for each unit of the given network the first unit of this one on its boundary, -1
+        int64; for each unit of the given network the first unit of `network` on its boundary, -1
         where there is none.
+
+    See Also
+    --------
+    skgeo.symmetry.minimal_width : Makes it.
     """
 
     width: int
@@ -54,39 +60,62 @@ class MinimalWidth:
     network: HiddenLayer
     units: Tensor
 
+    def _line(self) -> str:
+        proof = "optimal" if self.optimal else "not proved optimal"
+        return (
+            f"{self.width} of {len(self.units)} units, {self.n_boundaries} live boundaries, {proof}"
+        )
+
 
 def minimal_width(
     network: HiddenLayer, *, tol: Any = "auto", ball: tuple[Tensor, float] | None = None
 ) -> MinimalWidth:
-    r"""Find the least width of a one-hidden-layer ReLU network of this function.
+    r"""Least width of a one-hidden-layer ReLU network that computes the same function.
 
     Parameters
     ----------
     network : HiddenLayer
-        Of ReLU. A linear part beside the hidden layer is taken over by units.
+        Network of d ReLU units. A linear part in parallel with the hidden layer is computed by
+        units in the result.
     tol : "auto" or float, default="auto"
-        As in :func:`~skgeo.symmetry.hinge_form`.
-    ball : tuple of a Tensor of shape (n,) and a float, optional
-        Centre and radius of a ball that holds all inputs that matter. On it a unit that is always
-        on is linear, so that one does what takes two on :math:`\mathbb{R}^n`. Boundaries are not
-        dropped for missing the ball.
+        Relative tolerance, as in :func:`~skgeo.symmetry.hinge_form`.
+    ball : tuple of a Tensor of shape (n,) and a float, default=None
+        Centre and radius of a ball that contains all inputs of interest. On it a unit that is
+        always active is affine, so one unit replaces two on :math:`\mathbb{R}^n`. Boundaries that
+        miss the ball are not dropped.
 
     Returns
     -------
     MinimalWidth
+        The width, a network of this width, and whether it is proved to be minimal.
+
+    Raises
+    ------
+    SkgeoError
+        If the activation is not ReLU, or products of weights overflow.
+
+    See Also
+    --------
+    skgeo.symmetry.compress : The same for a module, also with several hidden layers.
+    skgeo.symmetry.hinge_form : The boundaries of a network.
 
     Notes
     -----
-    With one output the answer is M, M+1 or M+2 (M or M+1 on a ball), with k outputs at most M + 2
-    rank(R). Whether some E has :math:`R_E = 0` is a vector subset sum: the network's own
-    orientations are tried, then a greedy pass, then the search of
-    :mod:`skgeo.symmetry._compression.binary`, which is exact for up to some 30 boundaries in any
-    position and for hundreds in general position. M+1 units are looked for in the same way after
-    projecting out one :math:`u_H` at a time, for up to 128 boundaries.
+    With one output the width is M, M+1 or M+2 (M or M+1 on a ball), with k outputs at most M + 2
+    rank(R), where M is the number of live boundaries,
+
+    .. math:: R_E = A + \sum_{H \in E} J_H u_H^T
+
+    is the linear part that is left if the units of the boundaries in E are on their negative side,
+    and R is one of these. Whether some :math:`R_E = 0` is a vector subset-sum problem. The
+    orientations of the given network are tried first, then a greedy search, then an exact search,
+    which succeeds for up to about 30 boundaries in any position and for hundreds in general
+    position. M+1 units are searched in the same way after projecting out one :math:`u_H` at a time,
+    for up to 128 boundaries.
 
     Examples
     --------
-    Four units compute the absolute value, which takes two:
+    Four units compute the absolute value, for which two suffice:
 
     >>> from skgeo.symmetry._hidden_layer import one_hidden
     >>> net = one_hidden([[1.0], [2.0], [-1.0], [-1.0]], None, [[0.5, 0.25, 0.5, 0.5]])
@@ -108,7 +137,7 @@ def minimal_width(
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """Boundaries with the negative side, those with both, and what is left of the linear part."""
+    """Boundaries with a unit on the negative side, on both sides, and the remaining linear part."""
 
     negative: Tensor
     shared: tuple[int, ...]
@@ -134,7 +163,7 @@ class _Search:
         return int((torch.linalg.svdvals(rest) > self.tol * self.span).sum())
 
     def shared(self, rest: Tensor, most: int) -> tuple[int, ...] | None:
-        """At most so many boundaries whose normals span the rows of the rest, chosen greedily."""
+        """At most `most` boundaries whose normals span the rows of the rest, chosen greedily."""
         if len(self.u) * rest.numel() * most > 4 * _WORK:
             return None
         chosen: list[int] = []
@@ -152,7 +181,7 @@ class _Search:
         return None
 
     def solve(self, among: Tensor, without: Tensor | None) -> tuple[Tensor | None, bool]:
-        """A set E among some boundaries with R_E = 0, or 0 but for multiples of one normal.
+        """A set E among some boundaries with R_E = 0, up to multiples of the normal `without`.
 
         Returns the set, and whether the search was exhaustive.
         """
@@ -215,32 +244,32 @@ def _choose(search: _Search, own: Tensor, bounded: bool) -> tuple[_Choice, bool]
         all_searched = all_searched and complete
         if not complete:
             break
-    # On a ball any rest of rank one costs one unit, and not those with a shared boundary alone.
+    # On a ball any rest of rank one costs one unit, with or without a shared boundary.
     return best, all_searched and extra == 2 and not bounded
 
 
 def _greedy(search: _Search, negative: Tensor) -> Tensor:
-    """Turn one boundary at a time as long as that makes the linear rest smaller."""
+    """Change the side of one boundary at a time as long as this reduces the linear rest."""
     m = len(search.u)
-    turned = torch.zeros(m, dtype=torch.bool)
-    turned[negative] = True
+    flipped = torch.zeros(m, dtype=torch.bool)
+    flipped[negative] = True
     rest = search.rest(negative)
     squares = search.jumps.square().sum(1)  # |J u^T|^2, since |u| = 1
     work = m * rest.numel()
     for _ in range(min(_PASSES * m, _WORK // max(work, 1))):
-        sign = torch.where(turned, -1.0, 1.0).double()
+        sign = torch.where(flipped, -1.0, 1.0).double()
         inner = ((search.jumps @ rest) * search.u).sum(1)
         gain = -2 * sign * inner - squares
         best = int(gain.argmax())
         if float(gain[best]) <= 1e-12 * float(squares.sum()):
             break
         rest = rest + sign[best] * torch.outer(search.jumps[best], search.u[best])
-        turned[best] = ~turned[best]
-    return turned.nonzero()[:, 0]
+        flipped[best] = ~flipped[best]
+    return flipped.nonzero()[:, 0]
 
 
 def _own_orientation(form: HingeForm, live: Tensor) -> Tensor:
-    """Live boundaries, by position among them, whose first unit stands on the negative side."""
+    """Indices of the live boundaries whose first unit is on the negative side."""
     side = torch.ones(len(form.live), dtype=torch.int64)
     for_units = form.boundary >= 0
     side[form.boundary[for_units].flip(0)] = form.side[for_units].flip(0)
@@ -248,7 +277,7 @@ def _own_orientation(form: HingeForm, live: Tensor) -> Tensor:
 
 
 def _span(network: HiddenLayer, form: HingeForm) -> float:
-    """Size of the sum that A is, over boundaries in quadrature."""
+    """Root of the sum of the squares of the terms of A."""
     masses = torch.linalg.vector_norm(network.outputs, dim=0) * form.norms
     total = masses.square().sum()
     if network.skip is not None:
@@ -278,8 +307,8 @@ def _build(
         extra.append(output)
 
     if choice.shared:
-        # v u.x = v relu(s) - v relu(-s) - v t with s = u.x + t: one part joins the unit that is
-        # there, the other is a unit on the other side.
+        # v u.x = v relu(s) - v relu(-s) - v t with s = u.x + t: the first term joins the unit on
+        # this boundary, the second is a unit on its other side.
         normals = u[list(choice.shared)]
         values = choice.rest @ torch.linalg.pinv(normals)
         for h, v in zip(choice.shared, values.T, strict=True):

@@ -1,4 +1,4 @@
-"""The weights of a plain chain with the hidden units taken out that it does not need."""
+"""Removal of the redundant hidden units of a plain chain."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from skgeo.symmetry._compression.merging import merge_units, narrow_units
 from skgeo.symmetry._hidden_layer import HiddenLayer
 
 _SWEEPS = 8
-# How many times what rounding explains to first order a difference may be.
+# Largest ratio of a difference to its first-order rounding bound.
 _SLACK = 8.0
-# Distance to a kink, in roundings of the argument, at which an argument may cross it.
+# Distance to a kink, in roundings of the argument, within which an argument may cross it.
 _NEAR = 1e3
-# Outputs that are looked at: those that differ most.
+# Outputs that are checked: those that differ most.
 _MOST_OUTPUTS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """A smaller chain of the same function on a domain.
+    """A smaller chain that computes the same function on a domain.
 
     Attributes
     ----------
     layers : tuple of HiddenLayer
-        The hidden layers, each with where its units came from.
+        The hidden layers; `units` of each tells where the original units went.
     weights : tuple of Tensor
     biases : tuple of Tensor or None
-        None where the chain had none and needs none.
+        None where the original chain had none and the new one needs none.
     optimal : bool
         Whether it is proved that no chain of one hidden layer with fewer units agrees on the
         domain, up to the tolerance.
@@ -48,15 +48,13 @@ class Reduction:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Units that are left in each hidden layer."""
+        """Widths of the hidden layers."""
         return tuple(layer.n_units for layer in self.layers)
 
 
 def reduce_stack(stack: Stack, region: Domain, *, tol: float) -> Reduction:
-    """Take out the hidden units that a chain does not need on a domain.
+    """Remove the hidden units of a chain of linear layers that are redundant on a domain.
 
-    stack: of linear layers.
-    region: of its inputs.
     Raises SkgeoError if outputs at points of the domain differ by more than `tol` and rounding
         explain.
     """
@@ -95,7 +93,7 @@ def reduce_stack(stack: Stack, region: Domain, *, tol: float) -> Reduction:
 
 
 def hidden_layers_of(stack: Stack) -> list[HiddenLayer]:
-    """The hidden layers of a chain of linear layers as they are."""
+    """The hidden layers of a chain of linear layers."""
     return [
         HiddenLayer(
             stack.weights[i],
@@ -116,9 +114,9 @@ def _bias(stack: Stack, i: int) -> Tensor:
 
 
 def _scales(stack: Stack, region: Domain) -> list[float]:
-    """Sizes of the inputs of each hidden layer after the first, as powers of two: at least 1.
+    """Size of the inputs of each hidden layer, a power of two and at least 1 (first layer: 1).
 
-    A unit is constant, or equal to another, only if it is so for inputs of this size.
+    A unit counts as constant, or equal to another, only if it is so for inputs of this size.
     """
     *arguments, _ = stack.arguments(region.inside())
     found = [1.0]
@@ -131,18 +129,18 @@ def _scales(stack: Stack, region: Domain) -> list[float]:
 def _reduced(
     layer: HiddenLayer, here: Domain, scale: float, tol: float
 ) -> tuple[HiddenLayer, bool]:
-    """One hidden layer with fewer units, and whether no fewer do."""
+    """One hidden layer with fewer units, and whether it is proved that no fewer suffice."""
     interval = here.interval(layer.weights, layer.biases)
     layer = merge_units(replace(layer, weights=layer.weights * scale), interval=interval, tol=tol)
     layer = replace(layer, weights=layer.weights / scale)
     interval = here.interval(layer.weights, layer.biases)
     narrow, proved = narrow_units(layer, interval=interval, ball=here.ball(), tol=tol)
-    # Sussmann (1992), Theorem 1: units of tanh that are apart cannot be fewer.
+    # Sussmann (1992), Theorem 1: distinct tanh units cannot be fewer.
     return narrow, proved or layer.activation == TANH
 
 
 def _is_optimal(stack: Stack, region: Domain, proved: bool) -> bool:
-    """Whether the proof for the one hidden layer covers the domain."""
+    """Whether the proof for one hidden layer covers the domain."""
     if stack.depth == 1:
         return True
     if stack.depth > 2 or region.kind == "data" or not proved:
@@ -158,9 +156,10 @@ def check_same_function(
     second: Callable[[Tensor], Tensor],
     tol: float,
 ) -> float:
-    """Largest difference of the two at points of the domain, refused where it is an error.
+    """Largest difference of the outputs at points of the domain.
 
-    `first` and `second` compute the outputs of the chain and of what it was reduced to.
+    first, second: functions that compute the outputs of the original and of the reduced chain.
+    Raises SkgeoError if the difference exceeds what `tol` and rounding explain.
     """
     points = region.inside()
     if not len(points):
@@ -176,8 +175,8 @@ def check_same_function(
         row = int(excess.amax(1).argmax())
         raise SkgeoError(
             f"The smaller network differs from the one given by {float(seen[row].max()):.2g} "
-            f"at a point of the domain, and rounding explains {float(bound[row].max()):.2g}: the "
-            "reduction went wrong. Pass a smaller tol, and report this network."
+            f"at a point of the domain, and rounding explains only {float(bound[row].max()):.2g}, "
+            "so the reduction went wrong. Pass a smaller tol, and report this network."
         )
     return float(difference.max())
 
@@ -190,11 +189,11 @@ def _rounding(
     level: float,
     chosen: Tensor,
 ) -> Tensor:
-    """What weights that are off by a relative `level` do to chosen outputs: (N, c).
+    """Error (N, c) of chosen outputs from relative errors `level` of the weights, to first order.
 
-    To first order: the argument of a unit is off by level |(w, b)| (1 + |h|) with its inputs h, and
-    an output by the sum of that times its derivatives with respect to the arguments. Where an
-    argument may cross a kink the derivative says nothing, and the bound is infinite.
+    The error of a unit's argument is level |(w, b)| (1 + |h|), where h are its inputs. The error of
+    an output is the sum of these errors times its derivatives with respect to the arguments. Where
+    an argument may cross a kink, the bound is infinite.
     """
     arguments, off = [], []
     h, judged = points, torch.ones(len(points), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""How much error fewer units cost: a greedy bound for every width."""
+"""Output error by width: a greedy bound for every width."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._stack import Stack
 
@@ -14,19 +15,20 @@ _WIDTHS = 48
 _RIDGE = 1e-12
 
 
-@dataclass(frozen=True, eq=False)
-class WidthError:
-    """One point of the curve.
+@dataclass(frozen=True, eq=False, repr=False)
+class WidthError(Result):
+    """One point of the curve of output error by width.
 
     Attributes
     ----------
     layer : str
-        Module whose outputs are the hidden units; all other layers are left whole.
+        Name of the hidden layer; all other layers are complete.
     width : int
+        Number of units that are kept.
     rms_error, max_error : float
-        Of the network's outputs on the data.
+        Root mean square and largest error of the network's outputs on the data.
     units : Tensor of shape (width,)
-        int64, the units that are kept; what they are read with was fitted anew.
+        int64, the units that are kept; their outgoing weights are refitted.
     """
 
     layer: str
@@ -35,23 +37,26 @@ class WidthError:
     max_error: float
     units: Tensor
 
+    def _line(self) -> str:
+        return (
+            f"layer {self.layer!r} of width {self.width}: rms error {self.rms_error:.3g}, "
+            f"max error {self.max_error:.3g}"
+        )
+
 
 def width_curve(stack: Stack, samples: Tensor) -> tuple[WidthError, ...]:
-    r"""Take units away one at a time, each time the one that costs least.
+    r"""Upper bounds on the least error at each width, by greedy removal of units.
 
-    The cost of a unit is the mean square by which the inputs of the next layer change when the
-    weights and biases that read the remaining units are fitted anew by least squares:
-    :math:`|q_i|^2 / (G^{-1})_{ii}` with G the covariance of the activations.
+    Each step removes the unit of least cost. The cost is the mean squared change of the arguments
+    of the next layer after refitting the outgoing weights and bias of the remaining units by least
+    squares: :math:`|q_i|^2 / (G^{-1})_{ii}`, where G is the covariance of the activations.
 
-    Returns: Layer by layer, widths descending; 48 widths at most a layer.
+    Returns at most 48 widths per layer, in descending order.
     Raises SkgeoError if there are no samples.
-
-    An upper bound on the least error at each width, on these samples. Costs :math:`O(N d^2 + d^3)`
-    a layer, and a forward pass a point.
     """
     # samples (N, n)
     if not len(samples):
-        raise SkgeoError("the width-error curve needs samples.")
+        raise SkgeoError("X has no samples; the width-error curve needs at least one.")
     *arguments, whole = stack.arguments(samples)
     found = []
     for i, activation in enumerate(stack.activations):

@@ -1,1 +1,1 @@
-"""Whether two networks compute one function, and the forms and moves that decide it."""
+"""Equivalence of networks: canonical forms, symmetries and witnesses."""

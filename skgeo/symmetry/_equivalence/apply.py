@@ -1,4 +1,4 @@
-"""A network with its hidden units permuted, scaled and turned round, and the same function."""
+"""Networks of the same function with hidden units permuted, scaled and sign-flipped."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from skgeo.network._activation import Activation, Scales, as_activation
 from skgeo.network._stack import read_stack
 from skgeo.symmetry._equivalence.layerwise import layer_blocks
 
-# How far the weights of reversed units may be from annihilating, in roundings of their sum.
+# How far reversed units may be from annihilating, in roundings of the sum of their terms.
 _ROUNDINGS = 32.0
 
 
 def apply_symmetry(
     model: Any, *, permutation: Any = None, scales: Any = None, flips: Any = None
 ) -> nn.Module:
-    r"""A network of other parameters that computes the same function.
+    r"""Network of other parameters that computes the same function.
 
-    Unit j of a hidden layer of the new network is unit ``permutation[j]`` of the old one, with
-    incoming weights and bias multiplied by ``flips[j] * scales[j]`` and outgoing weights by
-    whatever makes up for it:
+    Unit j of a hidden layer of the new network is unit ``permutation[j]`` of the old one. Its
+    incoming weights and bias are multiplied by ``flips[j] * scales[j]``, and its outgoing weights
+    compensate:
 
     .. math::
 
         (w_j, b_j) \mapsto \epsilon_j a_j (w, b)_{\pi(j)},\qquad q_j \mapsto q_{\pi(j)} / a_j .
 
-    This is what an :class:`EquivalenceReport` holds, so that
+    An :class:`EquivalenceReport` `r` holds these arrays:
     ``apply_symmetry(a, permutation=r.permutation, scales=r.scales, flips=r.flips)`` is b.
 
     Parameters
@@ -39,31 +39,41 @@ def apply_symmetry(
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         A chain of linear or convolutional layers with pointwise activations, or none, between
         them; only read.
-    permutation, scales, flips : list, dict or array, default=None
-        One array per hidden layer, None for a layer that is left alone; or a dict from numbers
-        of hidden layers (from 0) to arrays; or, with one hidden layer, the array alone.
-        `permutation` holds the numbers of the old units; `scales` are positive under rectifiers,
-        1 or -1 under odd activations such as tanh, anything but 0 without an activation, where an
-        invertible matrix M will do as well: (W, b) becomes M (W, b), and the next weights are
-        multiplied by its inverse. `flips` are 1 or -1: under odd activations and without one the
-        outgoing weights change sign too; under rectifiers they stay, and the next bias is shifted.
+    permutation : list, dict or array, default=None
+        One array per hidden layer, or None for a layer that is left unchanged; or a dict from
+        numbers of hidden layers (from 0) to arrays; or, with one hidden layer, the array itself.
+        Entry j is the number of the old unit.
+    scales : list, dict or array, default=None
+        As `permutation`. Entries are positive under rectifiers, 1 or -1 under odd activations such
+        as tanh, and nonzero without an activation. There an invertible matrix M is allowed too:
+        (W, b) becomes M (W, b), and the next weights are multiplied by its inverse.
+    flips : list, dict or array, default=None
+        As `permutation`. Entries are 1 or -1. Under odd activations and without an activation the
+        outgoing weights change sign too. Under rectifiers they do not, and the next bias is
+        shifted.
 
     Returns
     -------
     torch.nn.Module
-        Of the same classes, dtype and device, sharing nothing with `net`.
+        A network of the same classes, dtype and device that shares no memory with `model`.
 
     Raises
     ------
     SkgeoError
-        If the network is not such a stack, a scale is not allowed by the activation, a permutation
-        is none, or the rectified units that are to be turned round do not annihilate: their
-        :math:`\sum_i q_i w_i^\top` must be zero, and the message says what it is.
+        If the network is not such a chain, an array has the wrong shape or entries that the
+        activation does not allow, or sign-flipped rectifiers do not annihilate: their
+        :math:`\sum_i q_i w_i^\top` must be zero.
+
+    See Also
+    --------
+    skgeo.symmetry.annihilating_sets : Units that can be sign-flipped together.
+    skgeo.symmetry.equivalent : The symmetry between two networks.
 
     Notes
     -----
-    relu(-z) = relu(z) - z: units turned round leave :math:`\sum_i q_i (\langle w_i, x\rangle +
-    b_i)` behind, which is a constant only if the weights annihilate. Costs one copy.
+    Since relu(-z) = relu(z) - z, sign-flipped units differ from the original ones by
+    :math:`\sum_i q_i (\langle w_i, x\rangle + b_i)`, which is constant only if the weights
+    annihilate. The cost is one copy of the weights.
 
     Examples
     --------
@@ -99,15 +109,15 @@ def transform_layers(
     flips: Sequence[Any],
     precision: float = torch.finfo(torch.float64).eps,
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """Weights and biases of the stack with its hidden units moved.
+    """Weights and biases of a chain after a symmetry of its hidden units.
 
-    weights, biases, activations: of the stack, as in
+    weights, biases, activations: as in
         :func:`~skgeo.symmetry._equivalence.layerwise.canonical_layers`.
-    permutation, scales, flips: one array or None a hidden layer, as in :func:`apply_symmetry`.
+    permutation, scales, flips: one array or None per hidden layer, as in :func:`apply_symmetry`.
     precision: machine epsilon of the weights, for the test of annihilation.
-    Returns weights, biases: float64, of the shapes given; None for a bias that was None and is
-        still zero.
-    Raises SkgeoError as :func:`apply_symmetry` does.
+    Returns weights and biases in float64, of the given shapes; a bias that was None stays None
+        where it is zero.
+    Raises SkgeoError as :func:`apply_symmetry`.
     """
     shapes = [weight.shape for weight in weights]
     blocks = layer_blocks(weights)
@@ -123,19 +133,20 @@ def transform_layers(
         order = _order(permutation[index], width, index)
         turn = _signs(flips[index], width, index)
         scale = _scale(scales[index], group, width, index)
-        if group == "unknown" and not torch.equal(order, torch.arange(width)):
+        kept = bool((scale == 1).all() and (turn == 1).all())
+        if group == "unknown" and not (kept and torch.equal(order, torch.arange(width))):
             raise SkgeoError(
-                f"Hidden layer {index} has {activation}, with a slope of its own for each unit, so "
-                "its units cannot be permuted alone. Leave that layer as it is."
+                f"Hidden layer {index} has the activation {activation}, with a slope of its own "
+                "for each unit. Their symmetries are not supported: pass None for this layer."
             )
-        if group in ("unknown", "none") and not bool((scale == 1).all() and (turn == 1).all()):
+        if group == "none" and not kept:
             raise SkgeoError(
                 f"Hidden layer {index} has the activation {activation}, whose units can be "
-                "permuted; no scale or sign of theirs is known to leave the function as it is."
+                "permuted, but not scaled or sign-flipped. Pass a permutation only."
             )
         flipped = turn < 0
         if group == "positive" and activation.slopes is not None and bool(flipped.any()):
-            # phi(-z) = phi(z) - r z with r the sum of both slopes.
+            # phi(-z) = phi(z) - r z, where r is the sum of both slopes.
             reversal = sum(activation.slopes)
             units = order[flipped]
             _check_dense(shapes[index : index + 2], index)
@@ -173,12 +184,11 @@ def transform_layers(
 
 
 def per_layer(value: Any, depth: int, name: str) -> list[Any]:
-    """One entry a hidden layer of what may be a list, a dict, or a single array.
+    """One entry per hidden layer of an argument that may be a list, a dict, or a single array.
 
-    depth: number of hidden layers.
-    name: of the argument, for messages.
-    Returns: Arrays, and None for layers that are left alone.
-    Raises SkgeoError if a layer does not exist, or the number of entries is another.
+    name: name of the argument in messages.
+    Returns arrays, and None for layers that are left unchanged.
+    Raises SkgeoError if a layer does not exist, or the number of entries is wrong.
     """
     if value is None:
         return [None] * depth
@@ -197,7 +207,7 @@ def per_layer(value: Any, depth: int, name: str) -> list[Any]:
     if not nested or len(entries) != depth:
         raise SkgeoError(
             f"{name} has {len(entries)} entries{'' if nested else ' that are numbers'}; expected "
-            f"one array (or None) for each of the {depth} hidden layers, or a dict from their "
+            f"one array (or None) for each of the {depth} hidden layers, or a dict from layer "
             "numbers to arrays."
         )
     return entries
@@ -214,7 +224,9 @@ def _axes(value: Any) -> int:
 def _tensor(value: Any, name: str, index: int) -> Tensor:
     tensor = torch.as_tensor(value).detach().cpu().double()
     if not bool(torch.isfinite(tensor).all()):
-        raise SkgeoError(f"{name} of hidden layer {index} hold NaN or infinity.")
+        raise SkgeoError(
+            f"The {name} of hidden layer {index} contain NaN or infinity; expected finite numbers."
+        )
     return tensor
 
 
@@ -240,8 +252,9 @@ def _signs(value: Any, width: int, index: int) -> Tensor:
     signs = _tensor(value, "flips", index)
     if signs.shape != (width,) or not bool((signs.abs() == 1).all()):
         raise SkgeoError(
-            f"The flips of hidden layer {index} must be {width} numbers that are 1, or -1 for a "
-            f"unit that is turned round; got shape {tuple(signs.shape)}."
+            f"The flips of hidden layer {index} have shape {tuple(signs.shape)} and values "
+            f"{sorted(set(signs.flatten().tolist()))[:5]}; expected {width} numbers, each 1, or -1 "
+            "for a sign-flipped unit."
         )
     return signs
 
@@ -252,17 +265,19 @@ def _scale(value: Any, group: Scales, width: int, index: int) -> Tensor:
     scale = _tensor(value, "scales", index)
     if group == "linear" and scale.shape == (width, width) and width > 1:
         if torch.linalg.matrix_rank(scale) < width:
-            raise SkgeoError(f"The matrix for hidden layer {index} is not invertible.")
+            raise SkgeoError(
+                f"The matrix for hidden layer {index} is not invertible; expected full rank."
+            )
         return scale
     if scale.shape != (width,):
         raise SkgeoError(
             f"The scales of hidden layer {index} have shape {tuple(scale.shape)}; expected "
-            f"({width},), one a unit"
+            f"({width},), one per unit"
             + (f", or an invertible ({width}, {width}) matrix." if group == "linear" else ".")
         )
     allowed = {
-        "positive": (scale > 0, "greater than 0, which rectifiers let through"),
-        "sign": (scale.abs() == 1, "1 or -1, which an odd activation lets through"),
+        "positive": (scale > 0, "greater than 0 under a rectifier"),
+        "sign": (scale.abs() == 1, "that is 1 or -1 under an odd activation"),
         "linear": (scale != 0, "other than 0"),
     }
     if group in allowed:
@@ -280,22 +295,22 @@ def _check_dense(shapes: Sequence[torch.Size], index: int) -> None:
     if any(len(shape) != 2 for shape in shapes) or shapes[1][1] != shapes[0][0]:
         raise SkgeoError(
             f"Hidden layer {index} is a convolution or feeds one. Its units can be permuted and "
-            "scaled; turning them round is only done between linear layers."
+            "scaled; flips are supported between linear layers only."
         )
 
 
 def _annihilated(
     weights: Tensor, biases: Tensor, outputs: Tensor, index: int, precision: float
 ) -> Tensor:
-    """Shift of the next bias, once the units are seen to annihilate."""
+    """Shift of the next bias by sign-flipped units; SkgeoError if they do not annihilate."""
     left = torch.linalg.matrix_norm(outputs @ weights)
     norm = torch.linalg.vector_norm
     gross = (norm(outputs, dim=0) * norm(weights, dim=1)).sum()
     if left > _ROUNDINGS * precision * gross:
         raise SkgeoError(
-            f"The {len(weights)} units of hidden layer {index} that are to be turned round do not "
-            f"annihilate: the norm of sum_i q_i w_i^T is {float(left):.3g}, "
-            f"{float(left / gross):.1e} of what is summed in it, and must be 0. Under ReLU only "
-            "sets of units with this property can be reversed."
+            f"The {len(weights)} sign-flipped units of hidden layer {index} do not annihilate: the "
+            f"norm of sum_i q_i w_i^T is {float(left):.3g}, {float(left / gross):.1e} relative to "
+            "its terms; expected 0. Under ReLU only sets of units with this property can be "
+            "reversed. See annihilating_sets."
         )
     return outputs @ biases

@@ -1,4 +1,4 @@
-"""One set of parameters for all networks that compute a function, as far as that is known."""
+"""Canonical parameters of networks under their known symmetries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import TANH
 from skgeo.network._stack import Stack, read_stack
@@ -20,9 +21,9 @@ from skgeo.symmetry._hidden_layer import HiddenLayer
 from skgeo.symmetry._tolerance import resolve_tolerance
 
 
-@dataclass(frozen=True, eq=False)
-class CanonicalForm:
-    """A network up to the symmetries of its architecture. Made by :func:`canonical_form`.
+@dataclass(frozen=True, eq=False, repr=False)
+class CanonicalForm(Result):
+    """A network up to the symmetries of its architecture.
 
     Attributes
     ----------
@@ -30,14 +31,18 @@ class CanonicalForm:
         "hinges": one hidden layer of ReLU or leaky ReLU; "tanh": one hidden layer of tanh;
         "linear": no activation; "layers": everything else.
     complete : bool
-        Whether networks of this kind compute one function exactly if their forms agree. Not so for
-        "layers", where agreement suffices and is necessary for general networks only.
+        Whether networks of this kind compute the same function if and only if their forms agree.
+        False for "layers", where agreement is sufficient, but necessary for general networks only.
     tol : float
-        Up to which units were taken for one, relative.
+        Relative tolerance up to which units were treated as equal.
     hinges : HingeForm or None
-        Of kind "hinges" and "linear": one term a boundary.
+        For the kinds "hinges" and "linear": one term per boundary.
     layers : LayerForm or None
-        Of the other kinds: weights, biases, and where the units came from.
+        For the other kinds: weights, biases, and the units they came from.
+
+    See Also
+    --------
+    skgeo.symmetry.canonical_form : Makes it.
     """
 
     kind: str
@@ -48,9 +53,14 @@ class CanonicalForm:
     network: HiddenLayer | None = field(repr=False)
     stack: Stack = field(repr=False)
 
+    def _line(self) -> str:
+        widths = " ".join(map(str, self.widths)) or "none"
+        known = "complete" if self.complete else "not complete"
+        return f"{self.kind}, hidden units {widths}, {known}, tol {self.tol:.1e}"
+
     @property
     def widths(self) -> tuple[int, ...]:
-        """Hidden units that are left; of kind "hinges" the number of boundaries."""
+        """Width of each hidden layer that is left; for "hinges" the number of boundaries."""
         if self.hinges is not None:
             return (self.hinges.n_live,) if self.kind == "hinges" else ()
         assert self.layers is not None
@@ -62,14 +72,13 @@ class CanonicalForm:
         Parameters
         ----------
         other : CanonicalForm
-            Of a network with the same inputs and outputs.
+            Form of a network with the same inputs and outputs.
 
         Returns
         -------
         float
-            inf if units, layers or kinds have no partner. Of kind "hinges" boundaries that are
-            not one up to the larger `tol` are compared with nothing, so that their jumps count in
-            full.
+            inf if kinds, layers or units have no partner. For the kind "hinges", boundaries
+            without a partner up to the larger `tol` count with their whole jump.
 
         Raises
         ------
@@ -92,10 +101,17 @@ class CanonicalForm:
         Parameters
         ----------
         other : CanonicalForm
+            Form of a network with the same inputs and outputs.
 
         Returns
         -------
         bool
+            ``distance(other) <= max(tol, other.tol)``.
+
+        Raises
+        ------
+        SkgeoError
+            If the networks differ in their inputs or outputs.
         """
         return self.distance(other) <= max(self.tol, other.tol)
 
@@ -105,12 +121,12 @@ class CanonicalForm:
         Returns
         -------
         torch.nn.Module
-            Of the classes of the network it was made from, with other widths. Of kind "hinges"
-            there is one unit a boundary, on the side that a random projection names, and two for
-            every dimension of the linear part that is left: as a rule it is wider than the
-            network that it was made from (the narrowest one is that of ``compress``). Where no
-            activation stands between two layers, all but the last of them have orthonormal rows.
-            A hidden layer of which nothing is left keeps one unit of zeros.
+            Of the same classes as the original network, with other widths. For the kind "hinges"
+            it has one unit per boundary, oriented by a random projection, and two units per
+            dimension of the remaining linear part. It is usually wider than the original network;
+            for a narrow one use :func:`~skgeo.symmetry.compress`. Of layers without an activation
+            between them, all but the last have orthonormal rows. A hidden layer without units gets
+            one unit of zeros, since torch has no layers of width 0.
         """
         if self.hinges is not None:
             weights, biases = _hinge_layers(self.hinges, self.stack)
@@ -124,46 +140,54 @@ class CanonicalForm:
 
 
 def canonical_form(model: Any, *, tol: Any = "auto") -> CanonicalForm:
-    r"""The form that all networks related by known symmetries share.
+    r"""Canonical form that all networks related by known symmetries share.
 
-    - One hidden layer of ReLU or leaky ReLU, complete: :math:`f(x) = A x + c_0 +
-      \sum_H J_H\,\mathrm{relu}(\langle u_H, x\rangle + t_H)` with one term for each activation
+    - One hidden layer of ReLU or leaky ReLU (complete): :math:`f(x) = A x + c_0 +
+      \sum_H J_H\,\mathrm{relu}(\langle u_H, x\rangle + t_H)` with one term per activation
       boundary.
-    - One hidden layer of tanh, complete: signs fixed, units without effect dropped, constant ones
-      put into the bias, equal ones merged. What is left is unique up to order [1]_.
-    - No activation, complete: the product of the matrices.
-    - Deeper, generic: rows (w, b) of norm 1 (ReLU, leaky ReLU) or with a fixed sign (tanh), sorted
-      by a random key, from the first layer to the last. Convolutions by channel. Networks with
-      equal forms are equal; the converse holds for general networks of non-increasing widths [2]_
-      and fails for others.
+    - One hidden layer of tanh (complete): signs are fixed, units without effect dropped, constant
+      units added to the bias, and equal units merged. The remaining units are unique up to order
+      [1]_.
+    - No activation (complete): the product of the matrices.
+    - Other chains: rows (w, b) have norm 1 (ReLU, leaky ReLU) or a fixed sign (tanh) and are sorted
+      by a random key, from the first layer to the last; convolutions by channel. Networks with
+      equal forms compute the same function. The converse holds for general networks of
+      non-increasing widths [2]_ and fails for others.
 
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         A chain of linear layers and convolutions with activations between them; only read.
     tol : "auto" or float, default="auto"
-        Relative, for units to be taken for one; by default from the dtype of the weights.
+        Relative tolerance up to which units are treated as equal. "auto" is 1e-10 for float64
+        weights and 2e-6 for float32.
 
     Returns
     -------
     CanonicalForm
+        Kind, completeness, and the weights in canonical form.
 
     Raises
     ------
     SkgeoError
-        If the network is not such a chain (the module in the way is named), an activation is
-        unknown, or weights are not finite.
+        If the network is not a chain (the message names the module that prevents it), the
+        symmetries of an activation are not known, or the weights are not finite.
 
     Warns
     -----
     GeometryWarning
         If `tol` is below the precision of the weights.
 
+    See Also
+    --------
+    skgeo.symmetry.equivalent : Comparison of two networks, with evidence.
+    skgeo.symmetry.hinge_form : The form of one hidden layer of ReLU.
+
     Notes
     -----
-    Units are sorted by keys: two keys that agree up to rounding may come out in either order, which
-    :meth:`CanonicalForm.matches` allows for. Costs a few passes over the weights and
-    :math:`O(d \log d)` a layer of d units.
+    Units are sorted by keys. Two keys that agree up to rounding may come in either order, which
+    :meth:`CanonicalForm.matches` allows for. The cost is a few passes over the weights and
+    :math:`O(d \log d)` per layer of d units.
 
     References
     ----------
@@ -192,12 +216,13 @@ def canonical_form(model: Any, *, tol: Any = "auto") -> CanonicalForm:
         return CanonicalForm(kind, True, tol, hinge_form(network, tol=tol), None, network, stack)
     form = stack_form(stack, tol)
     dense = all(kind == "linear" for kind in stack.kinds)
+    # One hidden layer of tanh is unique up to order and signs: Sussmann (1992).
     kind = "tanh" if dense and form.activations == (TANH,) else "layers"
     return CanonicalForm(kind, kind == "tanh", tol, None, form, None, stack)
 
 
 def check_interface(a: Stack, b: Stack) -> None:
-    """Refuse networks of different inputs or outputs."""
+    """Raise SkgeoError for networks with different inputs or outputs."""
     facts = [(net.kinds[0], net.widths[0], net.kinds[-1], net.widths[-1]) for net in (a, b)]
     if facts[0] != facts[1]:
         shown = [
@@ -205,15 +230,15 @@ def check_interface(a: Stack, b: Stack) -> None:
             for first, n, last, k in facts
         ]
         raise SkgeoError(
-            f"The networks have different interfaces: {shown[0]}, and {shown[1]}. Only functions "
-            "of the same inputs and outputs can be compared."
+            f"The networks have different interfaces: {shown[0]}, and {shown[1]}. Only networks "
+            "with the same inputs and outputs can be compared."
         )
 
 
 def stack_form(stack: Stack, tol: float, *, drop_off: bool = True) -> LayerForm:
     """Normal form of a chain, layer by layer.
 
-    drop_off: whether to drop units that can never turn on.
+    drop_off: whether to drop ReLU units that can never be active.
     Raises SkgeoError if the symmetries of an activation are not known.
     """
     return canonical_layers(
@@ -227,10 +252,10 @@ def stack_form(stack: Stack, tol: float, *, drop_off: bool = True) -> LayerForm:
 
 
 def one_hidden_of(stack: Stack) -> HiddenLayer | None:
-    """A chain of linear layers with one hidden layer of rectifiers at most, as ReLU and a rest.
+    """A chain with at most one hidden layer of rectifiers as a ReLU layer with a linear part.
 
-    Returns: None for other chains. Leaky ReLU of slope s is (1 - s) relu(z) + s z; layers without
-        an activation between them are multiplied together.
+    Leaky ReLU of slope s is (1 - s) relu(z) + s z. Layers without an activation between them are
+    multiplied together. Returns None for other chains.
     """
     bent = [i for i, each in enumerate(stack.activations) if not each.is_identity]
     if any(kind != "linear" for kind in stack.kinds) or len(bent) > 1:
@@ -246,7 +271,7 @@ def one_hidden_of(stack: Stack) -> HiddenLayer | None:
     inner, bias = _product(stack, 0, bent[0] + 1)
     slope = stack.activations[bent[0]].slope
     if slope == -1:
-        return None  # nothing but the kink
+        return None  # leaky ReLU of slope -1 is the absolute value
     if slope == 0:
         return HiddenLayer(inner, bias, outer, shift, precision=precision)
     return HiddenLayer(
@@ -260,7 +285,7 @@ def one_hidden_of(stack: Stack) -> HiddenLayer | None:
 
 
 def _product(stack: Stack, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Matrix and bias of some layers in a row."""
+    """Matrix and bias of consecutive layers multiplied together."""
     matrix = stack.weights[start]
     first = stack.biases[start]
     bias = matrix.new_zeros(len(matrix)) if first is None else first
@@ -273,7 +298,7 @@ def _product(stack: Stack, start: int, stop: int) -> tuple[Tensor, Tensor]:
 
 
 def _hinge_layers(form: HingeForm, stack: Stack) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights and biases of a network with one unit a boundary, and two a linear dimension."""
+    """Weights and biases with one unit per boundary and two per dimension of the linear part."""
     live = form.live
     rows, offsets, outputs = form.directions[live], form.offsets[live], form.jumps[live].T
     linear, constant = form.linear, form.constant
@@ -299,7 +324,7 @@ def _hinge_layers(form: HingeForm, stack: Stack) -> tuple[list[Tensor], list[Ten
 
 
 def _fill_empty(weights: list[Tensor], biases: list[Tensor]) -> None:
-    """Give one unit of zeros to layers without any: torch has no layers of width 0."""
+    """Give layers without units one unit of zeros, since torch has no layers of width 0."""
     for index, bias in enumerate(biases[:-1]):
         if len(bias) == 0:
             after, before = weights[index + 1], weights[index]
@@ -311,7 +336,7 @@ def _fill_empty(weights: list[Tensor], biases: list[Tensor]) -> None:
 def _spread_out(
     stack: Stack, weights: Sequence[Tensor], biases: Sequence[Tensor], kept: Sequence[int]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Put layers that were multiplied together back to as many as there were."""
+    """Factor products of layers into the original number of layers."""
     spread: list[Tensor] = []
     shifts: list[Tensor] = []
     starts = [0, *(layer + 1 for layer in kept)]
@@ -330,7 +355,7 @@ def _spread_out(
 
 
 def _factors(matrix: Tensor, widths: Sequence[int]) -> list[Tensor]:
-    """Matrices of these widths with this product; all but the last have orthonormal rows."""
+    """Matrices of the given widths and product; all but the last have orthonormal rows."""
     left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
     rank = min(len(sizes), *widths)
     left, right = left[:, :rank] * sizes[:rank], right[:rank]

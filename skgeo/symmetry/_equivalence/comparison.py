@@ -1,4 +1,4 @@
-"""Certificates for two chains of layers: all of one hidden layer, general ones of more."""
+"""Certificates of equivalence for two chains, complete for one hidden layer."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from skgeo.symmetry._equivalence.report import EquivalenceReport
 def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
     """Compare two chains by their weights.
 
-    a, b: of one interface.
-    Returns: "different" for one hidden layer of rectifiers at most, with a witness; for others
-        "undecided" where no certificate was found.
+    a, b: with the same inputs and outputs.
+    Returns "different", with a witness, only for at most one hidden layer of rectifiers;
+        "undecided" for others without a certificate.
     """
     if a.settings != b.settings and len(a.settings) == len(b.settings):
         pairs = zip(a.names, a.settings, b.settings, strict=True)
@@ -36,7 +36,7 @@ def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
             return found
         if a.activations == b.activations and len(a.activations) == 1:
             return replace(found, bias_shift=_last_bias(b) - _last_bias(a))
-        # Layers without an activation, or other slopes: units are not those of the chain.
+        # With layers without an activation, or other slopes, units are not those of the chain.
         return replace(
             found,
             reason=(
@@ -54,7 +54,7 @@ def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
 
 
 def _compare_layers(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
-    # With all units first: only then can a certificate name the partner of each.
+    # First with all units, since a certificate names a partner for each of them.
     for drop_off in (False, True):
         ours, theirs = (stack_form(stack, tol, drop_off=drop_off) for stack in (a, b))
         match = match_forms(ours, theirs, tol=tol)
@@ -75,11 +75,11 @@ def _compare_layers(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
     permutation, scales, flips = _unit_maps(ours, theirs, match.partners, match.signs)
     residual = _residual(a, b, theirs, (permutation, scales, flips))
     if residual > tol:
-        reason = f"what the matched units of a become differs from b by {residual:.1e}"
+        reason = f"after matching units, a differs from b by {residual:.1e}"
         return replace(found, verdict="undecided", reason=reason, residual=residual, matched=None)
     return replace(
         found,
-        reason="permutations, scales and signs take the units of one to those of the other",
+        reason="permutations, scales and signs map the units of one network to those of the other",
         residual=residual,
         permutation=permutation,
         scales=scales,
@@ -91,7 +91,7 @@ def _compare_layers(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
 def _unit_maps(
     a: LayerForm, b: LayerForm, partners: Sequence[Tensor], signs: Sequence[Tensor]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Maps of the units of the stacks, from those of their forms."""
+    """Permutation, scales and flips of the units of two chains, from the match of their forms."""
     permutation, scales, flips = [], [], []
     for index, (partner, sign) in enumerate(zip(partners, signs, strict=True)):
         ours, theirs = a.units[index][partner], b.units[index]
@@ -107,10 +107,10 @@ def _unit_maps(
 
 
 def _residual(a: Stack, b: Stack, form: LayerForm, maps: tuple[tuple[Tensor, ...], ...]) -> float:
-    """Largest relative difference of a row of b from what a is turned into.
+    """Largest relative distance of a row of b from that of the transformed a.
 
-    Columns are weighed by the sizes of the units that they read: the scales of units are free, and
-    with other scales of the layer before another column would dominate each row.
+    Columns are weighted by the scales of the units that they read, so the result does not depend
+    on these scales, which are arbitrary.
     """
     permutation, scales, flips = maps
     weights, biases = transform_layers(

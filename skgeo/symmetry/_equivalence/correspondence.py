@@ -1,4 +1,4 @@
-"""Which unit of one stack in normal form is which of another, layer by layer."""
+"""Matching of the units of two chains in normal form, layer by layer."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from torch import Tensor
 
 from skgeo.symmetry._equivalence.layerwise import LayerForm
 
-# Projections in which neighbours are looked for: enough that two rows that differ stay apart.
+# Projections in which neighbours are searched: enough to tell different rows apart.
 _KEYS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Correspondence:
-    """What matching two forms came to.
+    """Result of matching two normal forms.
 
     Attributes
     ----------
     residual : float
-        Largest distance of two rows (w, b) that were matched, relative to their norm, over all
-        layers up to the first that could not be matched; inf if that is for another reason than
+        Largest distance of two matched rows (w, b), relative to their norm, over all layers up to
+        the first that could not be matched; inf if it could not be for another reason than
         distance.
     layer : int or None
-        The first layer that could not be matched, counted in the stacks; None if all were.
+        The first layer that could not be matched, counted in the chain; None if all were.
     reason : str
-        Why not; empty if all were.
+        Why it could not be matched; empty if all were.
     partners : tuple of Tensor
-        int64, one tensor a hidden layer that was matched: the unit of form a that each unit of
-        form b is.
+        int64, one tensor per matched hidden layer: the unit of form a for each unit of form b.
     signs : tuple of Tensor
-        With which sign (under tanh, where the sign of a row whose projection is near zero is an
-        accident).
+        Sign of each partner. It is -1 only under odd activations, where rounding decides the sign
+        of a row whose projection is close to zero.
     """
 
     residual: float
@@ -47,11 +46,11 @@ class Correspondence:
 def match_forms(a: LayerForm, b: LayerForm, *, tol: float) -> Correspondence:
     """Match the units of two normal forms.
 
-    a, b: of stacks with the same inputs and outputs.
-    tol: rows (w, b) are one unit's if they differ by no more than this share of their norm.
+    a, b: of chains with the same inputs and outputs.
+    tol: largest distance of two rows (w, b), relative to their norm, that are matched.
 
-    Units are matched by neighbourhood and not by rank in the sorted order: rounding may swap two
-    units whose keys almost agree. Costs O(d log d) in the width d, and the comparison of the rows.
+    Units are matched by nearest neighbours and not by rank, since rounding may swap two units whose
+    keys almost agree.
     """
     for what in ("activations", "widths"):
         ours, theirs = getattr(a, what), getattr(b, what)
@@ -68,7 +67,7 @@ def match_forms(a: LayerForm, b: LayerForm, *, tol: float) -> Correspondence:
         )
         rows_a, rows_b = _rows(a, index), _rows(b, index)
         if rows_a.shape != rows_b.shape:
-            reason = f"layer {number} has weights of another shape"
+            reason = f"the weights of layer {number} differ in shape"
             return Correspondence(float("inf"), number, reason, tuple(partners), tuple(signs))
         if index:
             rows_b = _aligned(rows_b, b.weights[index].shape, partners[-1], signs[-1])
@@ -78,7 +77,7 @@ def match_forms(a: LayerForm, b: LayerForm, *, tol: float) -> Correspondence:
         else:
             found, sign = _nearest(rows_a, rows_b, either=activation.scales == "sign")
         if len(torch.unique(found)) < len(found):
-            reason = f"units of layer {number} have no partner each"
+            reason = f"some units of layer {number} have no partner"
             return Correspondence(float("inf"), number, reason, tuple(partners), tuple(signs))
         residual = max(residual, relative_distance(sign[:, None] * rows_a[found], rows_b))
         if residual > tol:
@@ -93,7 +92,7 @@ def match_forms(a: LayerForm, b: LayerForm, *, tol: float) -> Correspondence:
 def relative_distance(ours: Tensor, theirs: Tensor) -> float:
     """Largest distance of two rows relative to the larger of their norms.
 
-    Returns: Zero for rows that are both zero.
+    Zero for rows that are both zero.
     """
     # ours, theirs (n, m)
     norm = torch.linalg.vector_norm
@@ -107,7 +106,7 @@ def _rows(form: LayerForm, index: int) -> Tensor:
 
 
 def _aligned(rows: Tensor, shape: torch.Size, partners: Tensor, signs: Tensor) -> Tensor:
-    """Rows of b with the columns of the layer before in the order and sign of a."""
+    """Rows of b with their columns in the order and sign of the units of a."""
     weight = rows[:, :-1].reshape(shape) * signs[None, :, None]
     moved = torch.empty_like(weight)
     moved[:, partners] = weight
@@ -115,7 +114,7 @@ def _aligned(rows: Tensor, shape: torch.Size, partners: Tensor, signs: Tensor) -
 
 
 def _nearest(ours: Tensor, theirs: Tensor, *, either: bool) -> tuple[Tensor, Tensor]:
-    """For each row of b the nearest of a, and of their negatives if either sign will do."""
+    """For each row of b the nearest row of a, up to sign if `either`, and the sign."""
     count = len(ours)
     if not count:
         return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)

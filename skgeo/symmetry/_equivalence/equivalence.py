@@ -1,4 +1,4 @@
-"""Whether two networks compute one function, and which of many do."""
+"""Whether two networks compute the same function, and which of many do."""
 
 from __future__ import annotations
 
@@ -30,34 +30,36 @@ from skgeo.symmetry._tolerance import resolve_tolerance
 
 
 def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> EquivalenceReport:
-    r"""Whether two networks compute one function, with a certificate or a witness.
+    r"""Whether two networks compute the same function, with a certificate or a witness.
 
-    "equivalent" comes with what turns a into b, and is confirmed on inputs; "different" with an
-    input at which the outputs differ by more than the rounding of the weights explains. Where
-    neither is found the answer is "undecided".
+    The verdict "equivalent" comes with the symmetry that maps a to b, and is confirmed on inputs.
+    The verdict "different" comes with an input at which the outputs differ by more than the
+    rounding of the weights explains. If neither is found, the verdict is "undecided".
 
     Parameters
     ----------
     a, b : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
-        Networks of the same inputs and outputs; only read.
-    X : array, Tensor, Dataset, ..., default=None
-        Inputs at which to look for a witness, besides random ones and points beside activation
-        boundaries. Needed for architectures outside those below, where nothing else is known of
-        what they take.
+        Networks with the same inputs and outputs; only read.
+    X : array, Tensor, dict, Dataset or DataLoader, default=None
+        Inputs at which to look for a witness, in addition to random ones and points next to
+        activation boundaries. Needed for architectures other than chains, since the shape of
+        their inputs is not known.
     tol : "auto" or float, default="auto"
-        Largest relative difference of weights in a certificate; by default 1e-10 for float64 and
-        some roundings for other dtypes.
+        Largest relative difference of weights in a certificate. "auto" is 1e-10 for float64
+        weights and 2e-6 for float32.
 
     Returns
     -------
     EquivalenceReport
+        Verdict, reason, and the certificate or witness.
 
     Raises
     ------
     NotAModelError
-        If a or b is not a model.
+        If `a` or `b` is not a model.
     SkgeoError
-        If the networks have different inputs or outputs, or weights are not finite.
+        If the networks differ in their inputs or outputs, the weights are not finite, or a network
+        cannot be run on X.
 
     Warns
     -----
@@ -66,29 +68,31 @@ def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> Equivalen
 
     See Also
     --------
-    skgeo.symmetry.canonical_form : What is compared.
-    skgeo.symmetry.match_networks : How close two networks that are not
-        equivalent can be brought.
+    skgeo.symmetry.canonical_form : The form that is compared.
+    skgeo.symmetry.match_networks : Distance of two networks up to symmetry.
+    skgeo.symmetry.apply_symmetry : Apply the symmetry that was found.
 
     Notes
     -----
-    Equality on all of :math:`\mathbb{R}^n` is asked for: networks that agree on a bounded set
-    only, as by units that are never active there, are different.
+    Networks are compared on all of :math:`\mathbb{R}^n`. Networks that agree on a bounded set
+    only, for instance because some units are never active there, are different.
 
-    Every pair of equal networks is recognised with one hidden layer of ReLU, leaky ReLU (of slope
-    other than -1) or tanh, and without activations. For deeper chains and convolutions units are
-    matched layer by layer, which recognises permutations, scales, signs, duplicates and units
-    without effect, and neither orientation reversals nor symmetries between layers: such pairs are
-    undecided. Two networks of any other architecture that run the same code are compared part by
-    part: chains inside them (also with BatchNorm in eval mode and pooling), attention heads by
-    their products, and all else as it stands. What is left is undecided unless a witness is found,
-    and the parts in the way are named.
+    With one hidden layer of ReLU, leaky ReLU (of slope other than -1) or tanh, and without
+    activations, every pair of equal networks is recognised [1]_, [2]_. For deeper chains and
+    convolutions, units are matched layer by layer. This recognises permutations, scales, signs,
+    duplicates and units without effect, but neither orientation reversals nor symmetries between
+    layers: such pairs are undecided. Two networks of any other architecture that run the same code
+    are compared part by part: the chains inside them (also with BatchNorm in eval mode and
+    pooling) up to these symmetries, attention heads by their products, and all other weights as
+    they are. Other pairs are undecided unless a witness is found, and `reason` names the parts
+    that could not be compared.
 
     References
     ----------
-    M. Phuong and C. H. Lampert, "Functional vs. parametric equivalence of ReLU networks",
-    ICLR 2020. H. J. Sussmann, "Uniqueness of the weights for minimal feedforward nets with a given
-    input-output map", Neural Networks 5(4), 1992.
+    .. [1] M. Phuong and C. H. Lampert, "Functional vs. parametric equivalence of ReLU networks",
+       ICLR 2020.
+    .. [2] H. J. Sussmann, "Uniqueness of the weights for minimal feedforward nets with a given
+       input-output map", Neural Networks 5(4), 1992.
 
     Examples
     --------
@@ -114,7 +118,7 @@ def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> Equivalen
         found = compare_stacks(stacks[0], stacks[1], tol)
         if found.verdict == "different" or (found.verdict == "equivalent" and _is_exact(stacks)):
             return found
-    # What is only equal up to tol may differ by that much.
+    # Networks that are equal up to tol may differ by that much.
     level = tol if found.verdict == "equivalent" else 0.0
     groups = probe_inputs(a, stacks, X)
     try:
@@ -122,7 +126,7 @@ def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> Equivalen
     except SkgeoError:
         if X is not None:
             raise
-        return found  # inputs that fit one network need not fit the other
+        return found  # inputs that fit one network may not fit the other
     if len(stacks) == 2:
         found_shapes = _other_shapes(groups, ours, theirs, tol)
         if found_shapes is not None:
@@ -146,7 +150,7 @@ def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> Equivalen
 def _other_shapes(
     groups: Sequence[Any], ours: Outputs, theirs: Outputs, tol: float
 ) -> EquivalenceReport | None:
-    """Convolutions of other strides and paddings give maps of other sizes."""
+    """A report if the outputs differ in shape, as for other strides or paddings."""
     for group, mine, other in zip(groups, ours.values, theirs.values, strict=True):
         if mine.shape != other.shape:
             reason = f"outputs have {mine.shape[1]} and {other.shape[1]} entries per sample"
@@ -162,13 +166,14 @@ def _other_shapes(
 
 
 def equivalence_classes(models: Sequence[Any], X: Any = None, *, tol: Any = "auto") -> np.ndarray:
-    """Label networks by the function that they compute.
+    """Labels of networks by the function that they compute.
 
     Parameters
     ----------
     models : sequence of models
-        Of any kind and architecture; those of other inputs or outputs are never in one class.
-    X : array, Tensor, Dataset, ..., default=None
+        Of any kind and architecture. Networks that differ in their inputs or outputs are never in
+        the same class.
+    X : array, Tensor, dict, Dataset or DataLoader, default=None
         As in :func:`equivalent`.
     tol : "auto" or float, default="auto"
         As in :func:`equivalent`.
@@ -176,22 +181,26 @@ def equivalence_classes(models: Sequence[Any], X: Any = None, *, tol: Any = "aut
     Returns
     -------
     ndarray of shape (n_models,)
-        int64, counted from 0 in the order of first appearance.
+        Labels, int64, counted from 0 in the order of first appearance.
 
     Raises
     ------
     NotAModelError, SkgeoError
-        As :func:`equivalent` does, with a note that says which network it was.
+        As :func:`equivalent`, with a note that names the network.
 
     Warns
     -----
     GeometryWarning
-        If a pair is undecided: its networks are put in different classes.
+        If a pair is undecided. Its networks are put in different classes.
+
+    See Also
+    --------
+    skgeo.symmetry.equivalent : Comparison of two networks, with evidence.
 
     Notes
     -----
-    Outputs on a few inputs sort the networks first. A network is compared with one of each class
-    that agrees with it there, so that n networks of n functions cost n forward passes.
+    Each network is first run on a few inputs. It is then compared with one network of each class
+    that agrees with it there, so n networks of n functions cost n forward passes.
 
     Examples
     --------
@@ -229,20 +238,20 @@ def equivalence_classes(models: Sequence[Any], X: Any = None, *, tol: Any = "aut
         shown = ", ".join(f"{pair}" for pair in undecided[:5])
         more = f" and {len(undecided) - 5} more" if len(undecided) > 5 else ""
         warn(
-            f"Whether the networks {shown}{more} compute one function is undecided; their labels "
-            "are different. equivalent(a, b, X) says why."
+            f"Whether the networks {shown}{more} compute the same function is undecided, so their "
+            "labels differ. equivalent(a, b, X) says why."
         )
     return labels
 
 
 class _Seen:
-    """A network with what tells it quickly from others."""
+    """A network with its outputs on a few inputs, which tell it from most others."""
 
     def __init__(self, index: int, net: ResolvedModel, X: Any, tol: Any) -> None:
         tol = resolve_tolerance(tol, _precision(net))
         self.index, self.net = index, net
         stacks, _ = _read(net)
-        # Points that do not depend on the network, so that outputs can be compared.
+        # Points that do not depend on the network, so outputs can be compared.
         groups = probe_inputs(net, stacks, X)[: 1 if X is not None else 3]
         self.interface = tuple((*s.widths[:1], *s.widths[-1:], s.kinds[0]) for s in stacks)
         self.shapes = [g.shape for g in groups if isinstance(g, Tensor)]
@@ -252,7 +261,7 @@ class _Seen:
         if self.interface and other.interface and self.interface != other.interface:
             return False
         if self.shapes != other.shapes:
-            return True  # not seen on the same inputs
+            return True  # not run on the same inputs
         pairs = list(zip(self.outputs.values, other.outputs.values, strict=False))
         if any(ours.shape != theirs.shape for ours, theirs in pairs):
             return False
@@ -271,7 +280,7 @@ def _precision(net: ResolvedModel) -> float:
 
 
 def _read(*nets: ResolvedModel) -> tuple[list[Stack], str]:
-    """Chains that the networks are; and for those that are none, what is in the way."""
+    """The networks as chains; for those that are not chains, the reason."""
     stacks: list[Stack] = []
     outside: list[str] = []
     for net in nets:
@@ -283,8 +292,8 @@ def _read(*nets: ResolvedModel) -> tuple[list[Stack], str]:
         unknown = [str(each) for each in stack.activations if each.scales == "unknown"]
         if unknown:
             outside.append(
-                f"The activation {unknown[0]} of {type(net.module).__name__} has a slope per unit, "
-                "and such units have no known symmetries."
+                f"The activation {unknown[0]} of {type(net.module).__name__} has a slope of its "
+                "own for each unit, and no symmetries of such units are known."
             )
         else:
             stacks.append(stack)
@@ -292,5 +301,5 @@ def _read(*nets: ResolvedModel) -> tuple[list[Stack], str]:
 
 
 def _is_exact(stacks: Sequence[Stack]) -> bool:
-    """Whether units have scales or signs to be matched up to: others are probed too."""
+    """Whether the symmetries of all activations are known, so no probing is needed."""
     return all(each.scales != "none" for stack in stacks for each in stack.activations)

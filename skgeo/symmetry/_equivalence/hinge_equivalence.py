@@ -1,7 +1,8 @@
-r"""Whether two one-hidden-layer ReLU networks compute one function on :math:`\mathbb{R}^n`.
+r"""Whether two one-hidden-layer ReLU networks compute the same function on :math:`\mathbb{R}^n`.
 
-The difference of two such networks is a third: it is zero if and only if its canonical form
-(:mod:`skgeo.symmetry._equivalence.hinges`) has no live boundary, no linear part and no constant.
+The difference of two such networks is a network of the same kind. It is zero if and only if its
+canonical form (:mod:`skgeo.symmetry._equivalence.hinges`) has no live boundary, no linear part and
+no constant.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from skgeo.symmetry._equivalence.report import EquivalenceReport
 from skgeo.symmetry._hidden_layer import HiddenLayer
 from skgeo.symmetry._tolerance import resolve_tolerance
 
-# By how much the tolerance of crowded boundaries is divided.
+# Divisors of the tolerance for crowded boundaries.
 _FINER = (1, 2, 4, 16, 256)
-# Points searched beside a boundary.
+# Points that are tried next to a boundary.
 _POINTS = 16
 
 
 @dataclass(frozen=True, eq=False)
 class UnitMap:
-    """Permutation, scales and flips that take the units of a to those of b.
+    """Permutation, scales and flips that map the units of a to those of b.
 
     Attributes
     ----------
@@ -47,8 +48,7 @@ class UnitMap:
 def difference_network(a: HiddenLayer, b: HiddenLayer) -> HiddenLayer:
     """The network a - b: the units of a, then those of b with their outputs negated.
 
-    Raises SkgeoError if the networks have different numbers of inputs or outputs, or other
-        activations.
+    Raises SkgeoError if the networks differ in their inputs, outputs or activations.
 
     >>> from skgeo.symmetry._hidden_layer import one_hidden
     >>> net = one_hidden([[1.0]], [0.0], [[1.0]])
@@ -57,11 +57,14 @@ def difference_network(a: HiddenLayer, b: HiddenLayer) -> HiddenLayer:
     """
     if (a.n_inputs, a.n_outputs) != (b.n_inputs, b.n_outputs):
         raise SkgeoError(
-            f"networks of {a.n_inputs} inputs and {a.n_outputs} outputs, and of {b.n_inputs} and "
-            f"{b.n_outputs}: only networks of one interface can be compared."
+            f"Got networks of {a.n_inputs} inputs and {a.n_outputs} outputs, and of {b.n_inputs} "
+            f"and {b.n_outputs}; expected the same inputs and outputs."
         )
     if a.activation != b.activation:
-        raise SkgeoError(f"networks of {a.activation} and of {b.activation} units.")
+        raise SkgeoError(
+            f"Got networks with the activations {a.activation} and {b.activation}; expected the "
+            "same activation."
+        )
     skip = None
     if a.skip is not None or b.skip is not None:
         zero = a.weights.new_zeros((a.n_outputs, a.n_inputs))
@@ -78,35 +81,40 @@ def difference_network(a: HiddenLayer, b: HiddenLayer) -> HiddenLayer:
 
 
 def compare_hinges(a: HiddenLayer, b: HiddenLayer, *, tol: Any = "auto") -> EquivalenceReport:
-    """Decide whether two one-hidden-layer ReLU networks are one function, with evidence.
+    """Whether two one-hidden-layer ReLU networks compute the same function, with evidence.
 
     Parameters
     ----------
     a, b : HiddenLayer
-        Of any widths.
+        Networks with the same inputs and outputs, of any widths.
     tol : "auto" or float, default="auto"
-        Relative, as in :func:`~skgeo.symmetry.hinge_form`.
+        Relative tolerance, as in :func:`~skgeo.symmetry.hinge_form`.
 
     Returns
     -------
     EquivalenceReport
-        "different" only if outputs were computed that differ by more than rounding the weights
-        accounts for. A difference above `tol` of which no such input was found is "undecided".
+        The verdict is "different" only if there is an input at which the outputs differ by more
+        than rounding of the weights explains. If the difference exceeds `tol` and no such input
+        was found, it is "undecided".
 
     Raises
     ------
     SkgeoError
-        For networks of different interfaces.
+        If the networks differ in their inputs, outputs or activations.
+
+    See Also
+    --------
+    skgeo.symmetry.equivalent : The same for networks of any architecture.
 
     Notes
     -----
-    Complete: every pair of equal functions is recognised, whatever the units. Costs what
-    :func:`~skgeo.symmetry.hinge_form` does for both networks together.
+    Complete: every pair of equal functions is recognised, whatever the units. The cost is that of
+    :func:`~skgeo.symmetry.hinge_form` for both networks together.
 
     References
     ----------
-    M. Phuong and C. H. Lampert, "Functional vs. parametric equivalence of ReLU networks",
-    International Conference on Learning Representations, 2020.
+    .. [1] M. Phuong and C. H. Lampert, "Functional vs. parametric equivalence of ReLU networks",
+       ICLR 2020.
 
     Examples
     --------
@@ -125,7 +133,7 @@ def compare_hinges(a: HiddenLayer, b: HiddenLayer, *, tol: Any = "auto") -> Equi
         if found is not None and found.residual <= tol:
             return EquivalenceReport(
                 "equivalent",
-                "permutation, scales and flips take the units of one to those of the other",
+                "permutation, scales and flips map the units of one network to those of the other",
                 found.residual,
                 tol,
                 "units",
@@ -136,8 +144,8 @@ def compare_hinges(a: HiddenLayer, b: HiddenLayer, *, tol: Any = "auto") -> Equi
             )
         return EquivalenceReport(
             "equivalent",
-            "equal jumps on all activation boundaries, linear parts and constants; the units "
-            "are not related one to one",
+            "equal jumps on all activation boundaries, linear parts and constants; no one-to-one "
+            "map of the units was found",
             residual,
             tol,
             "boundaries",
@@ -157,8 +165,8 @@ def compare_hinges(a: HiddenLayer, b: HiddenLayer, *, tol: Any = "auto") -> Equi
         )
     return EquivalenceReport(
         "undecided",
-        f"{part}, by more than tol; but no input was found where the outputs differ by more than "
-        "rounding the weights can account for",
+        f"{part} by more than tol, but no input was found where the outputs differ by more than "
+        "rounding explains",
         residual,
         tol,
         witness=candidates[best],
@@ -169,10 +177,10 @@ def compare_hinges(a: HiddenLayer, b: HiddenLayer, *, tol: Any = "auto") -> Equi
 def _difference_form(
     a: HiddenLayer, b: HiddenLayer, difference: HiddenLayer, tol: float
 ) -> tuple[HingeForm, float]:
-    """Form of the difference, and its size.
+    """Canonical form of the difference, and its size.
 
-    Chains keep a unit and its copy together whatever stands beside them. Where boundaries are so
-    crowded that chains grow long, a finer tolerance cuts them.
+    Joining chains of near boundaries keeps a unit and its copy together, whatever is next to them.
+    Where boundaries are so crowded that chains grow long, a finer tolerance cuts them.
     """
     skips = [torch.linalg.vector_norm(net.skip, dim=1) for net in (a, b) if net.skip is not None]
     summed = (sum(skips, start=torch.zeros_like(a.shift)), a.shift.abs() + b.shift.abs())
@@ -181,7 +189,7 @@ def _difference_form(
         near = max(tol / finer, min(tol, 4 * difference.precision))
         form = hinge_form(difference, tol=near, summed=summed, chains=True)
         jumps = float(form.jump_size.amax()) if len(form.jump_size) else 0.0
-        # Jumps within tol still stand on boundaries that are as far apart as `spread`.
+        # Units with jumps within tol may have boundaries that are `spread` apart.
         size = max(jumps, form.linear_size, form.constant_size, form.spread)
         if best is None or size < best[1]:
             best = (form, size)
@@ -200,12 +208,12 @@ def _largest_part(form: HingeForm) -> str:
 
 
 def unit_map(a: HiddenLayer, b: HiddenLayer, form: HingeForm) -> UnitMap | None:
-    """Match units boundary by boundary and measure how well a becomes b.
+    """Match units boundary by boundary and measure the distance of the transformed a from b.
 
-    form: of their difference.
-    Returns: None where boundaries do not carry equal numbers of units. Units without outgoing
-        weights in both networks, and units without incoming ones, need not agree: they are paired
-        in order, and their constants count in the bias shift.
+    form: canonical form of the difference a - b.
+    Returns None where boundaries do not have equal numbers of units. Units without outgoing or
+        without incoming weights need not agree: they are paired in order, and their constants
+        count in the bias shift.
     """
     d = a.n_units
     if d != b.n_units:
@@ -231,14 +239,14 @@ def unit_map(a: HiddenLayer, b: HiddenLayer, form: HingeForm) -> UnitMap | None:
 
 
 def _inert(network: HiddenLayer, norms: Tensor) -> Tensor:
-    """Units that are constants, or that nothing reads."""
+    """Whether units are constant or have no outgoing weights."""
     return (norms == 0) | (network.outputs == 0).all(0)
 
 
 def _matching_order(
     network: HiddenLayer, form: HingeForm, units: slice, inert: Tensor, by_side: bool
 ) -> Tensor:
-    """Units sorted by boundary, then by side if asked, then by a projection of their jumps."""
+    """Units sorted by boundary, then by side if `by_side`, then by a projection of their jumps."""
     generator = torch.Generator().manual_seed(7)
     probe = torch.randn(network.n_outputs, generator=generator, dtype=torch.float64)
     order = ((probe @ network.outputs) * form.norms[units]).argsort(stable=True)
@@ -251,7 +259,7 @@ def _matching_order(
 def _measured(
     a: HiddenLayer, b: HiddenLayer, form: HingeForm, permutation: Tensor, inert_b: Tensor
 ) -> UnitMap:
-    """Transform a and compare it with b, number by number."""
+    """The map of units, and the largest difference between the transformed a and b."""
     d = a.n_units
     norms_a, norms_b = form.norms[:d][permutation], form.norms[d:]
     side = form.side[:d][permutation] * form.side[d:]
@@ -268,14 +276,14 @@ def _measured(
         (torch.linalg.vector_norm(weights, dim=1) / norms_b.clamp(min=1e-300))[live],
         (biases.abs() / size)[live],
     ]
-    # What flips leave over must vanish, and what they add to the constant goes to the output bias.
-    turned = a.outputs * _scattered(flips < 0, permutation)
-    annihilated = turned @ a.weights
+    # The linear part that flips add must vanish; the constant is added to the output bias.
+    flipped = a.outputs * _scattered(flips < 0, permutation)
+    annihilated = flipped @ a.weights
     if b.skip is not None:
         annihilated = annihilated - b.skip
     if a.skip is not None:
         annihilated = annihilated + a.skip
-    shift = turned @ a.biases + _constants(a, form.norms[:d]) - _constants(b, form.norms[d:])
+    shift = flipped @ a.biases + _constants(a, form.norms[:d]) - _constants(b, form.norms[d:])
     masses = b.outputs.abs() * norms_b
     mean = masses.mean(1, keepdim=True)
     own = torch.where(masses > form.tol * mean, masses, mean)
@@ -292,24 +300,24 @@ def _measured(
 
 
 def _scattered(mask: Tensor, permutation: Tensor) -> Tensor:
-    """A mask over units of b, as one over units of a."""
+    """A mask over units of b as a mask over units of a."""
     result = torch.zeros_like(mask)
     result[permutation] = mask
     return result
 
 
 def _constants(network: HiddenLayer, norms: Tensor) -> Tensor:
-    """What units without incoming weights add to the outputs."""
+    """Constants that units without incoming weights add to the outputs."""
     return network.outputs @ torch.where(norms == 0, network.biases.clamp(min=0), 0.0)
 
 
 def _candidates(network: HiddenLayer, form: HingeForm) -> Tensor:
-    """Inputs where a non-zero network of hinges is likely to be far from zero.
+    """Inputs where a nonzero network of hinges is likely to be far from zero.
 
-    Beside the boundary with the largest jump, J: at three points in a row across a boundary, no
-    other between them, the second difference of the outputs is J times the step, so that one of
-    the three outputs is at least a quarter of that. For affine parts: along the largest singular
-    direction, both ways, at several distances, and zero.
+    Next to the boundary with the largest jump J: at three equidistant points across a boundary
+    with no other between them, the second difference of the outputs is J times the step, so one of
+    the three outputs is at least a quarter of that. For affine parts: zero, and points along the
+    largest singular direction in both senses, at several distances.
     """
     n = network.n_inputs
     generator = torch.Generator().manual_seed(11)
@@ -317,7 +325,7 @@ def _candidates(network: HiddenLayer, form: HingeForm) -> Tensor:
     if n and len(form.directions):
         order = form.jump_size.argsort(descending=True, stable=True)
         for boundary in order[:2].tolist():
-            found.append(_beside(form, boundary, generator))
+            found.append(_next_to(form, boundary, generator))
     if n:
         direction = torch.linalg.svd(form.linear, full_matrices=False).Vh[:1]
         far = 1 + (float(form.offsets.abs().median()) if len(form.offsets) else 0.0)
@@ -327,8 +335,8 @@ def _candidates(network: HiddenLayer, form: HingeForm) -> Tensor:
     return torch.cat(found)
 
 
-def _beside(form: HingeForm, boundary: int, generator: torch.Generator) -> Tensor:
-    """Triples of points across one boundary, with steps that reach no other where possible."""
+def _next_to(form: HingeForm, boundary: int, generator: torch.Generator) -> Tensor:
+    """Triples of points across one boundary, with steps that reach no other if possible."""
     u, t = form.directions[boundary], form.offsets[boundary]
     scale = 1 + t.abs()
     cloud = torch.randn((_POINTS, len(u)), generator=generator, dtype=torch.float64) * scale

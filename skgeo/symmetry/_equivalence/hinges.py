@@ -1,9 +1,10 @@
-r"""The canonical form of a one-hidden-layer ReLU network: one term for each activation boundary.
+r"""Canonical form of a one-hidden-layer ReLU network: one term per activation boundary.
 
 .. math:: f(x) = A x + c_0 + \sum_H J_H\, \mathrm{relu}(\langle u_H, x\rangle + t_H) ,
           \qquad |u_H| = 1 .
 
-Two networks compute one function on :math:`\mathbb{R}^n` if and only if their forms are equal.
+Two networks compute the same function on :math:`\mathbb{R}^n` if and only if their forms are
+equal.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import RELU
 from skgeo.symmetry._grouping import group_rows
 from skgeo.symmetry._hidden_layer import HiddenLayer
 from skgeo.symmetry._tolerance import resolve_tolerance
 
-# Directions within so many tolerances of having no sign, and how many are compared in pairs.
+# Distance from zero, in tolerances, at which the sign of a projection is settled by pairs, and the
+# largest number of directions that are compared in pairs.
 _MARGIN = 8.0
 _EDGE = 1024
 
 
-@dataclass(frozen=True, eq=False)
-class HingeForm:
-    """A one-hidden-layer ReLU network written with one hinge a boundary.
+@dataclass(frozen=True, eq=False, repr=False)
+class HingeForm(Result):
+    """A one-hidden-layer ReLU network with one hinge per activation boundary.
 
     Boundaries are in the order of a fixed random projection, which does not depend on the order
     of the units.
@@ -35,33 +38,40 @@ class HingeForm:
     Attributes
     ----------
     directions : Tensor of shape (n_boundaries, n)
-        Unit normals; their signs are those of a fixed random projection.
+        Unit normals u_H; their signs are fixed by a random projection.
     offsets : Tensor of shape (n_boundaries,)
+        Offsets t_H of the boundaries, ``u_H @ x + t_H = 0``.
     jumps : Tensor of shape (n_boundaries, k)
-        Change of slope across each boundary.
+        Change of slope J_H across each boundary.
     live : Tensor of shape (n_boundaries,)
-        Whether the jump is more than rounding. The others belong to units without effect or that
-        cancel.
+        Whether the jump is larger than rounding, ``jump_size > tol``. Other boundaries belong to
+        units that have no effect or cancel.
     jump_size : Tensor of shape (n_boundaries,)
-        Largest entry of the jump relative to what was summed in it, or to the mean of that over
-        boundaries where it is less than `tol` of the mean. `live` is ``jump_size > tol``.
+        Largest entry of the jump, relative to the sum of the absolute values of its terms; or to
+        the mean of these sums over all boundaries where the sum is less than `tol` times the mean.
     linear : Tensor of shape (k, n)
-        A.
+        Linear part A.
     constant : Tensor of shape (k,)
-        c_0.
+        Constant part c_0.
     linear_size, constant_size : float
-        Largest row of each, relative to the root of the sum of squares, over boundaries, of what
-        was summed in it: the size that independent relative errors of the weights would have.
+        Largest row of `linear` and entry of `constant`, relative to the root of the sum over
+        boundaries of the squares of its terms. Independent relative errors of the weights have
+        this size.
     tol : float
+        Relative tolerance that was used.
     boundary : Tensor of shape (d,)
         Boundary of each unit, -1 for a unit without incoming weights.
     side : Tensor of shape (d,)
-        +1 where the unit is active on the side that `directions` points to, -1 on the other, 0
-        without boundary.
+        1 where the unit is active on the side that `directions` points to, -1 where it is active
+        on the other side, 0 without boundary.
     norms : Tensor of shape (d,)
         Norms of the incoming weights.
     spread : float
-        Largest distance of a unit's boundary from the one that stands for it.
+        Largest distance of a unit's boundary from the representative of its group.
+
+    See Also
+    --------
+    skgeo.symmetry.hinge_form : Makes it.
     """
 
     directions: Tensor
@@ -78,6 +88,11 @@ class HingeForm:
     side: Tensor
     norms: Tensor
     spread: float
+
+    def _line(self) -> str:
+        linear = "a linear part" if self.linear_size > self.tol else "no linear part"
+        units, boundaries = len(self.boundary), len(self.live)
+        return f"{self.n_live} live of {boundaries} boundaries, {units} units, {linear}"
 
     @property
     def n_live(self) -> int:
@@ -98,38 +113,51 @@ def hinge_form(
     summed: tuple[Tensor, Tensor] | None = None,
     chains: bool = False,
 ) -> HingeForm:
-    r"""Write a one-hidden-layer ReLU network as a sum over its distinct activation boundaries.
+    r"""One-hidden-layer ReLU network as a sum over its distinct activation boundaries.
 
-    Units of one boundary are summed, whatever their sides, by
-    :math:`\mathrm{relu}(-s) = \mathrm{relu}(s) - s`, which moves the linear rest to A and
-    :math:`c_0`; units without incoming weights go to :math:`c_0`.
+    .. math:: f(x) = A x + c_0 + \sum_H J_H\, \mathrm{relu}(\langle u_H, x\rangle + t_H) ,
+              \qquad |u_H| = 1 .
+
+    The units of one boundary are summed, whatever their sides, using
+    :math:`\mathrm{relu}(-s) = \mathrm{relu}(s) - s`. The linear remainder is added to A and
+    :math:`c_0`, and units without incoming weights to :math:`c_0`.
 
     Parameters
     ----------
     network : HiddenLayer
+        Network of d hidden units, n inputs and k outputs.
     tol : "auto" or float, default="auto"
-        Boundaries :math:`(u, t)` closer than this, :math:`t` relative to
-        :math:`\sqrt{1 + t^2}`, are one. A jump is dropped when it is below `tol` times what was
-        summed in it, or when that is below `tol` times its mean over all boundaries.
+        Relative tolerance. Boundaries :math:`(u, t)` closer than this, with :math:`t` measured
+        relative to :math:`\sqrt{1 + t^2}`, are treated as equal. A boundary is not live if its jump
+        is below `tol` times the sum of the absolute values of its terms, or below `tol` times the
+        mean of these sums. "auto" is 1e-10 for float64 weights and 2e-6 for float32.
     seed : int, default=0
-        Of the projection that fixes signs. Forms are comparable for equal seeds.
-    summed : tuple of two Tensors of shape (k,), optional
-        Sizes of what was summed in each row of `skip` and entry of `shift`; by default their own.
+        Seed of the projection that fixes signs. Forms with different seeds cannot be compared.
+    summed : tuple of two Tensors of shape (k,), default=None
+        Sizes of the terms that were summed to each row of `skip` and each entry of `shift`; by
+        default the sizes of `skip` and `shift`.
     chains : bool, default=False
-        Let chains of near boundaries be one, however long: `spread` says how long.
+        Whether to join boundaries that are linked by a chain of near boundaries. `spread` is then
+        the length of the longest chain.
 
     Returns
     -------
     HingeForm
+        Boundaries, jumps, and the affine part.
 
     Raises
     ------
     SkgeoError
         If the activation is not ReLU, or products of weights overflow.
 
+    See Also
+    --------
+    skgeo.symmetry.compare_hinges : Whether two such networks compute the same function.
+    skgeo.symmetry.minimal_width : Least number of units for the same function.
+
     Notes
     -----
-    Costs :math:`O(d (n + k) + d \log d)`, and :math:`O(d n k)` for A. No loop over units.
+    The cost is :math:`O(d (n + k) + d \log d)`, and :math:`O(d n k)` for A.
 
     Examples
     --------
@@ -144,13 +172,16 @@ def hinge_form(
     True
     """
     if network.activation != RELU:
-        raise SkgeoError(f"The activation is {network.activation}; hinge forms are those of ReLU.")
+        raise SkgeoError(
+            f"Got a network with the activation {network.activation}; expected relu, the only "
+            "activation with a hinge form."
+        )
     tol = resolve_tolerance(tol, network.precision)
     w, b, q = network.weights, network.biases, network.outputs
     d, n = w.shape
     norms = torch.linalg.vector_norm(w, dim=1)
     if not bool(torch.isfinite((norms + b.abs()) @ q.abs().amax(0))):
-        raise SkgeoError("weights so large that their products overflow in float64: scale them.")
+        raise SkgeoError("The products of the weights overflow in float64. Scale the weights down.")
     bent = norms > 0
     safe = torch.where(bent, norms, 1.0)
     generator = torch.Generator().manual_seed(seed)
@@ -163,7 +194,7 @@ def hinge_form(
     points = torch.empty((d, n + 1), dtype=torch.float64)
     torch.mul(w, factor[:, None], out=points[:, :n])
     offsets = b * factor
-    # The inverse hyperbolic sine makes distances of large offsets relative ones.
+    # The inverse hyperbolic sine makes the distances of large offsets relative.
     points[:, n] = torch.asinh(offsets)
     units = bent.nonzero()[:, 0]
     if len(units) < d:
@@ -184,13 +215,13 @@ def hinge_form(
     jumps = by_boundary(q * norms)
     gross = by_boundary(q.abs() * norms)
     mean = gross.sum(0) / max(len(first), 1)
-    # A sum is held against its own terms, unless these are nothing beside those of the others.
+    # A sum is compared with its own terms, unless these are negligible next to those of others.
     jump_size = relative(jumps.abs(), torch.where(gross > tol * mean, gross, mean)).amax(1)
 
-    turned = q * ((sign < 0) & bent)  # units that stand on the other side
-    linear = turned @ w
+    reflected = q * ((sign < 0) & bent)  # relu(-s) = relu(s) - s
+    linear = reflected @ w
     constants = torch.where(bent, 0.0, b.clamp(min=0))
-    constant = network.shift + turned @ b + q @ constants
+    constant = network.shift + reflected @ b + q @ constants
     if network.skip is not None:
         linear = linear + network.skip
     if summed is None:
@@ -219,7 +250,7 @@ def hinge_form(
 
 
 def _settle_signs(w: Tensor, norms: Tensor, sign: Tensor, edge: Tensor, tol: float) -> None:
-    """Give one sign to parallel directions that are perpendicular to the probe, up to rounding."""
+    """Give parallel directions the same sign where rounding decides that of their projection."""
     if not 1 < len(edge) <= _EDGE:
         return
     u = w[edge] / norms[edge, None]
@@ -228,14 +259,16 @@ def _settle_signs(w: Tensor, norms: Tensor, sign: Tensor, edge: Tensor, tol: flo
     near = cosines.abs() > 1 - 1e-9 - 16 * tol**2
     i, j = near.nonzero().T
     near[i, j] = torch.linalg.vector_norm(u[i] - facing[i, j, None] * u[j], dim=1) <= 4 * tol
-    first = near.to(torch.int8).argmax(1)  # a unit is near itself, and no later one comes first
+    first = near.to(torch.int8).argmax(1)  # every unit is near itself
     sign[edge] = sign[edge[first]] * facing[torch.arange(len(edge)), first]
 
 
 def relative(values: Tensor, scale: Tensor) -> Tensor:
-    """Quotients, zero where `values` is."""
-    return torch.where(values > 0, values / scale.clamp(min=1e-300), 0.0)
+    """Quotients, zero where `values` is zero."""
+    quotients: Tensor = torch.where(values > 0, values / scale.clamp(min=1e-300), 0.0)
+    return quotients
 
 
 def _norms(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms

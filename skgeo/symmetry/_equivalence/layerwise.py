@@ -1,11 +1,11 @@
 r"""Normal form of a deep stack of layers, unit by unit and layer by layer.
 
-Under a rectifier a unit may be scaled by any a > 0, under an odd activation by -1: incoming weights
-and bias times a, outgoing weights divided by it. Every layer's units may be permuted. What these
-moves leave free is fixed here from the first layer to the last: rows (w, b) get norm 1 or a sign,
-the scale goes into the next layer's columns, rows are sorted by a random key and the next columns
-with them. Before that, units that do not matter are taken away: no outgoing weights, no incoming
-weights (a constant, which goes into the next bias), or the same rows as another unit.
+A unit may be scaled by any a > 0 under a rectifier, and by -1 under an odd activation: its incoming
+weights and bias are multiplied by a, its outgoing weights are divided by a. The units of every
+layer may be permuted. The normal form fixes this freedom from the first layer to the last: rows
+(w, b) get norm 1 or a fixed sign, the scale moves to the columns of the next layer, and rows are
+sorted by a random key. Redundant units are removed first: units without outgoing weights, units
+without incoming weights (their constant is added to the next bias), and copies of other units.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TINY = torch.finfo(torch.float64).tiny
 
 @dataclass(frozen=True, eq=False)
 class LayerForm:
-    """A stack in normal form, and where its units were before.
+    """A chain in normal form, and the units of the chain it was made from.
 
     Attributes
     ----------
@@ -35,17 +35,17 @@ class LayerForm:
         of each channel.
     biases : tuple of Tensor of shape (n_out,)
     activations : tuple of Activation
-        One per hidden layer that is left: layers without an activation are multiplied together.
+        One per remaining hidden layer; layers without an activation are multiplied together.
     layers : tuple of int
-        Which hidden layer of the stack each of them was.
+        Number of each of these hidden layers in the chain.
     units : tuple of Tensor
-        int64, one tensor a hidden layer that is left: the unit of the stack that each unit
-        stands for.
+        int64, one tensor per remaining hidden layer: the unit of the chain that each unit
+        represents.
     scales : tuple of Tensor
-        What that unit's incoming weights and bias were divided by; negative where a tanh unit's
-        sign was turned.
+        Factor that the incoming weights and bias of that unit were divided by; negative where the
+        sign of a unit was flipped.
     groups : tuple of Tensor
-        int64, one entry a unit of the stack: the unit it became part of, -1 if it is gone.
+        int64, one entry per unit of the chain: the unit it became part of, -1 if it was removed.
     """
 
     weights: tuple[Tensor, ...]
@@ -58,12 +58,12 @@ class LayerForm:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Numbers of units of the hidden layers that are left."""
+        """Widths of the remaining hidden layers."""
         return tuple(len(bias) for bias in self.biases[:-1])
 
     @property
     def is_whole(self) -> bool:
-        """Whether every unit of the stack is still there by itself."""
+        """Whether no unit was removed or merged."""
         return all(
             len(units) == len(groups) for units, groups in zip(self.units, self.groups, strict=True)
         )
@@ -73,10 +73,10 @@ def layer_blocks(weights: Sequence[Tensor]) -> list[Tensor]:
     """Weights as (out, in, m), where `in` counts the units of the layer before.
 
     weights: (out, in) for linear layers, (out, in, ...) for kernels. A linear layer after a
-        flattened convolution has in = channels times positions, the positions of one channel
-        together.
-    Returns: float64 views where possible.
-    Raises SkgeoError if the sizes of two layers in a row do not fit.
+        flattened convolution has in = channels times positions, with the positions of one channel
+        next to each other.
+    Returns float64 views where possible.
+    Raises SkgeoError if the sizes of two consecutive layers do not fit.
     """
     blocks: list[Tensor] = []
     for index, weight in enumerate(weights):
@@ -87,7 +87,7 @@ def layer_blocks(weights: Sequence[Tensor]) -> list[Tensor]:
         if before == 0 or (weight.shape[1:].numel() % before):
             raise SkgeoError(
                 f"Layer {index} has weights of shape {tuple(weight.shape)} and follows a layer of "
-                f"{before} units, which does not divide its inputs."
+                f"{before} units, which does not divide its number of inputs."
             )
         spread = weight.shape[1:].numel() // before
         blocks.append(weight.double().reshape(weight.shape[0], before, spread))
@@ -103,24 +103,23 @@ def canonical_layers(
     foldable: Sequence[bool] | None = None,
     drop_off: bool = True,
 ) -> LayerForm:
-    r"""Normal form of a stack under permutations, scales and signs of its hidden units.
+    r"""Normal form of a chain under permutations, scales and signs of its hidden units.
 
     weights: W_1, ..., W_L, as in :func:`layer_blocks`.
-    activations: of the L - 1 hidden layers. Units are scaled under rectifiers, signed under odd
-        activations, and only permuted under others.
-    tol: relative to the norm of a row (w, b): rows as close as this are one unit's. Outgoing
-        weights that cancel to this share of what was summed are zero.
-    foldable: for each hidden layer whether a unit that is constant adds a constant to the next
-        layer: not so before a convolution that pads with zeros. By default true where the next
-        layer's weights have two axes.
-    drop_off: whether to drop ReLU units that can never turn on, because they read values that are
-        never negative with no positive weight or bias.
-    Raises SkgeoError if the numbers of layers do not fit together, or units have an activation
-        each.
+    activations: of the L - 1 hidden layers. Units are scaled under rectifiers, sign-flipped under
+        odd activations, and only permuted under others.
+    tol: tolerance relative to the norm of a row (w, b), up to which rows are treated as equal.
+        Outgoing weights that cancel up to this tolerance are set to zero.
+    foldable: for each hidden layer whether a constant unit adds a constant to the next layer, which
+        is false before a convolution that pads with zeros. By default true where the next layer's
+        weights have two axes.
+    drop_off: whether to drop ReLU units that are never active because they read nonnegative values
+        and have no positive weight or bias.
+    Raises SkgeoError if the numbers of layers do not fit, or an activation has a slope per unit.
 
-    Two stacks of which one is the other under these moves have one form, up to rounding. The
-    converse is false in general: deep ReLU networks have further symmetries, and almost none where
-    widths do not increase [1]_. Costs a few passes over the weights and a sort a layer.
+    Two chains related by these symmetries have the same form, up to rounding. The converse is false
+    in general: deep ReLU networks have further symmetries, but general ones of non-increasing
+    widths have none [1]_.
 
     .. [1] M. Phuong and C. H. Lampert, "Functional vs. parametric equivalence of ReLU networks",
        ICLR 2020, Theorem 1.
@@ -141,7 +140,7 @@ def canonical_layers(
     _check(weights, biases, known)
     work = _Work(weights, biases, known, tol, foldable, drop_off)
     work.multiply_linear()
-    # What cancels in one layer may leave units of the layers before without a reader.
+    # Weights that cancel in one layer may leave earlier units without outgoing weights.
     while work.drop_unread() | work.normalise():
         pass
     return LayerForm(
@@ -161,18 +160,18 @@ def _check(
     if not weights or not len(weights) == len(biases) == len(activations) + 1:
         raise SkgeoError(
             f"Got {len(weights)} weights, {len(biases)} biases and {len(activations)} activations; "
-            "expected as many biases as weights, and one activation between two layers."
+            "expected as many biases as weights, and one activation between each two layers."
         )
     unknown = [str(each) for each in activations if each.scales == "unknown"]
     if unknown:
         raise SkgeoError(
-            f"The units of a layer with the activation {unknown[0]} have a slope each, so they are "
-            "not one another's copies. Expected one activation for all units of a layer."
+            f"The activation {unknown[0]} has a slope of its own for each unit, so units cannot be "
+            "permuted. Expected the same activation for all units of a layer."
         )
 
 
 class _Work:
-    """The stack while it is being changed: lists of the fields of a LayerForm."""
+    """The chain during normalisation: the fields of a LayerForm as lists."""
 
     def __init__(
         self,
@@ -202,7 +201,7 @@ class _Work:
         self.scales = [torch.ones_like(bias) for bias in self.biases[:-1]]
 
     def multiply_linear(self) -> None:
-        """Multiply together the linear layers with no activation between them."""
+        """Multiply linear layers without an activation between them."""
         for index in reversed(range(len(self.activations))):
             after, before = self.weights[index + 1], self.weights[index]
             dense = self.dense[index] and self.dense[index + 1] and after.shape[2] == 1
@@ -219,7 +218,7 @@ class _Work:
                 del field[index]
 
     def drop_unread(self) -> bool:
-        """Take away the units whose outgoing weights are all zero, from the last layer back."""
+        """Remove units without outgoing weights, from the last layer to the first."""
         changed = False
         for index in reversed(range(len(self.activations))):
             read = (self.weights[index + 1] != 0).any(dim=2).any(dim=0)
@@ -229,7 +228,7 @@ class _Work:
         return changed
 
     def normalise(self) -> bool:
-        """Fold, scale, merge and sort, from the first layer on; tell whether units went."""
+        """Fold, scale, merge and sort from the first layer on. Whether units were removed."""
         changed = False
         for index, activation in enumerate(self.activations):
             count = len(self.biases[index])
@@ -250,7 +249,7 @@ class _Work:
         """Keep some units of a hidden layer, in this order; the others have no effect."""
         place = torch.full((len(self.biases[index]) + 1,), -1)
         place[kept] = torch.arange(len(kept))
-        self.groups[index] = place[self.groups[index]]  # -1 finds the last place, which is -1
+        self.groups[index] = place[self.groups[index]]  # -1 indexes the last entry, which is -1
         self.weights[index] = self.weights[index][kept]
         self.biases[index] = self.biases[index][kept]
         self.weights[index + 1] = self.weights[index + 1][:, kept]
@@ -258,24 +257,24 @@ class _Work:
         self.scales[index] = self.scales[index][kept]
 
     def _fold_constant(self, index: int) -> None:
-        """Put units that are constant into the next bias."""
+        """Add constant units to the next bias."""
         weight, bias = self.weights[index], self.biases[index]
         size = torch.linalg.vector_norm(weight.flatten(1), dim=1)
         constant = size <= self.tol * bias.abs()
         if self.drop_off and index and self._is_off_below_zero(index):
-            # No argument of this unit is positive, so it never turns on.
+            # The pre-activation is never positive, so the unit is never active.
             constant |= (weight.flatten(1) <= 0).all(dim=1) & (bias <= 0)
         if not constant.any():
             return
         value = self.activations[index](bias)
-        # relu of a negative constant is zero, and nothing has to be folded.
+        # relu of a negative constant is zero, so there is nothing to fold.
         gone = constant & ((value == 0) | self.foldable[index])
         following = self.weights[index + 1].sum(dim=2)
         self.biases[index + 1] = self.biases[index + 1] + following[:, gone] @ value[gone]
         self._keep(index, torch.nonzero(~gone)[:, 0])
 
     def _is_off_below_zero(self, index: int) -> bool:
-        """Whether units are zero for negative arguments, and read values that are not negative."""
+        """Whether units are zero for negative arguments and read nonnegative values."""
         activation, before = self.activations[index], self.activations[index - 1]
         return activation.is_rectifier and activation.slope == 0.0 and before.range[0] >= 0.0
 
@@ -284,7 +283,7 @@ class _Work:
         if group == "positive":
             scale = torch.linalg.vector_norm(rows, dim=1)
         else:
-            # A random projection has no sign that many units share by being zero.
+            # Unlike a single weight, a random projection is not zero for many units.
             scale = torch.where(random_keys(rows, 2) < 0, -1.0, 1.0).double()
         self.weights[index] = self.weights[index] / scale[:, None, None]
         self.biases[index] = self.biases[index] / scale
@@ -292,12 +291,12 @@ class _Work:
         self.scales[index] = self.scales[index] * scale
 
     def _merge(self, index: int) -> None:
-        """Make one unit of those with the same rows, and drop it if nothing reads their sum."""
+        """Merge units with equal rows, and drop them if their outgoing weights cancel."""
         rows = self._rows(index)
         if not len(rows):
             return
         size = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        # Direction and logarithm of the norm: distances are relative to the norm.
+        # Direction and logarithm of the norm, so distances are relative to the norm.
         points = torch.cat([rows / size.clamp(min=_TINY), size.clamp(min=_TINY).log()], dim=1)
         label, first = group_rows(points, self.tol)
         count = len(first)

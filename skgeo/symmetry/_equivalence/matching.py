@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._stack import Stack, read_stack
 from skgeo.symmetry._equivalence.apply import apply_symmetry
@@ -17,9 +18,9 @@ from skgeo.symmetry._equivalence.canonical import check_interface
 from skgeo.symmetry._equivalence.layerwise import layer_blocks
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkMatch:
-    """Symmetries that bring network a near network b, and what distance is left.
+@dataclass(frozen=True, eq=False, repr=False)
+class NetworkMatch(Result):
+    """Symmetry that brings network a close to network b, and the remaining distance.
 
     Attributes
     ----------
@@ -27,13 +28,13 @@ class NetworkMatch:
         As in :class:`~skgeo.symmetry.EquivalenceReport`.
     distance : float
         Norm of the difference of all weights relative to the norm of those of b, both with scales
-        removed: 0 for copies, about sqrt(2) for weights that are unrelated.
+        removed: 0 for copies, about sqrt(2) for unrelated weights.
     before : float
-        The same before units were permuted.
+        The same distance before units were permuted.
     layer_distances : tuple of float
-        Of each layer by itself.
+        Relative distance of each layer.
     n_sweeps : int
-        Passes over the layers until nothing changed.
+        Number of passes over the layers until nothing changed.
     """
 
     permutation: tuple[Tensor, ...]
@@ -44,17 +45,25 @@ class NetworkMatch:
     layer_distances: tuple[float, ...]
     n_sweeps: int
 
+    def _line(self) -> str:
+        widths = " ".join(str(len(order)) for order in self.permutation) or "no"
+        return (
+            f"distance {self.distance:.3g}, {self.before:.3g} before; {widths} hidden units, "
+            f"{self.n_sweeps} sweeps"
+        )
+
     def apply(self, net: nn.Module) -> nn.Module:
-        """Network a moved next to b; it computes what it did.
+        """Network a with its units moved next to those of b.
 
         Parameters
         ----------
         net : torch.nn.Module
-            Network a.
+            Network a; only read.
 
         Returns
         -------
         torch.nn.Module
+            A network that computes the same function as a.
         """
         return apply_symmetry(
             net, permutation=self.permutation, scales=self.scales, flips=self.flips
@@ -62,51 +71,53 @@ class NetworkMatch:
 
 
 def match_networks(a: Any, b: Any, *, max_sweeps: int = 50) -> NetworkMatch:
-    r"""Permutations, scales and signs of the units of a that bring it near b.
+    r"""Permutations, scales and signs of the units of a that bring it close to b.
 
     Scales are removed first: rows (w, b) of hidden rectifiers get norm 1 in both networks, and the
-    scale goes into the next layer. Then the permutation of one hidden layer at a time is chosen
-    best given the others,
+    scale moves to the next layer. Then the permutation of one hidden layer at a time is optimised
+    given the others,
 
     .. math::
 
         \max_{P_l}\ \langle W_l^b,\ P_l W_l^a P_{l-1}^\top\rangle +
         \langle W_{l+1}^b,\ P_{l+1} W_{l+1}^a P_l^\top\rangle ,
 
-    which is a linear assignment, until no layer changes. Under tanh each unit takes the better
-    sign.
+    which is a linear assignment problem, until no layer changes [1]_. Under tanh each unit takes
+    the better sign.
 
     Parameters
     ----------
-    a, b : torch.nn.Module
+    a, b : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
         Chains of linear layers and convolutions of the same widths and activations; only read.
     max_sweeps : int, default=50
-        Most passes over the layers.
+        Largest number of passes over the layers.
 
     Returns
     -------
     NetworkMatch
+        The symmetry and the distances before and after.
 
     Raises
     ------
     SkgeoError
-        If the networks are no such chains, or differ in widths or activations.
+        If the networks are not such chains, or differ in widths, activations or the settings of
+        convolutions.
 
     See Also
     --------
-    skgeo.symmetry.equivalent : Whether the networks are one function.
+    skgeo.symmetry.equivalent : Whether two networks compute the same function.
 
     Notes
     -----
-    A local optimum: with more than one hidden layer the problem is hard in general. Descent starts
-    from the order of the units as given, and from a pass that looks at incoming weights only, and
-    the better end is returned; copies of a network under these moves are found. A sweep costs
-    :math:`O(d^3)` and the products of the weights for layers of d units.
+    The result is a local optimum; with more than one hidden layer the problem is hard in general.
+    The descent is run twice, from the given order of the units and from a pass over incoming
+    weights only, and the better result is returned. Copies of a network under these symmetries are
+    found. A sweep costs :math:`O(d^3)` and the products of the weights for layers of d units.
 
     References
     ----------
-    S. K. Ainsworth, J. Hayase and S. Srinivasa, "Git Re-Basin: Merging models modulo permutation
-    symmetries", ICLR 2023, Algorithm 1.
+    .. [1] S. K. Ainsworth, J. Hayase and S. Srinivasa, "Git Re-Basin: Merging models modulo
+       permutation symmetries", ICLR 2023, Algorithm 1.
 
     Examples
     --------
@@ -123,7 +134,7 @@ def match_networks(a: Any, b: Any, *, max_sweeps: int = 50) -> NetworkMatch:
     _check_alike(*stacks)
     ours, theirs = _Scaled(stacks[0]), _Scaled(stacks[1])
     size = max(float(torch.linalg.matrix_norm(theirs.rows[-1])) ** 2, 1e-300)
-    weight = len(theirs.rows[-1]) / size  # the last layer carries all scale: as if rows had norm 1
+    weight = len(theirs.rows[-1]) / size  # the last layer holds all scales: as if rows had norm 1
     weights = [1.0] * (len(ours.rows) - 1) + [weight]
     start = [torch.arange(width) for width in stacks[0].widths[1:-1]]
     signs = [torch.ones(len(order), dtype=torch.float64) for order in start]
@@ -160,12 +171,12 @@ def _check_alike(a: Stack, b: Stack) -> None:
     unknown = [str(each) for each in a.activations if each.scales == "unknown"]
     if unknown:
         raise SkgeoError(
-            f"The units of a layer with the activation {unknown[0]} have a slope each, so they "
-            "cannot be permuted alone. Expected one activation for all units of a layer."
+            f"The activation {unknown[0]} has a slope of its own for each unit, so units cannot be "
+            "permuted. Expected the same activation for all units of a layer."
         )
     if a.settings != b.settings:
         raise SkgeoError(
-            "The networks have convolutions of other strides, paddings or dilations, so they "
+            "The convolutions of the networks differ in stride, padding or dilation, so they "
             "cannot be matched unit by unit. equivalent(a, b) compares the functions."
         )
 
@@ -179,7 +190,7 @@ class _Scaled:
     rows : list of Tensor of shape (out, in * m + 1)
         With the bias last.
     scales : list of Tensor
-        What rows were divided by.
+        Factors that rows were divided by.
     signed : list of bool
         Whether units of the hidden layer may change sign.
     """
@@ -208,7 +219,10 @@ class _Scaled:
 
 
 class _Descent:
-    """Coordinate descent over the hidden layers. Orders hold, for each unit of b, one of a."""
+    """Coordinate descent over the hidden layers [Ainsworth et al., 2023, Algorithm 1].
+
+    An order holds, for each unit of b, the unit of a.
+    """
 
     def __init__(self, ours: _Scaled, theirs: _Scaled, weights: Sequence[float]) -> None:
         self.ours, self.theirs, self.weights = ours, theirs, weights
@@ -220,7 +234,7 @@ class _Descent:
     def run(
         self, start: Sequence[Tensor] | None, signs: Sequence[Tensor], max_sweeps: int
     ) -> tuple[list[Tensor], list[Tensor], int]:
-        """Sweep until nothing changes, from an order or from incoming weights alone."""
+        """Sweep until nothing changes, from an order or from incoming weights only."""
         sign = list(signs)
         if start is None:
             order = [torch.arange(len(s)) for s in signs]
@@ -230,7 +244,7 @@ class _Descent:
             order = list(start)
         best = self.likeness(order, sign)
         for sweep in range(max_sweeps):
-            # Back and forth, so that news travels both ways.
+            # Forwards and backwards, so changes reach the layers on both sides.
             layers = range(self.depth) if sweep % 2 == 0 else reversed(range(self.depth))
             for index in layers:
                 score = self._incoming(index, order, sign) + self._outgoing(index, order, sign)
@@ -242,7 +256,7 @@ class _Descent:
         return order, sign, max_sweeps
 
     def _columns(self, index: int, order: Sequence[Tensor], sign: Sequence[Tensor]) -> Tensor:
-        """Weights of a with the units of the layer before as b has them."""
+        """Weights of a with the units of the layer before in the order and sign of b."""
         block = self.ours.blocks[index]
         if index == 0:
             return block
@@ -270,14 +284,14 @@ class _Descent:
         return order, sign
 
     def _moved(self, index: int, order: Sequence[Tensor], sign: Sequence[Tensor]) -> Tensor:
-        """Rows of a as b has them."""
+        """Rows of a in the order and sign of b."""
         rows = torch.cat(
             [self._columns(index, order, sign).flatten(1), self.ours.biases[index][:, None]], dim=1
         )
         return rows[order[index]] * sign[index][:, None] if index < self.depth else rows
 
     def likeness(self, order: Sequence[Tensor], sign: Sequence[Tensor]) -> float:
-        """The inner product that descent makes large."""
+        """Inner product of both networks, which the descent maximises."""
         return sum(
             weight * float((self._moved(index, order, sign) * self.theirs.rows[index]).sum())
             for index, weight in enumerate(self.weights)
@@ -294,4 +308,5 @@ class _Descent:
         """Relative distance over all layers."""
         pairs = list(zip(self.weights, distances, self.sizes, strict=True))
         size = sum(weight * size for weight, _, size in pairs)
-        return (sum(weight * apart for weight, apart, _ in pairs) / size) ** 0.5
+        total: float = (sum(weight * apart for weight, apart, _ in pairs) / size) ** 0.5
+        return total

@@ -1,9 +1,9 @@
 """Two networks of one architecture, compared part by part.
 
-Networks that are no plain chains still have chains inside: the hidden channels of a residual block,
-the hidden units of a transformer's feed-forward part. Units of these may be permuted, scaled and
-signed as those of any chain, attention heads by the linear groups that their products leave free;
-everything else has to agree as it stands.
+Networks that are not plain chains contain chains: the hidden channels of a residual block, the
+hidden units of a transformer's feed-forward part. Their units may be permuted, scaled and
+sign-flipped as those of any chain. Attention heads are compared by their products. All other
+weights must agree as they are.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ from skgeo.symmetry._equivalence.layerwise import canonical_layers
 from skgeo.symmetry._equivalence.report import EquivalenceReport
 from skgeo.symmetry._generators.attention import projections
 
-# Counters that do nothing in eval mode.
+# Counters without effect in eval mode.
 _IDLE = "num_batches_tracked"
 
 
 def compare_parts(first: ResolvedModel, second: ResolvedModel, tol: float) -> EquivalenceReport:
     """Compare two networks that run the same code.
 
-    first, second: of any architecture.
-    Returns: "equivalent" if all parts agree up to symmetries of chains and of attention heads
-        inside; otherwise "undecided", with the first part that does not agree.
+    Returns "equivalent" if all parts agree up to the symmetries of inner chains and of attention
+        heads; otherwise "undecided", with the first part that does not agree.
 
-    In eval mode. Heads of one attention layer may come in another order, which changes the
-    function of a network that returns the attention weights of single heads, and a BatchNorm after
-    a linear layer is taken to normalise its units, as it does for inputs of two axes. Outputs on
-    data tell where this is otherwise.
+    Networks are compared in eval mode. Two assumptions are left to a comparison of outputs on data:
+    that the order of attention heads does not matter (it does for a network that returns the
+    weights of single heads), and that a BatchNorm after a linear layer normalises its units (as it
+    does for inputs of two axes).
     """
     a, b = first.module, second.module
     if first.forward is not second.forward or not _same_code(a, b):
@@ -76,14 +75,16 @@ def compare_parts(first: ResolvedModel, second: ResolvedModel, tol: float) -> Eq
             residual = max(residual, _distance(tensor, other))
             if residual > tol:
                 where = f"{name}.{key}" if name else key
-                reason = f"{where!r} differs by {residual:.1e}, beyond what is known to be free"
+                reason = (
+                    f"{where!r} differs by {residual:.1e}, and no symmetry is known that changes it"
+                )
                 return EquivalenceReport("undecided", reason, residual, tol)
     reason = "the same modules, equal up to symmetries of the chains and attention heads inside"
     return EquivalenceReport("equivalent", reason, residual, tol, "layers")
 
 
 def _same_code(a: nn.Module, b: nn.Module) -> bool:
-    """Whether two networks differ in the values of their weights and buffers at most."""
+    """Whether two networks differ at most in the values of their weights and buffers."""
     ours, theirs = dict(a.named_modules()), dict(b.named_modules())
     if any(m._forward_hooks or m._forward_pre_hooks for m in (*a.modules(), *b.modules())):
         return False
@@ -100,26 +101,26 @@ def _settings(module: nn.Module) -> list[Any]:
             shapes = {k: None if t is None else (t.shape, t.dtype) for k, t in value.items()}
             found.append((key, shapes))
         elif key == "_modules" or key == "training" or (key.startswith("_") and not value):
-            continue  # children are looked at by themselves
+            continue  # children are compared separately
         else:
             found.append((key, _plain(value)))
     return found
 
 
 def _plain(value: Any) -> Any:
-    """A value to compare: what is no plain data counts by identity."""
+    """A value to compare: plain data by value, other objects by identity."""
     if isinstance(value, (bool, int, float, str, type(None), torch.dtype)):
         return value
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return value
-    # Parameters are compared where they are registered; recurrent layers keep lists of them.
+    # Parameters are compared where they are registered; recurrent layers also list them.
     return type(value) if isinstance(value, (nn.Parameter, ReferenceType)) else id(value)
 
 
 def inner_chains(flow: Flow) -> list[list[HiddenUnits]]:
-    """Chains of hidden layers in a row whose units one layer makes and one reads."""
+    """Chains of consecutive hidden layers, each made and read by one layer."""
     owners = Counter(
         id(parameter)
         for module in flow.root.modules()
@@ -143,12 +144,12 @@ def _after(hidden: HiddenUnits) -> str:
 
 
 def _names(chain: list[HiddenUnits]) -> list[str]:
-    """The affine layers of a chain in a row."""
+    """Names of the affine layers of a chain, in order."""
     return [chain[0].source, *map(_after, chain)]
 
 
 def _is_link(hidden: HiddenUnits, owners: Counter[int]) -> bool:
-    """Whether units can be permuted and scaled as those of a plain chain."""
+    """Whether units have the symmetries of those of a plain chain."""
     (consumer, *others), activation = hidden.consumers, hidden.activation
     made, read = hidden.makers[-1], consumer.node.kind
     maker = (hidden.normalised or hidden.node).kind
@@ -157,15 +158,15 @@ def _is_link(hidden: HiddenUnits, owners: Counter[int]) -> bool:
     if not {maker, read} <= {"linear", "conv"} or not hidden.node.known or not consumer.node.known:
         return False
     kinds = {step.kind for step in hidden.passed}
-    # Of linear layers pooling would mix the units; and the largest of some values is not that of
-    # their negatives.
+    # Pooling would mix the units of linear layers, and a maximum does not commute with a change of
+    # sign.
     pools = "pool" in kinds and maker == "conv" and activation.scales == "positive"
     if not kinds <= {"identity", "flatten", *(["pool"] if pools else [])}:
         return False
     layers = [*hidden.makers, consumer.layer]
     if any(owners[id(p)] > 1 for m in layers for p in m._parameters.values() if p is not None):
         return False
-    # Each unit is a run of input columns.
+    # Each unit is read by consecutive columns.
     alike = maker == read and len(made.weight) == consumer.layer.weight.shape[1]
     return alike or (maker == "conv" and read == "linear" and "flatten" in kinds)
 
@@ -195,19 +196,19 @@ def _chain_form(chain: list[HiddenUnits], tol: float) -> Any:
 
 
 def _attentions(flow: Flow) -> list[str]:
-    """Attention layers whose heads are known by their products."""
+    """Attention layers whose heads are determined by their products."""
     found = []
     for node in flow:
         if node.kind == "attention" and node.module is not None:
             layer = flow.layer(node)
-            # Keys that are added to the data meet the bias of the others.
+            # A key that is added to the data is not shifted by the key bias of the others.
             if getattr(layer, "bias_k", None) is None and not getattr(layer, "add_zero_attn", 0):
                 found.append(node.module)
     return list(dict.fromkeys(found))
 
 
 def _attention_distance(a: nn.Module, b: nn.Module, name: str) -> float:
-    """Largest relative difference of two attention layers, heads in any order."""
+    """Largest relative difference of two attention layers, with heads in any order."""
     ours, theirs = (_products(net.get_submodule(name)) for net in (a, b))
     heads = ours[0].shape[0]
     left, right = (torch.cat([p[0].flatten(1), p[1].flatten(1)], dim=1) for p in (ours, theirs))
@@ -226,8 +227,8 @@ def _attention_distance(a: nn.Module, b: nn.Module, name: str) -> float:
 def _products(layer: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Per head [W_Q b_Q]^T W_K and W_O W_V, and the constant part of the outputs.
 
-    A bias of the keys adds one number to all scores of a query, which softmax ignores; one of the
-    values comes out as it is, since attention weights sum to 1.
+    A key bias adds the same number to all scores of a query, which softmax ignores. A value bias
+    adds a constant to the outputs, since attention weights sum to 1.
     """
     found = projections(layer)
     width, heads = layer.embed_dim, layer.num_heads
@@ -258,6 +259,6 @@ def _distance(a: Tensor, b: Tensor) -> float:
         return 0.0 if torch.equal(a, b) else float("inf")
     ours, theirs = (t.detach().cpu().double() for t in (a, b))
     if torch.equal(ours, theirs):
-        return 0.0  # infinite entries of masks among them
+        return 0.0  # also for infinite entries of masks
     rows = (1, -1) if ours.dim() < 2 else (ours.shape[0], -1)
     return relative_distance(ours.reshape(rows), theirs.reshape(rows))

@@ -1,4 +1,4 @@
-"""The answer to the question whether two networks compute one function, with its evidence."""
+"""Whether two networks compute the same function: verdict and evidence."""
 
 from __future__ import annotations
 
@@ -7,44 +7,47 @@ from typing import Literal
 
 from torch import Tensor
 
+from skgeo._results import Result
+
 Verdict = Literal["equivalent", "different", "undecided"]
 
 
-@dataclass(frozen=True, eq=False)
-class EquivalenceReport:
+@dataclass(frozen=True, eq=False, repr=False)
+class EquivalenceReport(Result):
     """Verdict on two networks a and b, with a certificate or a witness.
 
     Attributes
     ----------
     verdict : {"equivalent", "different", "undecided"}
-        "equivalent" comes with a certificate, "different" with a witness or with parts of the
-        canonical invariant that differ; "undecided" where neither could be had.
+        "equivalent" comes with a certificate, "different" with a witness; "undecided" means that
+        neither was found.
     reason : str
-        One sentence on what decided.
+        What the verdict rests on, in one sentence.
     residual : float
-        Largest difference between b and what the certificate makes of a, or else between the two
-        canonical invariants; relative, in the units of `tol`. NaN where nothing was compared.
+        Largest relative difference between b and the transformed a, or else between the two
+        canonical forms. NaN where nothing was compared.
     tol : float
-        What `residual` was held against.
+        Tolerance that `residual` was compared with.
     matched : {"units", "boundaries", "layers", None}
-        The level of the certificate. "units": the permutation, scales and flips below turn a into
-        b. "boundaries": the networks agree boundary by boundary and no such map of their units
-        was found, as with unequal numbers of units. "layers": deep networks, unit by unit in each
-        layer.
+        Level of the certificate. "units": the permutation, scales and flips below map a to b.
+        "boundaries": the networks agree boundary by boundary, and no such map of their units was
+        found, for instance because they have different widths. "layers": deep networks agree unit
+        by unit in each layer.
     permutation : tuple of Tensor, one per hidden layer, or None
         int64; unit j of b is unit ``permutation[l][j]`` of a.
     scales : tuple of Tensor, one per hidden layer, or None
-        Positive; incoming weights and bias of unit j of b are ``scales[l][j]`` times those of its
-        partner, outgoing ones are divided by it.
+        Positive. Incoming weights and bias of unit j of b are ``scales[l][j]`` times those of its
+        partner; outgoing weights are divided by it.
     flips : tuple of Tensor, one per hidden layer, or None
-        +1, or -1 where incoming weights and bias change sign as well. Under tanh the outgoing
-        weights change with them; under ReLU they stay, and `bias_shift` makes up for it.
+        1, or -1 where incoming weights and bias also change sign. Under tanh the outgoing weights
+        change sign too; under ReLU they do not, and `bias_shift` compensates.
     bias_shift : Tensor of shape (k,), or None
-        What is added to a's output bias.
+        Difference of the output biases, that of b minus that of a.
     witness : Tensor of shape (n,), or None
-        An input at which the outputs differ.
+        Input at which the outputs differ most beyond rounding. Also given with an undecided
+        verdict on one hidden layer of ReLU.
     outputs : tuple of two Tensors, or None
-        Outputs of a and of b at the witness, computed.
+        Outputs of a and of b at the witness.
     """
 
     verdict: Verdict
@@ -61,9 +64,9 @@ class EquivalenceReport:
 
     @property
     def difference(self) -> float:
-        """Largest difference of the two outputs at the witness; NaN without one.
+        """Largest difference of the outputs at the witness; inf if they differ in shape.
 
-        inf where they have different shapes.
+        NaN without a witness.
         """
         if self.outputs is None:
             return float("nan")
@@ -73,9 +76,12 @@ class EquivalenceReport:
 
     def __bool__(self) -> bool:
         raise TypeError(
-            "An EquivalenceReport has three answers and is neither true nor false: ask for "
+            "An EquivalenceReport has three verdicts and is neither true nor false. Use "
             'report.verdict == "equivalent".'
         )
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return f"{self.verdict} (residual {self.residual:.1e}, tol {self.tol:.1e}): {self.reason}"
+
+    def __str__(self) -> str:
+        return self._line()

@@ -1,4 +1,4 @@
-"""An input at which two networks differ by more than the rounding of their weights explains."""
+"""Inputs at which two networks differ by more than rounding of their weights explains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skgeo.network._stack import Stack
 _SAMPLES = 64
 _SCALES = (1.0, 0.1, 10.0)
 _DRAWS = 4
-# How far beyond what was seen of rounding a difference must be.
+# Ratio of a difference to the observed rounding noise above which it counts.
 ROUNDING_FACTOR = 8.0
 _MOST_ROWS = 1024
 _POOL, _POOL_COST = 2048, 10**9
@@ -28,7 +28,7 @@ _MOST_PIXELS = 64
 
 @dataclass(frozen=True, eq=False)
 class Witness:
-    """An input, and what two networks make of it.
+    """An input, and the outputs of two networks there.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Witness:
     outputs : tuple of two Tensors
         float64.
     excess : float
-        Largest difference of the outputs in units of what rounding explains; above 1.
+        Largest difference of the outputs, relative to what rounding explains; above 1.
     """
 
     input: Any
@@ -52,7 +52,7 @@ class Outputs:
     Attributes
     ----------
     values : list of Tensor of shape (n, k)
-        float64, one a group.
+        float64, one per group.
     noise : list of float
         Largest change of an output in each group when all weights are rounded at random.
     """
@@ -64,12 +64,12 @@ class Outputs:
 def probe_inputs(a: ResolvedModel, stacks: Sequence[Stack], X: Any = None) -> list[Inputs]:
     """Inputs at which to compare networks, in groups of one size.
 
-    a: one of the networks, to see what shape of inputs it takes.
-    stacks: what is known of the networks; may be empty.
-    X: the user's own inputs, of which the first 1024 are used.
-    Returns: Random ones of several sizes, points on and beside activation boundaries of the first
-        layers, points where each hidden unit is as active as was seen anywhere, and X. Empty if
-        nothing is known of the inputs.
+    a: one of the networks, which determines the shape of the inputs.
+    stacks: the networks as chains; empty if they are not chains.
+    X: the user's inputs, of which the first 1024 are used.
+    Returns X, random inputs of several sizes, points on and next to activation boundaries of the
+        first layers, and points where each hidden unit is most active. Empty if the shape of the
+        inputs is not known.
     """
     generator = torch.Generator().manual_seed(0)
     shape: tuple[int, ...] | None = None
@@ -87,13 +87,13 @@ def probe_inputs(a: ResolvedModel, stacks: Sequence[Stack], X: Any = None) -> li
         drawn = scale * torch.randn(_SAMPLES, *shape, generator=generator, dtype=torch.float64)
         groups.append(drawn)
     if len(shape) == 1 and all(stack.kinds[0] == "linear" for stack in stacks):
-        beside = [_beside(stack, generator) for stack in stacks]
-        groups += [points for points in beside if len(points)]
+        near = [_next_to(stack, generator) for stack in stacks]
+        groups += [points for points in near if len(points)]
         groups += _activating(stacks[0], generator)
     return groups
 
 
-def _beside(stack: Stack, generator: torch.Generator) -> Tensor:
+def _next_to(stack: Stack, generator: torch.Generator) -> Tensor:
     """Points on boundaries of the first layer, and a step to either side."""
     weight, bias = stack.weights[0], stack.biases[0]
     chosen = torch.randperm(len(weight), generator=generator)[:_SAMPLES]
@@ -104,13 +104,13 @@ def _beside(stack: Stack, generator: torch.Generator) -> Tensor:
     foot = cloud - (((cloud * rows).sum(dim=1) + shift) / square)[:, None] * rows
     step = rows / square.sqrt()[:, None]
     points = torch.cat([foot - 0.1 * step, foot, foot + 0.1 * step])
-    # A row of tiny weights has its boundary where nothing can be computed.
+    # A row of tiny weights has its boundary too far away to compute with.
     near = torch.isfinite(points).all(dim=1) & (points.abs().amax(dim=1) < 1e6)
     return torch.cat([cloud, points[near]])
 
 
 def _activating(stack: Stack, generator: torch.Generator) -> list[Tensor]:
-    """For each hidden unit the most active of many points: some units are hardly ever active."""
+    """For each hidden unit the point of many at which it is most active."""
     if any(kind != "linear" for kind in stack.kinds) or not stack.activations:
         return []
     size = sum(weight.numel() for weight in stack.weights)
@@ -123,7 +123,7 @@ def _activating(stack: Stack, generator: torch.Generator) -> list[Tensor]:
         chosen = [z.argmax(dim=0) for z in hidden]
         best = torch.unique(torch.cat(chosen))
         kept = torch.randperm(len(best), generator=generator)[:_MOST_ROWS]
-        if len(best):  # not of layers without units
+        if len(best):  # empty if all layers have no units
             groups.append(x[best[kept]])
     return groups
 
@@ -134,7 +134,7 @@ def _input_shape(model: ResolvedModel, stack: Stack) -> tuple[int, ...] | None:
     axes = stack.weights[0].dim() - 2
     copy = replica(model.module, forward=model.forward, parameters="all")
     for size in range(1, _MOST_PIXELS + 1):
-        # Of the sizes that fit the first is the cheapest; a few pixels more reach all of a kernel.
+        # The smallest size that fits is the cheapest, but at least 8 pixels cover a kernel.
         shape = (stack.widths[0], *(size,) * axes)
         try:
             with torch.no_grad():
@@ -149,10 +149,10 @@ def _input_shape(model: ResolvedModel, stack: Stack) -> tuple[int, ...] | None:
 def probe_outputs(
     model: ResolvedModel, groups: Sequence[Inputs], *, level: float | None = None
 ) -> Outputs:
-    """Outputs of a network on some groups of inputs, and how much of them is rounding.
+    """Outputs of a network on some groups of inputs, and their rounding noise.
 
     model: only read; run in eval mode and in its own dtype.
-    level: relative size of the rounding of weights; by default of the dtype of the parameters.
+    level: relative size of the rounding of weights; by default that of their dtype.
     Raises SkgeoError if the network cannot be run on the inputs.
     """
     copy = replica(model.module, forward=model.forward, parameters="all")
@@ -181,13 +181,14 @@ def _uniform(tensor: Tensor, generator: torch.Generator) -> Tensor:
 def _run_all(
     copy: Replica, parameters: Mapping[str, Tensor], groups: Sequence[Inputs]
 ) -> list[Tensor]:
-    """Outputs on each group; groups of one shape are run together."""
+    """Outputs on each group; groups of the same shape are run together."""
     tensors = [group for group in groups if isinstance(group, Tensor)]
     alike = {(group.shape[1:], group.is_floating_point()) for group in tensors}
     if len(tensors) < len(groups) or len(alike) != 1:
         return [_run(copy, parameters, group) for group in groups]
     joined = torch.cat([group.double() for group in tensors]) if len(groups) > 1 else tensors[0]
-    return list(_run(copy, parameters, joined).split([len(group) for group in tensors]))
+    outputs = _run(copy, parameters, joined)
+    return list(torch.split(outputs, [len(group) for group in tensors]))
 
 
 def _run(copy: Replica, parameters: Mapping[str, Tensor], group: Inputs) -> Tensor:
@@ -199,7 +200,7 @@ def _run(copy: Replica, parameters: Mapping[str, Tensor], group: Inputs) -> Tens
             outputs = copy.call(parameters, inputs)
     except SkgeoError:
         raise
-    except Exception as error:  # whatever a forward pass makes of inputs that are not its own
+    except Exception as error:  # forward passes may raise anything
         raise SkgeoError(
             f"{type(copy.module).__name__} cannot be run on the inputs: {error}"
         ) from error
@@ -209,9 +210,8 @@ def _run(copy: Replica, parameters: Mapping[str, Tensor], group: Inputs) -> Tens
 def find_witness(groups: Sequence[Inputs], a: Outputs, b: Outputs) -> Witness | None:
     """The input at which two networks differ most beyond rounding.
 
-    a, b: on these groups.
-    Returns: None if nowhere they differ by more than eight times what rounding their weights at
-        random changed in inputs of the same group.
+    a, b: outputs on these groups.
+    Returns None if they nowhere differ by more than eight times the noise in the same group.
     Raises SkgeoError if the outputs have different shapes.
     """
     best: Witness | None = None
@@ -220,12 +220,12 @@ def find_witness(groups: Sequence[Inputs], a: Outputs, b: Outputs) -> Witness | 
         if ours.shape != theirs.shape:
             raise SkgeoError(
                 f"The networks have different interfaces: {ours.shape[1]} and {theirs.shape[1]} "
-                "outputs for one sample. Only functions of the same inputs and outputs can be "
+                "outputs per sample. Only networks with the same inputs and outputs can be "
                 "compared."
             )
         floor = ROUNDING_FACTOR * (a.noise[index] + b.noise[index])
         apart = (ours - theirs).abs()
-        # Overflow says nothing.
+        # Overflow is not evidence.
         apart = torch.where(torch.isfinite(apart), apart, 0.0).amax(dim=1)
         row = int(apart.argmax())
         excess = float(apart[row]) / floor if floor > 0 else float("inf") * bool(apart[row] > 0)

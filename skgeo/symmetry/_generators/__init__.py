@@ -1,5 +1,5 @@
-"""Flat directions in closed form: what each symmetry says of the Fisher null space.
+"""Flat directions in closed form, from the symmetries of a network.
 
-Every symmetry is one small rule that proposes null vectors; each vector is checked against the
-Jacobian on the data before it counts.
+Each symmetry is a rule that proposes null vectors of the Fisher metric. Each vector is checked
+against the Jacobian on the data before it counts.
 """

@@ -1,4 +1,4 @@
-"""The affine functions that rectifier units of a layer can trade with one another."""
+"""Affine functions that the rectifier units of a layer can exchange."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _MOST_ENTRIES = 4_000_000
 
 
 class _Unit(NamedTuple):
-    r"""A unit whose derivative is :math:`\alpha + \beta s_H`, with H its boundary."""
+    r"""A unit whose derivative is :math:`\alpha + \beta s_H`, where H is its boundary."""
 
     number: int
     alpha: float
     beta: float
-    boundary: int  # 0 for none that a sample crosses
+    boundary: int  # 0 if all samples are on one side
 
 
 def affine(network: SymmetryNetwork) -> Iterator[Candidate]:
-    r"""Trades among units that are on for all samples, pairs of opposite units, and biases.
+    r"""Exchanges between always-active units, pairs of opposite units, and biases.
 
-    The derivative of a rectifier is :math:`\alpha + \beta s_H(x)`, with :math:`s_H` the indicator
-    of one side of its boundary H. What a parameter does to the next layer is, to first order, a
-    combination of the functions :math:`x_j` and :math:`s_H x_j`. A boundary with units on one side
-    only has no part in :math:`x_j` alone; those with units on both sides have, and so have units
-    whose boundary no sample crosses, and the biases of the next layer. The null space of the
-    matrix of all their combinations is flat; it holds the scalings and duplicates of these units
-    too.
+    The derivative of a rectifier is :math:`\alpha + \beta s_H(x)`, where :math:`s_H` is the
+    indicator of one side of its boundary H. To first order, the effect of a parameter on the next
+    layer is a combination of the functions :math:`x_j` and :math:`s_H x_j`. Units of a boundary
+    with units on one side only do not reach :math:`x_j` itself. Units of a boundary with units on
+    both sides do, and so do units with all samples on one side of their boundary, and the biases of
+    the next layer. The null space of the matrix of all their effects is flat. It also contains the
+    scalings and duplicates of these units.
     """
     for hidden in network.hidden:
         if hidden.is_rectified and hidden.is_dense:
@@ -81,18 +81,18 @@ def _null_space(
     n_columns = len(special) * (width + n_outputs) + n_outputs
     if n_boundaries * width * n_outputs * n_columns > _MOST_ENTRIES:
         network.skipped.append(
-            f"affine at {hidden.name!r}: {len(special)} units that share affine functions"
+            f"affine at {hidden.name!r}: {len(special)} units share affine functions, too many"
         )
         return
     inputs = torch.eye(width, dtype=torch.float64)
     outputs = torch.eye(n_outputs, dtype=torch.float64)
-    if hidden.meets_softmax:  # which sees differences of logits
+    if hidden.meets_softmax:  # only differences of logits matter
         outputs = outputs - 1.0 / n_outputs
     columns: list[Tensor] = []  # (n_boundaries * width * n_outputs, entries of a parameter)
     places: list[Tensor] = []
 
     def keep(parameter: Any, where: Any, side: Tensor, by_input: Tensor, by_output: Tensor) -> None:
-        """What some entries do: a product of parts (n_boundaries,), (., width), (., n_outputs)."""
+        """Effect of some entries: a product of (n_boundaries,), (., width) and (., n_outputs)."""
         if parameter is not None and network.trains(parameter):
             places.append(network.places(parameter)[where].reshape(-1))
             effect = torch.einsum("b,mi,mk->bikm", side, by_input, by_output @ outputs)

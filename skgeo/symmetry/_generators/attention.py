@@ -1,4 +1,4 @@
-"""Attention heads: the linear groups of query-key and value-output, and inert biases."""
+"""Attention heads: linear groups of query-key and value-output, and biases without effect."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from skgeo.symmetry._network import SymmetryNetwork
 
 @dataclass(frozen=True, eq=False)
 class Projections:
-    """Where ``nn.MultiheadAttention`` keeps the matrices of its three inputs."""
+    """Places of the three input matrices of ``nn.MultiheadAttention``."""
 
     weights: tuple[tuple[Tensor, int], ...]  # parameter and first row for query, key and value
     biases: tuple[tuple[Tensor | None, int], ...]
 
 
 def projections(layer: nn.MultiheadAttention) -> Projections:
-    """Find the matrices of an attention layer, packed in one tensor or apart."""
+    """The input matrices of an attention layer, in one tensor or in three."""
     width = layer.embed_dim
     starts = (0, width, 2 * width)
     biases = tuple((layer.in_proj_bias, start) for start in starts)
@@ -33,13 +33,13 @@ def projections(layer: nn.MultiheadAttention) -> Projections:
 
 
 def attention(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """Per head of width d: d^2 for query and key, d^2 for value and output, and biases.
+    """Per head of width d: d^2 directions of query and key, d^2 of value and output, and biases.
 
-    The group acts on ``(W_Q, b_Q)`` against ``(W_K, b_K)``, and on ``(W_V, b_V)`` against
-    ``W_O``. A shift of the keys adds the same to all scores of a query, so ``b_K`` does nothing;
-    a shift of the values comes out as a shift of the result, so ``b_V`` is traded for ``b_O``.
-    That is ``2 d^2 + 2 d`` per head with all biases, not all independent where d exceeds the width
-    of the inputs.
+    The linear group acts on ``(W_Q, b_Q)`` and inversely on ``(W_K, b_K)``, and on ``(W_V, b_V)``
+    and inversely on ``W_O``. A shift of the keys adds the same number to all scores of a query, so
+    ``b_K`` has no effect. A shift of the values shifts the result, so ``b_V`` can be exchanged for
+    ``b_O``. This gives ``2 d^2 + 2 d`` directions per head with all biases; they are not
+    independent if d exceeds the width of the inputs.
     """
     for node, layer in network.layers("attention"):
         found = projections(layer)

@@ -1,4 +1,4 @@
-"""BatchNorm in eval mode, an affine map a channel after another one."""
+"""BatchNorm in eval mode: two affine maps per channel, one after the other."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from skgeo.symmetry._network import SymmetryNetwork
 
 
 def batchnorm(network: SymmetryNetwork) -> Iterator[Candidate]:
-    r"""Scale and shift of each channel, before the normalisation against after it.
+    r"""Scale and shift of each channel before the normalisation, compensated after it.
 
-    ``(w, b - mu; gamma: -gamma)`` and ``(b: 1; beta: -gamma / sqrt(var + eps))``. Without a bias
-    before it the first becomes ``(w; gamma: -gamma; beta: -gamma mu / sqrt(var + eps))``, and there
-    is no second.
+    The directions are ``(w, b - mu; gamma: -gamma)`` and
+    ``(b: 1; beta: -gamma / sqrt(var + eps))``. If the layer before has no bias, the first becomes
+    ``(w; gamma: -gamma; beta: -gamma mu / sqrt(var + eps))``, and there is no second.
     """
     for node, norm in network.layers("batchnorm"):
         (before,) = network.flow.parents(node)[:1]

@@ -1,4 +1,4 @@
-"""A null vector in closed form, assembled from changes of single parameters."""
+"""Null vectors in closed form, assembled from changes of single parameters."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import Tensor
 from skgeo.symmetry._network import SymmetryNetwork
 
 Domain = Literal["all", "data"]
-# A parameter, some of its entries, and how much each of them moves.
+# A parameter, some of its entries, and their change.
 Term = tuple[Tensor, Any, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A direction in parameter space that a symmetry says is flat."""
+    """A direction in parameter space that is flat by a symmetry."""
 
     symmetry: str
-    layer: str  # dotted name of the module that it starts from
-    units: tuple[int, ...]  # of that layer that take part; empty where all do
-    rows: np.ndarray  # places of the non-zero entries among all P
+    layer: str  # dotted name of its first module
+    units: tuple[int, ...]  # units of that layer; empty for all
+    rows: np.ndarray  # indices of the nonzero entries among all P parameters
     values: np.ndarray
-    domain: Domain = "all"  # where it is flat: for all inputs, or on the given ones
-    weighted: bool = False  # whether the output distribution alone stays as it is
+    domain: Domain = "all"  # whether it is flat for all inputs or on the data only
+    weighted: bool = False  # whether only the output distribution is unchanged, not the outputs
 
 
 class Change:
-    """A change of some parameters, to be filled in entry by entry."""
+    """A change of some parameters, assembled entry by entry."""
 
     def __init__(self, network: SymmetryNetwork) -> None:
         self._network = network
@@ -42,8 +42,8 @@ class Change:
     def add(self, parameter: Tensor | None, where: Any, values: Tensor | float) -> Change:
         """Change ``parameter[where]`` by some values, broadcast to its shape.
 
-        A parameter that is not trained, or None, makes the whole change impossible unless the
-        values are zero.
+        If the parameter is None or not trained, and the values are not zero, the whole change is
+        impossible.
         """
         numbers = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
         if not bool((numbers != 0).any()):
@@ -57,10 +57,10 @@ class Change:
         return self
 
     def candidate(self, *names: Any, **flags: Any) -> Iterator[Candidate]:
-        """The change as a candidate; none where it is zero or moves what is not trained.
+        """The change as a candidate; none if it is zero or impossible.
 
-        ``names`` and ``flags`` are the symmetry, the layer, its units (by default all), the domain
-        and whether it is weighted, as a :class:`Candidate` has them.
+        ``names`` and ``flags`` are the symmetry, layer, units (by default all), domain and weighted
+        of :class:`Candidate`.
         """
         if self._rows and not self._fixed:
             rows, values = np.concatenate(self._rows), np.concatenate(self._values)
@@ -77,7 +77,7 @@ def _candidate(
     domain: Domain = "all",
     weighted: bool = False,
 ) -> Iterator[Candidate]:
-    places, inverse = np.unique(rows, return_inverse=True)  # tied parameters meet here
+    places, inverse = np.unique(rows, return_inverse=True)  # sums over tied parameters
     sums = np.bincount(inverse, values)
     keep = sums != 0.0
     if keep.any():
@@ -88,7 +88,7 @@ def _candidate(
 def entrywise(
     network: SymmetryNetwork, terms: Sequence[Term], *names: Any, **flags: Any
 ) -> Iterator[Candidate]:
-    """One candidate per entry of parts of parameters of one shape that move together.
+    """One candidate per entry of parts of parameters, of the same shape, that change together.
 
     ``names`` and ``flags`` are those of :meth:`Change.candidate`.
     """
@@ -108,9 +108,9 @@ def rowwise(
     *names: Any,
     **flags: Any,
 ) -> Iterator[Candidate]:
-    """``(w_i, b_i)`` of a layer moved by amount_i times one vector: a candidate per entry of it.
+    """Changes of rows ``(w_i, b_i)`` by amount_i times a vector: one candidate per entry of it.
 
-    ``amounts`` are pairs of an index into weight and bias and a number.
+    ``amounts`` are pairs of an index into weight and bias, and a number.
     """
     for parameter in (layer.weight, getattr(layer, "bias", None)):
         if parameter is not None:

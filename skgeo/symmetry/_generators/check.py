@@ -1,4 +1,4 @@
-"""Candidates held against the Jacobian on the data."""
+"""Check of candidates against the Jacobian on the data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _POWER_STEPS = 10
 def relative_changes(
     network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
 ) -> np.ndarray:
-    r""":math:`\|J v\| / (\|J\| \|v\|)` for each column v: (m,). For `weighted` ones :math:`R^T J`.
+    r"""Ratio :math:`\|J v\| / (\|J\| \|v\|)` for each column v: (m,).
 
-    For :math:`\|J\|` a lower bound by power iteration stands in, so no column passes that should
-    not. Either the rows of J are formed batch by batch, at a cost of K backward passes, or its
-    products with the columns, at a cost of m: whichever is less.
+    For `weighted` columns :math:`R^T J` replaces J. The norm of J is replaced by a lower bound from
+    power iteration, so the ratios are upper bounds. Either the rows of J are computed, for K
+    backward passes, or its products with the m columns, whichever is cheaper.
     """
     if matrix.shape[1] == 0:
         return np.zeros(0)
@@ -29,7 +29,8 @@ def relative_changes(
     changes = np.sqrt(squares)
     if norm == 0.0:
         return np.zeros(matrix.shape[1])
-    return changes / (norm * sizes)
+    relative: np.ndarray = changes / (norm * sizes)
+    return relative
 
 
 def _by_rows(

@@ -1,4 +1,4 @@
-"""What units do to the layers that read them, and what makes up for it there."""
+"""Changes of a unit and the compensating changes of the layers that read it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from skgeo.symmetry._generators.candidate import Change
 
 
 def grow(change: Change, layer: Any, unit: int, origin: float = 0.0) -> None:
-    """Let a unit grow in proportion to its distance from an origin."""
+    """Scale the argument of a unit about an origin."""
     change.add(layer.weight, unit, layer.weight[unit])
     change.add(layer.bias, unit, (0.0 if layer.bias is None else layer.bias[unit]) - origin)
 
 
 def shrink(change: Change, consumer: Consumer, unit: int) -> None:
-    """Make up for the growth of a unit in proportion."""
+    """Compensate in a layer that reads a unit for the scaling of its value."""
     layer, where = consumer.layer, consumer.where(unit)
     change.add(layer.weight, where, -layer.weight[where])
-    if consumer.node.kind == "batchnorm":  # which subtracts a mean that does not grow
+    if consumer.node.kind == "batchnorm":  # it subtracts a mean that is not scaled
         change.add(layer.bias, unit, -layer.running_mean[unit] * _gain(layer, unit))
 
 
 def absorb(change: Change, consumer: Consumer, unit: int, rise: float) -> None:
-    """Make up for the rise of a unit by one number everywhere."""
+    """Compensate in a layer that reads a unit for a constant added to its value."""
     layer = consumer.layer
     if consumer.node.kind == "batchnorm":
         change.add(layer.bias, unit, -rise * _gain(layer, unit))

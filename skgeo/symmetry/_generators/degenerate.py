@@ -1,4 +1,4 @@
-"""Units that are never read, never respond, or respond to everything alike."""
+"""Units without outgoing weights, dead units, and constant units."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _TOL = 1e-15
 
 
 def no_output(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """Every incoming weight and bias of a unit whose outgoing weights are all zero.
+    """Every incoming weight and bias of a unit without outgoing weights.
 
-    Before a softmax, also of one whose outgoing weights are the same for all classes.
+    Before a softmax, also of a unit whose outgoing weights are equal for all classes.
     """
     for hidden in network.hidden:
         seen = hidden.outgoing_seen.abs().amax(0)
         gross = hidden.outgoing.abs().amax(0)
         for unit in _units(seen <= _TOL * gross):
-            weighted = bool(gross[unit] > 0)  # one number for all classes of a softmax
+            weighted = bool(gross[unit] > 0)  # equal for all classes of a softmax
             yield from _incoming(network, hidden, unit, "no_output", weighted=weighted)
 
 
 def dead(network: SymmetryNetwork) -> Iterator[Candidate]:
     """Every parameter of a unit whose activation is flat at all samples.
 
-    Where it is constant but not zero, its outgoing weights are left to ``constant_input``.
+    If its value is not zero, its outgoing weights are covered by ``constant_input``.
     """
     for hidden in network.hidden:
         activation = hidden.activation
@@ -50,9 +50,9 @@ def dead(network: SymmetryNetwork) -> Iterator[Candidate]:
 
 
 def constant_unit(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """The bias of a unit without incoming weights against the biases of what reads it.
+    """The bias of a unit without incoming weights, compensated by the next biases.
 
-    That its outgoing weights can be exchanged for those biases is told by ``constant_input``.
+    The exchange of its outgoing weights for these biases is covered by ``constant_input``.
     """
     for hidden in network.hidden:
         if hidden.layer.bias is None or hidden.activation.is_identity:
@@ -73,6 +73,6 @@ def _units(chosen: Tensor) -> list[int]:
 def _incoming(
     network: SymmetryNetwork, hidden: HiddenUnits, unit: int, symmetry: str, **flags: Any
 ) -> Iterator[Candidate]:
-    """Every entry of what makes a unit."""
+    """Every incoming weight and bias of a unit."""
     for layer in hidden.makers:
         yield from rowwise(network, layer, [(unit, 1.0)], symmetry, hidden.name, [unit], **flags)

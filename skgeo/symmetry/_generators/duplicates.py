@@ -1,4 +1,4 @@
-"""Units that are multiples of one another on all inputs."""
+"""Units that are multiples of each other for all inputs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ _TOL = 1e-12
 
 
 def duplicate(network: SymmetryNetwork) -> Iterator[Candidate]:
-    r"""Trades between units of one boundary, on one side of it.
+    r"""Exchanges between units with the same boundary and side.
 
-    Let :math:`h_i = s_i h` for the units of a group. Outgoing weights move from one to another
-    with their total :math:`\sum s_i q_i` fixed; and incoming weights move as
-    :math:`z_i e` for any e, with :math:`\sum z_i q_i` zero, or one number for all classes of a
-    softmax.
+    Let :math:`h_i = s_i h` for the units of a group. Outgoing weights may change with
+    :math:`\sum s_i q_i` fixed. Incoming weights may change by :math:`z_i e` for any e, where
+    :math:`\sum z_i q_i` is zero, or equal for all classes of a softmax.
     """
     for hidden in network.hidden:
         if hidden.activation.is_identity or hidden.node.kind not in ("linear", "conv"):
             continue
         if any(consumer.node.kind == "batchnorm" for consumer in hidden.consumers):
             continue
-        # Copies that float32 has rounded are proposed too: the check says how flat they are.
+        # Copies up to rounding of float32 are proposed too; the check measures how flat they are.
         for tol in sorted({_TOL, max(_TOL, 16 * network.precision)}):
             for units, factors in _groups(hidden, tol):
                 yield from _transfers(network, hidden, units, factors)
@@ -37,10 +36,10 @@ def duplicate(network: SymmetryNetwork) -> Iterator[Candidate]:
 
 
 def common_rows(hidden: HiddenUnits, tol: float) -> tuple[Tensor, Tensor]:
-    """Number of the row (w, b) that units share up to a factor, and the factor: (d,) each.
+    """Group of units with equal rows (w, b) up to a factor, and the factor: (d,) each.
 
-    A factor is any number but zero for positively homogeneous activations, a sign for odd ones,
-    1 for others; of units whose row is zero the number is -1.
+    The factor is any nonzero number for positively homogeneous activations, a sign for odd ones,
+    and 1 for others. The group of units whose row is zero is -1.
     """
     rows = torch.cat([hidden.incoming[0], hidden.incoming[1][:, None]], dim=1)
     factors = torch.ones(len(rows), dtype=torch.float64)
@@ -60,16 +59,16 @@ def common_rows(hidden: HiddenUnits, tol: float) -> tuple[Tensor, Tensor]:
 
 
 def side_slopes(hidden: HiddenUnits) -> tuple[Tensor, Tensor]:
-    """Slopes of a positively homogeneous activation below and above zero, by unit: (d,) each."""
+    """Slopes of a positively homogeneous activation below and above zero: (d,) each."""
     ones = torch.ones(hidden.width, dtype=torch.float64)
     return hidden.activation.derivative(-ones), hidden.activation.derivative(ones)
 
 
 def _groups(hidden: HiddenUnits, tol: float) -> list[tuple[list[int], Tensor]]:
-    """Groups of two units or more with the factor of each to the common one."""
+    """Groups of at least two units, and their factors."""
     labels, factors = common_rows(hidden, tol)
     kinds = [labels]
-    if hidden.activation.is_homogeneous:  # on one side of their boundary, with one slope below it
+    if hidden.activation.is_homogeneous:  # on the same side, with the same slope below zero
         kinds += [factors.sign(), side_slopes(hidden)[0]]
     groups = defaultdict(list)
     for unit, kind in enumerate(zip(*(kind.tolist() for kind in kinds), strict=True)):

@@ -1,4 +1,4 @@
-"""Inputs of a layer that are constant on the data, and entries that never meet any."""
+"""Inputs of a layer that are constant on the data, and weights that are never used."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from skgeo.symmetry._network import SymmetryNetwork
 
 
 def constant_input(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """Weights on an input that is the same for all samples, against the bias.
+    """Weights on an input that is equal for all samples, compensated by the bias.
 
-    One for each row of the layer and constant input, zero or not. Without a bias those on
-    constants that are not zero are traded for one another.
+    One direction per row of the layer and constant input. Without a bias, weights on nonzero
+    constants are exchanged for each other.
     """
     for node, layer in network.layers("linear"):
         met = network.ranges.get(str(node.module))
@@ -20,7 +20,7 @@ def constant_input(network: SymmetryNetwork) -> Iterator[Candidate]:
             continue
         values = met.inputs.low.tolist()
         constant = (met.inputs.low == met.inputs.high).nonzero().reshape(-1).tolist()
-        # Without a bias the others are measured against the first.
+        # Without a bias, the others are compensated by the first.
         first = next((c for c in constant if values[c] != 0.0 and layer.bias is None), None)
         for column in constant:
             if column == first:
@@ -35,7 +35,7 @@ def constant_input(network: SymmetryNetwork) -> Iterator[Candidate]:
 
 
 def unused_entry(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """Rows of an embedding that no sample asks for, entries of a kernel that only meet zeros."""
+    """Rows of an embedding that no sample uses, and kernel entries that only multiply zeros."""
     for node, layer in network.layers("embedding", "conv"):
         met = network.ranges.get(str(node.module))
         if met is None or met.reached is None:

@@ -1,4 +1,4 @@
-"""Linear layers in a row: the group GL(h) of the space between them, and its dead ends."""
+"""Consecutive linear layers: the group GL(h) of the space between them, and kernels."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _TOL = 1e-12
 
 
 def linear(network: SymmetryNetwork) -> Iterator[Candidate]:
-    r"""``(A W, A b, -W' A)`` for every A with one entry, ``(b, -W')`` for a shift, and kernels.
+    r"""``(A W, A b, -W' A)`` for every matrix unit A, ``(b, -W')`` for a shift, and kernels.
 
-    Directions u with W' u = 0 go nowhere: ``W + u t^T`` for any t. Directions s with s^T W = 0 and
-    s^T b = 0 come from nowhere: ``W' + v s^T`` for any v. That is h^2 + h and more for h units
-    between two linear layers with biases, between convolutions, or between an embedding and a
-    linear layer; not all of them are independent.
+    If W' u = 0, ``W + u t^T`` is free for any t. If s^T W = 0 and s^T b = 0, ``W' + v s^T`` is free
+    for any v. This gives at least h^2 + h directions for h units between two linear layers with
+    biases, between convolutions, or between an embedding and a linear layer. They are not all
+    independent.
     """
     for hidden in _linear_layers(network):
         name, width = hidden.name, hidden.width
         entries = width * (hidden.layer.weight.numel() + width)
         entries += width * sum(c.layer.weight.numel() for c in hidden.consumers)
         if entries > _MOST_ENTRIES:
-            network.skipped.append(f"linear at {name!r}: {width}^2 directions of a linear space")
+            network.skipped.append(f"linear at {name!r}: {width}^2 directions, too many")
             continue
         yield from _mixtures(network, hidden)
         yield from _shifts(network, hidden)
@@ -53,7 +53,7 @@ def _linear_layers(network: SymmetryNetwork) -> Iterator[HiddenUnits]:
 
 
 def _reads(flow: Flow, end: FlowNode, width: int) -> bool:
-    """Whether a step is a linear layer that reads so many features."""
+    """Whether a step is a linear layer of `width` inputs that is called once."""
     layer: Any = flow.layer(end) if end.kind == "linear" and flow.is_single(end) else None
     return layer is not None and layer.weight.shape[1] == width
 
@@ -73,7 +73,7 @@ def _mixtures(network: SymmetryNetwork, hidden: HiddenUnits) -> Iterator[Candida
 
 def _shifts(network: SymmetryNetwork, hidden: HiddenUnits) -> Iterator[Candidate]:
     raised = getattr(hidden.layer, "bias", None)
-    if hidden.node.kind == "embedding":  # the same in every row of the table
+    if hidden.node.kind == "embedding":  # equal in every row of the table
         raised = hidden.layer.weight
     if raised is None:
         return
@@ -101,4 +101,6 @@ def _null_rows(matrix: Tensor) -> Tensor:
     """Orthonormal rows v with ``matrix @ v = 0``."""
     _, values, right = torch.linalg.svd(matrix)
     largest = float(values[0]) if len(values) else 0.0
-    return right[int((values > _TOL * largest).sum()) :]
+    rank = int((values > _TOL * largest).sum())
+    rows: Tensor = right[rank:]
+    return rows

@@ -1,4 +1,4 @@
-"""LayerNorm and RMSNorm: what they take away from their input, and what their output lacks."""
+"""LayerNorm and RMSNorm: invariances of their input, and constraints on their output."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class _Reader:
 
 
 def norm_shift(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """One column of a layer raised in all rows, where nothing but LayerNorm reads the sum.
+    """A constant added to one column of a layer that only LayerNorm layers read.
 
-    n + 1 for ``nn.Linear(n, w)`` before a LayerNorm, directly or through a residual stream; one
-    per row of an embedding. Exact for any epsilon.
+    n + 1 directions for ``nn.Linear(n, w)`` before a LayerNorm, directly or through a residual
+    stream; one per row of an embedding. Exact for any epsilon.
     """
     for node, layer in network.layers("linear", "embedding", "attention"):
         ends, _ = network.flow.readers(node, _ALONG)
@@ -59,9 +59,10 @@ def norm_shift(network: SymmetryNetwork) -> Iterator[Candidate]:
 
 
 def norm_scale(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """All weights and biases of a layer growing alike before LayerNorm or RMSNorm.
+    """Scaling of all weights and biases of a layer before LayerNorm or RMSNorm.
 
-    Exact for epsilon zero only; with more it fails the check unless the activations are very large.
+    Exact for epsilon zero only. For other values it fails the check, unless the activations are
+    very large.
     """
     for node, layer in network.layers("linear"):
         ends, _ = network.flow.readers(node, _STRAIGHT)
@@ -88,7 +89,7 @@ def norm_hyperplane(network: SymmetryNetwork) -> Iterator[Candidate]:
             gamma = norm.weight.detach().cpu()
         if norm.bias is not None:
             beta = norm.bias.detach().cpu()
-        lost = gamma == 0  # such a feature is the constant beta
+        lost = gamma == 0  # these features are the constant beta
         normals = torch.eye(width, dtype=torch.float64)[lost]
         if not bool(lost.any()):
             normals = ((1 / gamma) / torch.linalg.vector_norm(1 / gamma))[None]
@@ -104,9 +105,9 @@ def norm_hyperplane(network: SymmetryNetwork) -> Iterator[Candidate]:
 
 
 def norm_gain(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """Gains of a normalisation layer against the columns that read it, shifts against biases.
+    """Gains of a normalisation layer, compensated by columns, and shifts, compensated by biases.
 
-    2 w for LayerNorm of w features and readers with biases, w for RMSNorm.
+    2 w directions for LayerNorm of w features if the next layers have biases, w for RMSNorm.
     """
     for node, norm in network.layers("layernorm", "rmsnorm", "batchnorm"):
         shape = getattr(norm, "normalized_shape", (getattr(norm, "num_features", 0),))
@@ -138,7 +139,7 @@ def norm_gain(network: SymmetryNetwork) -> Iterator[Candidate]:
 def _readers(
     network: SymmetryNetwork, node: FlowNode, width: int
 ) -> list[tuple[FlowNode, _Reader]]:
-    """Matrices that read the features of a step, and nothing of something else."""
+    """Matrices that read the features of a step and nothing else."""
     found = []
     for end in network.flow.readers(node, _STRAIGHT)[0]:
         if not network.flow.is_single(end):

@@ -1,4 +1,4 @@
-"""How much of the Fisher null space the known symmetries explain."""
+"""Explained and unexplained dimensions of the Fisher null space."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from skgeo._results import Result
 from skgeo.exceptions import warn
 from skgeo.fisher._spectrum import measure_fisher
 from skgeo.likelihood import Likelihood
@@ -16,31 +17,41 @@ from skgeo.symmetry._generators.operator import Generators, measure_generators
 from skgeo.symmetry._network import SymmetryNetwork
 
 NULLITY_LIMIT = 4000
-# Each generator is checked against the Jacobian, which is read row by row.
+# Each generator is checked against the Jacobian, so networks must not be too large.
 _GENERATOR_LIMIT = 1_000_000
 
 
-@dataclass(frozen=True, eq=False)
-class NullityAccount:
-    """Flat directions with a name, and those without.
+@dataclass(frozen=True, eq=False, repr=False)
+class NullityAccount(Result):
+    """Explained and unexplained dimensions of the Fisher null space.
 
     Attributes
     ----------
     generators : Generators or None
-        None where there are too many parameters to check them.
+        Flat directions in closed form; None if there are too many parameters to check them.
     decision : NumericalRank or None
-        The Fisher rank with its tolerance, gap and path; None where it was not taken.
+        The Fisher rank with its threshold and gap; None if it was not computed.
     n_parameters : int
-        P, trainable parameters only.
+        Number P of trainable parameters.
+
+    See Also
+    --------
+    skgeo.symmetry.nullity_account : Makes it.
     """
 
     generators: Generators | None
     decision: NumericalRank | None
     n_parameters: int
 
+    def _line(self) -> str:
+        return (
+            f"nullity {self.nullity} of {self.n_parameters} parameters: "
+            f"{self.explained} explained, {self.unexplained} unexplained"
+        )
+
     @property
     def fisher_rank(self) -> int | float:
-        """Rank of the Fisher metric on the data; NaN where it was not taken."""
+        """Rank of the Fisher metric on the data; NaN if it was not computed."""
         return float("nan") if self.decision is None else self.decision.rank
 
     @property
@@ -50,7 +61,7 @@ class NullityAccount:
 
     @property
     def explained(self) -> int | float:
-        """Dimension of the span of all generators; NaN where they were not made."""
+        """Dimension of the span of all generators; NaN without generators."""
         if self.generators is None:
             return float("nan")
         return self.generators.n_generators
@@ -59,8 +70,9 @@ class NullityAccount:
     def unexplained(self) -> int | float:
         """``nullity - explained``.
 
-        Zero means that every flat direction has a name. More are hidden symmetries, or too few
-        data. Less than zero cannot be, but for a rank that a tolerance set too high.
+        Zero means that known symmetries explain every flat direction. A positive number means
+        hidden symmetries or too few data. A negative number means that the tolerance of the rank
+        is too small.
         """
         return self.nullity - self.explained
 
@@ -76,47 +88,63 @@ def nullity_account(
     batch_size: int | None = None,
     device: str | None = None,
 ) -> NullityAccount:
-    r"""Account for the null space of the Fisher metric of a network on data.
+    r"""Account of the null space of the Fisher metric of a network on data.
 
     .. math:: \mathrm{unexplained} = P - \mathrm{rank}(G) - \dim \mathrm{span}(\text{generators}).
 
     Parameters
     ----------
-    net : torch.nn.Module
-        Left as it is. All is computed in float64, whatever its dtype.
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
+        Only read. All is computed in float64, whatever its dtype.
     X : array, Tensor, dict, Dataset or DataLoader
+        N samples.
+    y : array-like, optional
+        As in :func:`~skgeo.fisher.fisher_spectrum`.
     likelihood : str or Likelihood, default="auto"
         As in :func:`~skgeo.fisher.fisher_spectrum`.
     tol : float or "auto", default="auto"
-        Of the Fisher rank, relative to the largest eigenvalue.
+        Tolerance of the Fisher rank, relative to the largest eigenvalue. "auto" is what the
+        arithmetic resolves.
     limit : int, default=4000
-        Size of the Fisher matrix, on its smaller side, above which its rank is not taken.
+        Largest size of the smaller side of the Fisher matrix (rows or parameters) for which its
+        rank is computed.
     batch_size : int, optional
+        Samples per forward pass. The result does not depend on it.
     device : str, optional
+        Device to compute on; by default that of the model.
 
     Returns
     -------
     NullityAccount
+        The rank, the generators, and the explained and unexplained nullity.
 
     Raises
     ------
     SkgeoError
-        As :func:`~skgeo.fisher_rank`.
+        For NaN or infinity anywhere, a model that ignores its parameters, or outputs that do not
+        fit the likelihood.
 
     Warns
     -----
     GeometryWarning
-        Above `limit`, where the unexplained nullity is NaN.
+        If the Fisher matrix is larger than `limit` or the network has more than a million
+        parameters. The unexplained nullity is then NaN.
+
+    See Also
+    --------
+    skgeo.fisher.fisher_rank : The Fisher rank.
+    skgeo.symmetry.generators : The generators.
 
     Notes
     -----
-    The rank formulas of one hidden layer hold for data on both sides of each boundary, and more
-    samples than parameters. A rank of N samples is at most ``N rank(F)``: with fewer samples than
-    that takes, the rest of the nullity is unexplained.
+    For one hidden layer of ReLU, symmetries explain the whole null space if there are data on both
+    sides of each boundary and more samples than parameters. The Fisher rank of N samples is at most
+    ``N rank(F)``, where F is the Fisher information of the output distribution, so with too few
+    samples the unexplained nullity is positive.
 
     Examples
     --------
-    A duplicate of a unit brings three flat directions, beside one scaling a unit:
+    A duplicate unit has three flat directions, in addition to one scaling per unit:
 
     >>> from skgeo.datasets import planted_relu
     >>> from skgeo.symmetry import nullity_account
@@ -151,16 +179,16 @@ def measure_nullity(
         generators = measure_generators(network)
     else:
         warn(
-            f"The network has {network.n_parameters} parameters, above the {_GENERATOR_LIMIT} for "
-            "which flat directions are checked one by one: explained and unexplained nullity are "
-            "NaN."
+            f"The network has {network.n_parameters} parameters, more than the {_GENERATOR_LIMIT} "
+            "up to which flat directions are checked, so the explained and the unexplained nullity "
+            "are NaN."
         )
     if side > limit:
         if generators is not None:
             warn(
                 f"The Fisher matrix has {side} rows on its smaller side, above the limit of "
-                f"{limit}: its rank is not taken, and the unexplained nullity is NaN. Raise the "
-                "limit, or measure fewer samples."
+                f"{limit}, so its rank is not computed and the unexplained nullity is NaN. Raise "
+                "the limit, or use fewer samples."
             )
         return NullityAccount(generators, None, network.n_parameters)
     spectrum = measure_fisher(

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
+from skgeo._results import Result
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
@@ -26,18 +28,19 @@ class Generator(NamedTuple):
     Attributes
     ----------
     symmetry : str
+        Name of the symmetry.
     layer : str
-        Dotted name of the module that it starts from.
+        Dotted name of its first module.
     units : tuple of int
-        Units that take part; empty where all do.
-    domain : str
-        ``"all"`` inputs, or the ``"data"`` only.
+        Units of this layer that it changes; empty for all.
+    domain : {"all", "data"}
+        Whether it is flat for all inputs or on the data only.
     weighted : bool
-        Whether the output distribution alone is left as it is, as by a shift of all logits, while
-        the outputs change.
+        Whether it leaves only the output distribution unchanged and not the outputs, as a shift of
+        all logits does.
     residual : float
-        :math:`\|J v\| / (\|J\| \|v\|)` on the data; if weighted with :math:`R^T J v` in place of
-        J v, where :math:`F = R R^T` is the Fisher metric of the output distribution.
+        :math:`\|J v\| / (\|J\| \|v\|)` on the data; if weighted, :math:`R^T J` replaces J, where
+        :math:`F = R R^T` is the Fisher information of the output distribution.
     """
 
     symmetry: str
@@ -48,23 +51,27 @@ class Generator(NamedTuple):
     residual: float
 
 
-@dataclass(frozen=True, eq=False)
-class Generators:
-    """Flat directions of a network on data that a symmetry gives a name to.
+@dataclass(frozen=True, eq=False, repr=False)
+class Generators(Result):
+    """Flat directions of a network on data, from its symmetries.
 
     Attributes
     ----------
     matrix : scipy.sparse.csc_array of shape (P, m)
-        One direction a column, in ``named_parameters()`` order, trainable parameters only, tied
-        ones once. Columns may depend on one another.
+        One direction per column, in ``named_parameters()`` order, for trainable parameters only,
+        with tied parameters once. Columns may be linearly dependent.
     table : tuple of Generator
-        One a column; ``pandas.DataFrame(table)`` makes a table of it.
+        One entry per column; ``pandas.DataFrame(table)`` makes a table of it.
     dimensions : dict of str to int
-        What each symmetry adds to the span of those before it.
+        Dimension that each symmetry adds to the span of those before it.
     dropped : tuple of Generator
-        Candidates that change the outputs: they failed the check.
+        Candidates that failed the check, since they change the outputs.
     not_covered : tuple of str
-        Modules that were not understood, and what was left out for its size.
+        Modules that were not recognised, and symmetries that were left out for their size.
+
+    See Also
+    --------
+    skgeo.symmetry.generators : Makes it.
     """
 
     matrix: sparse.csc_array
@@ -72,6 +79,14 @@ class Generators:
     dimensions: dict[str, int]
     dropped: tuple[Generator, ...]
     not_covered: tuple[str, ...]
+
+    def _line(self) -> str:
+        names = ", ".join(f"{name} {added}" for name, added in self.dimensions.items()) or "none"
+        return f"{self.n_generators} of {self.n_parameters} dimensions: {names}"
+
+    def _repr_html_(self) -> str:
+        html: str = pd.DataFrame(self.table, columns=list(Generator._fields)).to_html(max_rows=20)
+        return html
 
     @property
     def n_generators(self) -> int:
@@ -97,40 +112,49 @@ def generators(
 
     Parameters
     ----------
-    net : torch.nn.Module
-        Left as it is. All is computed in float64, whatever its dtype.
+    model : Module, WrappedModel, Checkpoint, scikit-learn or skorch model
+        Only read. All is computed in float64, whatever its dtype.
     X : array, Tensor, dict, Dataset or DataLoader
-        Each direction is checked on these samples; some are flat on them only (dead units,
+        N samples. Each direction is checked on them, and some are flat on them only (dead units,
         constant inputs).
     y : array-like, optional
         As in :func:`~skgeo.fisher.fisher_spectrum`.
     likelihood : str or Likelihood, default="auto"
-        What the outputs mean. Under "categorical" a shift of all logits is flat too.
+        Meaning of the outputs, as in :func:`~skgeo.fisher.fisher_spectrum`. Under "categorical" a
+        shift of all logits is flat too.
     batch_size : int, optional
-        Samples a forward pass. The answer does not depend on it.
+        Samples per forward pass. The result does not depend on it.
     device : str, optional
+        Device to compute on; by default that of the model.
 
     Returns
     -------
     Generators
+        The directions, a table that describes them, and the dimension of each symmetry.
 
     Raises
     ------
     SkgeoError
-        For NaN or infinity anywhere, a model that ignores its parameters, outputs that do not fit
-        the likelihood.
+        For NaN or infinity anywhere, a model that ignores its parameters, or outputs that do not
+        fit the likelihood.
+
+    See Also
+    --------
+    skgeo.symmetry.nullity_account : The part of the Fisher null space that they explain.
 
     Notes
     -----
-    Known are: scaling of rectifier units and channels, through BatchNorm, pooling, flattening and
-    residual sums; linear layers in a row; attention heads and their biases; what LayerNorm,
-    RMSNorm and BatchNorm (in eval mode) take away or give twice; the softmax; units that are never
-    read, dead, constant, duplicates of one another, or trade affine functions; inputs and entries
-    that do not vary on the data. Each column v satisfies
-    :math:`\|J v\| \le 10^{-10} \|J\| \|v\|` on the data (see :class:`Generator` for softmax
-    outputs); what does not is in ``dropped``.
+    The symmetries are: scaling of rectifier units and channels, through BatchNorm, pooling,
+    flattening and residual sums; consecutive linear layers; attention heads and their biases;
+    invariances and redundant parameters of LayerNorm, RMSNorm and BatchNorm (in eval mode); the
+    softmax; units that have no outgoing weights, are dead, constant, duplicates of each other, or
+    exchange affine functions; inputs that are constant and weights that are not used on the data.
+    Each column v satisfies :math:`\|J v\| \le 10^{-10} \|J\| \|v\|` on the data, where J is the
+    Jacobian of the outputs with respect to the parameters (for softmax outputs, that of the output
+    distribution). Candidates that do not are in ``dropped``.
 
-    Costs K backward passes of all samples, or one for each column where those are fewer.
+    The cost is K backward passes over all samples for K outputs, or one per column if those are
+    fewer.
 
     Examples
     --------
@@ -158,7 +182,7 @@ def generators(
 
 
 def measure_generators(network: SymmetryNetwork) -> Generators:
-    """Flat directions of a network on data."""
+    """Generators of a network on data."""
     candidates = propose(network)
     matrix = _columns(candidates, network.n_parameters)
     weighted = np.array([candidate.weighted for candidate in candidates], dtype=bool)

@@ -1,4 +1,4 @@
-"""Positive scaling of a rectifier unit: what goes in grows, what goes out shrinks."""
+"""Positive scaling of a rectifier unit: incoming weights grow, outgoing weights shrink."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skgeo.symmetry._network import SymmetryNetwork
 def scaling(network: SymmetryNetwork) -> Iterator[Candidate]:
     """``(w, b, -q)`` for every unit, or channel, of a positively homogeneous activation.
 
-    Before a BatchNorm without a gain it is ``(w, b - mu, -q)``.
+    Before a BatchNorm without a gain the direction is ``(w, b - mu, -q)``.
     """
     for hidden in network.hidden:
         layer = hidden.layer if hidden.layer.weight is not None else hidden.makers[-1]

@@ -1,4 +1,4 @@
-"""The shift common to all logits, which a softmax does not see."""
+"""The common shift of all logits, to which a softmax is invariant."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from skgeo.symmetry._network import SymmetryNetwork
 
 
 def softmax_shift(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """One column of the last layer, or its bias, raised in all rows.
+    """A constant added to one column of the last layer, or to its bias.
 
-    n + 1 for n features and a bias. Flat for the output distribution, while the logits change.
+    n + 1 directions for n features and a bias. The output distribution does not change, but the
+    logits do.
     """
     node = last_layer(network.flow) if network.has_softmax else None
     if node is not None:

@@ -1,4 +1,4 @@
-"""How many directions sparse columns span, group after group."""
+"""Dimensions of the span of sparse columns, group by group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 
 _TOL = 1e-9
 _GRAM_TOL = 1e-12
-# Entries this small against their column are not taken for pivots.
+# Smallest entry of a pivot, relative to its column.
 _PIVOT = 1e-4
 _MOST_ENTRIES = 20_000_000
 
@@ -17,8 +17,8 @@ def nested_dimensions(matrix: sparse.csc_array, groups: np.ndarray) -> np.ndarra
     """Dimension that each group of columns adds to the span of those before it.
 
     matrix: (P, m), without zero columns.
-    groups: (m,), number of the group of each column, counted from 0.
-    Returns (n_groups,): they add up to the rank of the matrix.
+    groups: (m,), number of the group of each column, from 0.
+    Returns (n_groups,), with the rank of the matrix as sum.
     """
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     ranks = [sparse_rank(matrix[:, groups <= group]) for group in range(n_groups)]
@@ -28,11 +28,11 @@ def nested_dimensions(matrix: sparse.csc_array, groups: np.ndarray) -> np.ndarra
 def sparse_rank(matrix: sparse.csc_array) -> int:
     """Numerical rank of a sparse matrix.
 
-    Columns are scaled to length 1. A column with one entry, and one with an entry in a row of its
-    own, is independent of the others and is taken off, with its row, until there is none; most
-    null vectors of symmetries go that way. What is left falls into components that share no row;
-    of each the singular values are counted, or, where it is too large, the eigenvalues of its Gram
-    matrix, with half the digits.
+    Columns are scaled to length 1. A column with one entry, or with an entry in a row that no other
+    column uses, is independent of the others and is removed with this row, repeatedly; most null
+    vectors of symmetries are of this kind. The remaining columns split into components that share
+    no row. The rank of each is that of its singular values, or, if it is too large, of the
+    eigenvalues of its Gram matrix, with half the digits.
 
     >>> sparse_rank(sparse.csc_array(np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])))
     2
@@ -46,13 +46,13 @@ def sparse_rank(matrix: sparse.csc_array) -> int:
     rank = 0
     while len(values):
         before = len(values)
-        # A column with one entry left: its row is spanned, and cleared in all others.
+        # A column with one entry spans its row, which is cleared in all others.
         single = np.bincount(columns)[columns] == 1
         spanned = np.unique(rows[single & (np.abs(values) > _PIVOT)])
         rank += len(spanned)
         left = ~np.isin(rows, spanned)
         rows, columns, values = rows[left], columns[left], values[left]
-        # A column with a row of its own: it is no combination of others.
+        # A column with a row of its own is not a combination of others.
         alone = (np.bincount(rows)[rows] == 1) if len(rows) else np.zeros(0, dtype=bool)
         independent = np.unique(columns[alone & (np.abs(values) > _PIVOT)])
         rank += len(independent)

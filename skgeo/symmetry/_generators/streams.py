@@ -1,4 +1,4 @@
-"""Positive scaling of a channel of a residual stream: what is added grows, what reads shrinks."""
+"""Positive scaling of a channel of a residual stream, compensated where it is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PASSING = ("identity", "flatten", "pool", "mean", "select", "add")
 
 @dataclass
 class _Stream:
-    """Steps whose results grow together."""
+    """Steps whose results are scaled together."""
 
     makers: list[tuple[FlowNode, Any]] = field(default_factory=list)
     readers: dict[str, FlowNode] = field(default_factory=dict)
@@ -26,10 +26,10 @@ class _Stream:
 
 
 def stream_scaling(network: SymmetryNetwork) -> Iterator[Candidate]:
-    """Growth of one channel in everything that a residual sum is made of.
+    """Scaling of one channel in all terms of a residual sum.
 
-    One per channel of each stream that starts and ends in affine layers, with nothing but sums and
-    positively homogeneous activations between them.
+    One direction per channel of each stream that starts and ends in affine layers, with only sums
+    and positively homogeneous activations between them.
     """
     flow = network.flow
     seen: set[str] = set()
@@ -63,7 +63,7 @@ def _passes(node: FlowNode) -> bool:
 
 
 def _follow(flow: Flow, start: FlowNode) -> _Stream | None:
-    """Everything that must grow with a sum; None where something cannot."""
+    """All steps that must be scaled with a sum; None if one of them cannot be."""
     stream = _Stream()
     waiting = [start]
     while waiting:

@@ -1,4 +1,4 @@
-"""Which rules propose null vectors, in the order in which they are counted."""
+"""The rules that propose null vectors, in the order in which they are counted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from skgeo.symmetry._network import SymmetryNetwork
 
 Rule = Callable[[SymmetryNetwork], Iterator[Candidate]]
 
-# Each rule with the symmetries that its candidates are called by.
+# Each rule with the names of its symmetries.
 _RULES: dict[Rule, tuple[str, ...]] = {
     scaling: ("scaling",),
     stream_scaling: ("stream_scaling",),
@@ -49,5 +49,5 @@ SYMMETRIES = tuple(name for names in _RULES.values() for name in names)
 
 
 def propose(network: SymmetryNetwork) -> list[Candidate]:
-    """Collect what all rules say is flat; nothing is checked yet."""
+    """Candidates of all rules, not checked yet."""
     return [candidate for rule in _RULES for candidate in rule(network)]

@@ -270,7 +270,7 @@ def test_undecided_pairs_are_named_and_errors_say_where():
     with torch.no_grad():
         twin[0].weight *= 2
         twin[1].weight /= 2
-    with pytest.warns(GeometryWarning, match=r"\(0, 1\) compute one function is undecided"):
+    with pytest.warns(GeometryWarning, match=r"\(0, 1\) compute the same function is undecided"):
         labels = equivalence_classes([block, twin], normal(6, 4))
     np.testing.assert_array_equal(labels, [0, 1])
     with pytest.raises(NotAModelError) as error:

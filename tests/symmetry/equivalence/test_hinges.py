@@ -159,11 +159,11 @@ def test_bad_input():
         one_hidden([[float("nan")]], [0.0], [[1.0]])
     with pytest.raises(SkgeoError, match=r"expected \(d, n\) and \(k, d\)"):
         one_hidden([[1.0]], [0.0], [[1.0, 2.0]])
-    with pytest.raises(SkgeoError, match=r"biases of shape \(2,\): expected \(1,\)"):
+    with pytest.raises(SkgeoError, match=r"biases of shape \(2,\); expected \(1,\)"):
         one_hidden([[1.0]], [0.0, 1.0], [[1.0]])
     with pytest.raises(SkgeoError, match="expected one of"):
         one_hidden([[1.0]], [0.0], [[1.0]], activation="no such")
-    with pytest.raises(SkgeoError, match="those of ReLU"):
+    with pytest.raises(SkgeoError, match="expected relu"):
         hinge_form(one_hidden([[1.0]], [0.0], [[1.0]], activation="tanh"))
     for tol in (0, 1.0, True, "small", None):
         with pytest.raises(SkgeoError, match="greater than 0 and less than 1 or 'auto'"):

@@ -7,11 +7,16 @@ from torch import nn
 from helpers.architectures import build
 from helpers.networks import normal
 from helpers.oracles import assert_untouched
+from skgeo.models import bare_model
 from skgeo.network._flow import read_flow
 from skgeo.symmetry import equivalent
 from skgeo.symmetry._equivalence.parts import compare_parts, inner_chains
 
 TOL = 1e-10
+
+
+def compare(a, b):
+    return compare_parts(bare_model(a), bare_model(b), TOL)
 
 
 def rescaled_channels(layer, batchnorm, following, order, scale):
@@ -159,8 +164,8 @@ def test_signs_do_not_pass_the_largest_of_several_values():
         other[0].weight *= -1
         other[0].bias *= -1
         other[3].weight *= -1
-    assert compare_parts(net, other, TOL).verdict == "undecided"
-    assert compare_parts(net, copy.deepcopy(net), TOL).verdict == "equivalent"
+    assert compare(net, other).verdict == "undecided"
+    assert compare(net, copy.deepcopy(net)).verdict == "equivalent"
 
 
 class Shared(nn.Module):
@@ -186,7 +191,7 @@ def test_units_that_others_read_are_left_alone():
         other.first.weight[0] *= 2
         other.first.bias[0] *= 2
         other.second.weight[:, 0] /= 2
-    report = compare_parts(net, other, TOL)
+    report = compare(net, other)
     assert report.verdict == "undecided"
     assert "'first.weight' differs" in report.reason
 
@@ -199,12 +204,12 @@ def test_settings_and_hooks_are_part_of_the_code():
         nn.TransformerEncoderLayer(8, 2, batch_first=True, activation="gelu"),
     ):
         other.load_state_dict(block.state_dict())
-        report = compare_parts(block, other, TOL)
+        report = compare(block, other)
         assert report.verdict == "undecided"
         assert "settings" in report.reason
     hooked = copy.deepcopy(block)
     hooked.linear1.register_forward_hook(lambda module, args, output: -output)
-    assert compare_parts(block, hooked, TOL).verdict == "undecided"
+    assert compare(block, hooked).verdict == "undecided"
 
 
 def test_weights_shared_in_one_network_only():
@@ -220,6 +225,6 @@ def test_weights_shared_in_one_network_only():
         def forward(self, x):
             return x.sum(1, True) + self.body[2](self.body[1](self.body[0](x).relu()).relu())
 
-    report = compare_parts(Summed(tied=False), Summed(tied=True), TOL)
+    report = compare(Summed(tied=False), Summed(tied=True))
     assert report.verdict == "undecided"
     assert "weights are shared" in report.reason

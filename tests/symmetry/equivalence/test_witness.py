@@ -5,6 +5,7 @@ from torch import nn
 from helpers.networks import mlp, moved, normal
 from helpers.oracles import assert_untouched
 from skgeo.exceptions import SkgeoError
+from skgeo.models import bare_model
 from skgeo.network._stack import read_stack
 from skgeo.symmetry._equivalence.witness import (
     ROUNDING_FACTOR,
@@ -14,9 +15,17 @@ from skgeo.symmetry._equivalence.witness import (
 )
 
 
+def inputs_of(net, *args):
+    return probe_inputs(bare_model(net), *args)
+
+
+def outputs_of(net, groups, **options):
+    return probe_outputs(bare_model(net), groups, **options)
+
+
 def seek(a, b, X=None):
-    groups = probe_inputs(a, [read_stack(net, convolutions=True) for net in (a, b)], X)
-    return find_witness(groups, probe_outputs(a, groups), probe_outputs(b, groups))
+    groups = inputs_of(a, [read_stack(net, convolutions=True) for net in (a, b)], X)
+    return find_witness(groups, outputs_of(a, groups), outputs_of(b, groups))
 
 
 def test_a_witness_is_an_input_with_its_two_outputs():
@@ -48,10 +57,10 @@ def test_noise_is_what_rounding_changes():
     with torch.no_grad():
         net.weight.fill_(3.0)
     groups = [torch.tensor([[1.0], [-10.0]], dtype=torch.float64)]
-    outputs = probe_outputs(net, groups, level=1e-6)
+    outputs = outputs_of(net, groups, level=1e-6)
     assert outputs.values[0].flatten().tolist() == [3.0, -30.0]
     assert 1e-8 < outputs.noise[0] <= 30e-6 * (1 + 1e-9)
-    assert ROUNDING_FACTOR * probe_outputs(net, groups).noise[0] < 1e-13
+    assert ROUNDING_FACTOR * outputs_of(net, groups).noise[0] < 1e-13
 
 
 def test_a_unit_that_is_hardly_ever_on_is_found():
@@ -77,16 +86,16 @@ def test_a_unit_that_is_hardly_ever_on_is_found():
 def test_points_of_the_user_are_searched():
     a, b = mlp(3, 4, 2), mlp(3, 4, 2, seed=1)
     X = 100 + normal(10, 3)
-    groups = probe_inputs(a, [], X)
+    groups = inputs_of(a, [], X)
     assert len(groups) == 1
     torch.testing.assert_close(groups[0], X)
-    assert probe_inputs(a, []) == []
+    assert inputs_of(a, []) == []
     assert seek(a, b, X) is not None
 
 
 def test_inputs_of_a_convolution_are_of_a_size_that_fits():
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 25, 2))
-    groups = probe_inputs(net, [read_stack(net, convolutions=True)])
+    groups = inputs_of(net, [read_stack(net, convolutions=True)])
     assert {group.shape[1:] for group in groups} == {(2, 7, 7)}
 
 
@@ -97,13 +106,13 @@ def test_outputs_that_overflow_say_nothing():
         for parameter in huge.parameters():
             parameter.copy_(torch.full_like(parameter, 1e30))
     groups = [torch.ones(3, 2)]
-    assert find_witness(groups, probe_outputs(net, groups), probe_outputs(huge, groups)) is None
+    assert find_witness(groups, outputs_of(net, groups), outputs_of(huge, groups)) is None
 
 
 def test_networks_that_cannot_be_run():
     groups = [normal(4, 3)]
     with pytest.raises(SkgeoError, match="cannot be run on the inputs"):
-        probe_outputs(mlp(2, 3, 1), groups)
-    a, b = (probe_outputs(mlp(3, 4, k), groups) for k in (1, 2))
+        outputs_of(mlp(2, 3, 1), groups)
+    a, b = (outputs_of(mlp(3, 4, k), groups) for k in (1, 2))
     with pytest.raises(SkgeoError, match="1 and 2 outputs"):
         find_witness(groups, a, b)

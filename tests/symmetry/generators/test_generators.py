@@ -19,7 +19,7 @@ from skgeo.symmetry._generators.candidate import Change
 
 
 def null_space_and_columns(module, X, forward=None, **options):
-    """Nullity of the dense Jacobian, and the generators after each was held against it."""
+    """Nullity of the dense Jacobian, and the generators, each checked against it."""
     options = {"likelihood": "gaussian", **options}
     found = generators(WrappedModel(module, forward=forward), X, **options)
     _, jacobian = dense_jacobian(module, X, forward)
