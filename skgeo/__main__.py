@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -69,7 +69,7 @@ def _factory(name: str) -> Callable[[], nn.Module]:
         raise SkgeoError(f"--factory {name!r}: expected package.module:function.")
     sys.path.insert(0, os.getcwd())  # as `python -m` does; an installed script does not
     try:
-        return getattr(importlib.import_module(module), function)
+        return cast("Callable[[], nn.Module]", getattr(importlib.import_module(module), function))
     except (ImportError, AttributeError) as error:
         raise SkgeoError(f"--factory {name!r} cannot be imported: {error}") from error
     finally:

@@ -7,10 +7,15 @@ work without them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
+
+__all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "FitProgress", "with_callbacks"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback import with_callbacks as _with_callbacks
 
     HAS_CALLBACKS = True
 except ImportError:
@@ -27,9 +32,13 @@ except ImportError:
                 )
             return self
 
-    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the method as it is."""
+    def _with_callbacks(method: Method) -> Method:
         return method
+
+
+def with_callbacks(method: Method) -> Method:
+    """scikit-learn's decorator of ``fit`` where it has callbacks; the method itself otherwise."""
+    return cast(Method, _with_callbacks(method))
 
 
 class FitProgress:

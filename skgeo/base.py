@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import joblib
 import numpy as np
@@ -44,7 +44,13 @@ _CONDUCT = (
 )
 
 
-class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, ABC):
+class GeometryEstimator(
+    # scikit-learn ships no types.
+    CallbackSupportMixin,  # type: ignore[misc, unused-ignore]
+    TransformerMixin,  # type: ignore[misc, unused-ignore]
+    BaseEstimator,  # type: ignore[misc, unused-ignore]
+    ABC,
+):
     """Base of all estimators. Think twice before adding to it.
 
     A subclass has ``model`` as its first parameter and writes :meth:`_measure`, :meth:`_features`,
@@ -58,6 +64,8 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
     _pair_parameters: ClassVar[Mapping[str, Any]] = {}
 
     model: Any
+    model_: ResolvedModel
+    _weights: str
 
     @abstractmethod
     def _measure(self, network: BoundNetwork) -> None:
@@ -98,7 +106,7 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         return {}
 
     @with_callbacks
-    def fit(self, X: Any = None, y: Any = None) -> Any:
+    def fit(self, X: Any = None, y: Any = None) -> Self:
         """Measure the geometry of the bound model on X.
 
         Parameters
@@ -177,9 +185,8 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
             kept = {k: v for k, v in self.get_params(deep=False).items() if k not in _CONDUCT}
             data = network.samples.fingerprint() if network.has_samples else None
             key = (type(self).__qualname__, joblib.hash(kept), fingerprint(model), data)
-            return memory.cache(_computed, ignore=["compute"])(
-                key, lambda: self._measure_pair(network)
-            )
+            cached: Callable[..., PairRow] = memory.cache(_computed, ignore=["compute"])
+            return cached(key, lambda: self._measure_pair(network))
 
     def _measure_pair(self, network: BoundNetwork) -> PairRow:
         # Built anew rather than cloned: callbacks and output settings belong to the table's

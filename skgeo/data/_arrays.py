@@ -84,9 +84,10 @@ def _numbers(frame: pd.DataFrame | pd.Series, name: str) -> np.ndarray:
             f"{name} has columns that are not numeric: {', '.join(wrong)}. Encode them first, "
             f"for example with a ColumnTransformer in a Pipeline that ends in the model."
         )
-    array = frame.to_numpy()
-    # Booleans beside numbers, and nullable columns, come out as objects.
-    return frame.to_numpy(dtype=float, na_value=np.nan) if array.dtype == object else array
+    array: np.ndarray = frame.to_numpy()
+    if array.dtype == object:  # booleans next to numbers, or nullable columns
+        array = frame.to_numpy(dtype=float, na_value=np.nan)
+    return array
 
 
 def check_finite(tensor: Tensor, name: str) -> None:

@@ -38,7 +38,9 @@ def agreement_tolerance(dtype: torch.dtype, scale: float, *, floor: bool = True)
     with `floor`, differences below ``eps^0.75`` are never counted.
     """
     eps = float(torch.finfo(dtype).eps)
-    return 4 * eps**0.5 * scale + (eps**0.75 if floor else 0.0)
+    root: float = eps**0.5
+    least: float = eps**0.75 if floor else 0.0
+    return 4 * root * scale + least
 
 
 def seeded_normal(*shape: int, like: Tensor, seed: int = 0) -> Tensor:

@@ -68,7 +68,9 @@ class ParameterJacobian:
         sizes = [value.numel() for value in self._values.values()]
         parts = {
             name: part.view_as(value).to(value.dtype)
-            for (name, value), part in zip(self._values.items(), vector.split(sizes), strict=True)
+            for (name, value), part in zip(
+                self._values.items(), torch.split(vector, sizes), strict=True
+            )
         }
         with math_attention():
             return self._linear_map(parts).detach()

@@ -97,5 +97,6 @@ def _jacobi(rows: Tensor) -> Tensor:
         return rows.abs().flatten()
     values, _, _, work, _, info = dgejsv(rows.T.numpy(), joba=0, jobu=3, jobv=3, jobr=0)
     if info != 0:  # no convergence within LAPACK's limit of sweeps; not met so far
-        return torch.linalg.svdvals(rows)
+        plain: Tensor = torch.linalg.svdvals(rows)
+        return plain
     return torch.from_numpy(values * (work[0] / work[1])).sort(descending=True).values

@@ -202,7 +202,7 @@ class LongProduct:
             settled = straight & narrow & (_triangle_condition(unit) <= _TRIANGULAR)
             found[settled] = graded_log_singular_values(logs[settled], unit[settled])
         ranks = alive.sum(1)
-        for rank in ranks.unique().tolist():
+        for rank in sorted(set(ranks.tolist())):
             for sweeps, alike in ((1, straight), (3, ~straight)):
                 which = ((ranks == rank) & alike & ~settled).nonzero().flatten()
                 if rank and len(which):
@@ -248,8 +248,8 @@ def _well_conditioned(r: Tensor, tol: float) -> Tensor:
     """Whether all singular values of a triangle are surely above the tolerance."""
     eye = torch.eye(r.shape[-1], dtype=r.dtype, device=r.device).expand_as(r)
     inverse = torch.linalg.solve_triangular(r, eye, upper=True)
-    bound = 1.0 / torch.linalg.matrix_norm(inverse)  # at most the smallest; NaN if singular
-    return bound > tol**0.5 * torch.linalg.matrix_norm(r)
+    bound: Tensor = 1.0 / torch.linalg.matrix_norm(inverse)  # at most the smallest; NaN if singular
+    return torch.gt(bound, tol**0.5 * torch.linalg.matrix_norm(r))
 
 
 def _sorted_factors(factors: list[Tensor], sweeps: int) -> list[Tensor]:

@@ -25,7 +25,8 @@ def eigenvalues_descending(matrix: Tensor) -> Tensor:
     if count < len(matrix):
         kept = matrix[alive][:, alive]
         return torch.nn.functional.pad(eigenvalues_descending(kept), (0, len(matrix) - count))
-    return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0.0)
+    values: Tensor = torch.linalg.eigvalsh(matrix)
+    return values.flip(0).clamp_min(0.0)
 
 
 def eigenvectors_descending(matrix: Tensor, n_vectors: int) -> Tensor:
@@ -34,7 +35,7 @@ def eigenvectors_descending(matrix: Tensor, n_vectors: int) -> Tensor:
     Returns (n_vectors, n): orthonormal rows, by descending eigenvalue.
     """
     # matrix (n, n)
-    _, vectors = torch.linalg.eigh(matrix.double())
+    vectors: Tensor = torch.linalg.eigh(matrix.double()).eigenvectors
     return vectors.flip(1)[:, :n_vectors].T
 
 
@@ -64,11 +65,13 @@ class RowFactor:
 
     def singular_values(self) -> Tensor:
         """Singular values of all rows so far, descending; ``min(n_rows, n_columns)`` of them."""
-        return torch.linalg.svdvals(self.factor)
+        values: Tensor = torch.linalg.svdvals(self.factor)
+        return values
 
     def right_vectors(self, n_vectors: int) -> Tensor:
         """Leading right singular vectors as rows, of shape (n_vectors, n_columns)."""
-        return torch.linalg.svd(self.factor, full_matrices=False).Vh[:n_vectors]
+        vectors: Tensor = torch.linalg.svd(self.factor, full_matrices=False).Vh
+        return vectors[:n_vectors]
 
 
 def effective_rank(weights: Tensor) -> float:

@@ -17,10 +17,12 @@ def orthonormalise_rows(rows: Tensor) -> Tensor:
     # -> (k, n)
     lower, failed = torch.linalg.cholesky_ex(rows @ rows.T)
     if int(failed):  # far from orthonormal: the general factorisation
+        basis: Tensor
         basis, triangle = torch.linalg.qr(rows.T)
         signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0).to(basis)
         return (basis * signs).T
-    return torch.linalg.solve_triangular(lower, rows, upper=False)
+    solved: Tensor = torch.linalg.solve_triangular(lower, rows, upper=False)
+    return solved
 
 
 def orient_rows(rows: Tensor) -> Tensor:
@@ -45,5 +47,5 @@ def complement(rows: Tensor) -> Tensor:
     count, size = rows.shape
     if count == 0:
         return torch.eye(size, dtype=rows.dtype, device=rows.device)
-    basis = torch.linalg.qr(rows.T, mode="complete").Q
+    basis: Tensor = torch.linalg.qr(rows.T, mode="complete").Q
     return basis[:, count:].T.contiguous()

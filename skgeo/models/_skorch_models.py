@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +41,10 @@ class SkorchForward:
         elif self.link == "logit":
             outputs = torch.logit(outputs, eps=torch.finfo(outputs.dtype).eps)
         if outputs.ndim == 1:
-            return outputs.unsqueeze(-1)
-        return outputs.movedim(1, -1) if self.classes_first else outputs
+            outputs = outputs.unsqueeze(-1)
+        elif self.classes_first:
+            outputs = outputs.movedim(1, -1)
+        return cast(Tensor, outputs)
 
 
 def skorch_module(net: Any) -> tuple[nn.Module, SkorchForward, str | None]:

@@ -13,7 +13,7 @@ import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -186,10 +186,10 @@ class TreeCopy:
     def _copy_module(self, wrapped: nn.Module) -> nn.Module:
         module = unwrap(wrapped)
         if module is not wrapped:
-            return self._remember(wrapped, self.visit(module))
+            return cast(nn.Module, self._remember(wrapped, self.visit(module)))
         if isinstance(module, torch.jit.ScriptModule):
             return module
-        new = self._remember(module, object.__new__(type(module)))
+        new: nn.Module = self._remember(module, object.__new__(type(module)))
         self.modules.append(new)
         self._buffers.update(id(b) for b in module._buffers.values() if b is not None)
         name, before = self._names.get(id(module), type(module).__name__), self._where

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Consumer:
     @property
     def weights(self) -> Tensor:
         """Outgoing weights, float64 on the CPU: (width, outputs, entries of a unit)."""
-        weight = self.layer.weight.detach().to("cpu", torch.float64)
+        weight = cast(Tensor, self.layer.weight).detach().to("cpu", torch.float64)
         if self.node.kind == "batchnorm":
             return weight[:, None, None]
         return weight[:, self._columns].movedim(1, 0).flatten(2)

@@ -248,8 +248,10 @@ def _add_pair(
         # Repeated along the axis that is contiguous, so that the product below can be vectorised.
         among_inputs = among_inputs.repeat_interleave(k, 1)
         among_gradients = y[samples].flatten(0, 1) @ y_right[: stop * k].T
-        into = total[samples.start * m : samples.stop * m, : stop * k].unflatten(0, (-1, m))
-        into.addcmul_(among_gradients.unflatten(0, (-1, m)), among_inputs.unsqueeze(1))
+        into = total[samples.start * m : samples.stop * m, : stop * k]
+        torch.unflatten(into, 0, (-1, m)).addcmul_(
+            torch.unflatten(among_gradients, 0, (-1, m)), among_inputs.unsqueeze(1)
+        )
 
 
 def _add_columns(total: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> None:

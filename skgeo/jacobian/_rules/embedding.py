@@ -72,7 +72,7 @@ class EmbeddingRule(StructureRule):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Indices that occur in either call, and this call as a linear layer on them."""
         tokens = call.inputs.reshape(call.n_samples, 1, -1)
-        used = torch.cat([call.inputs.reshape(-1), other.inputs.reshape(-1)]).unique()
+        used = torch.unique(torch.cat([call.inputs.reshape(-1), other.inputs.reshape(-1)]))
         padding = cast(nn.Embedding, call.module).padding_idx
         if padding is not None:
             used = used[used != padding]

@@ -169,7 +169,7 @@ class FactoredJacobian:
         total = torch.zeros(size, dtype=self.dtype, device=vectors.device)
         for call in self.calls:
             parts = {
-                local: vectors[:, where[name]].unflatten(1, self.shapes[name])
+                local: torch.unflatten(vectors[:, where[name]], 1, self.shapes[name])
                 for local, name in call.names.items()
             }
             total += _rule(call).push(call, parts)
@@ -207,7 +207,7 @@ class FactoredJacobian:
         total = torch.zeros(width, dtype=torch.float64, device=self.rest_rows.device)
         squares = self.rest_rows.double().square().sum((0, 1))
         sizes = [self.shapes[name].numel() for name in self.rest]
-        for name, each in zip(self.rest, squares.split(sizes), strict=True):
+        for name, each in zip(self.rest, torch.split(squares, sizes), strict=True):
             total[where[name]] = each
         for call in self.calls:
             for local, each in _rule(call).diagonal(call).items():

@@ -41,12 +41,13 @@ class LinearRule(AffineRule):
 
     def pull(self, call: LayerGradients, weights: Tensor) -> dict[str, Tensor]:
         a, g = self._flat(call)
-        mixed = torch.bmm(weights.mT, g.flatten(2)).unflatten(2, g.shape[2:]).transpose(1, 2)
+        mixed = torch.bmm(weights.mT, g.flatten(2))
+        mixed = torch.unflatten(mixed, 2, g.shape[2:]).transpose(1, 2)
         found = {}
         if "weight" in call.names:
             w, o = mixed.shape[2:]
             product = mixed.flatten(2).flatten(0, 1).T @ a.flatten(0, 1)
-            found["weight"] = product.unflatten(0, (w, o))
+            found["weight"] = torch.unflatten(product, 0, (w, o))
         if "bias" in call.names:
             found["bias"] = mixed.sum((0, 1))
         return found

@@ -87,7 +87,8 @@ def add_block(total: Tensor, left: Columns, right: Columns) -> None:
 
 def _view(total: Tensor, rows: slice, columns: slice, shape: Sequence[int]) -> Tensor:
     """Part of a matrix with an axis for each of o, i, p and j: no copy."""
-    return total[rows, columns].unflatten(1, shape[2:]).unflatten(0, shape[:2])
+    part = torch.unflatten(total[rows, columns], 1, shape[2:])
+    return torch.unflatten(part, 0, shape[:2])
 
 
 def parameter_block(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:

@@ -221,7 +221,7 @@ def _arrangements(call: Call, size: int) -> Iterator[tuple[str, Arrange]]:
     if shape[0] == size:
         yield "as it is", _as_it_is
     elif shape[0] % size == 0:
-        yield "folded", lambda tensor: tensor.unflatten(0, (size, -1))
+        yield "folded", lambda tensor: torch.unflatten(tensor, 0, (size, -1))
     if before > 1 and shape[1] == size:
         yield "second axis", lambda tensor: tensor.transpose(0, 1)
 

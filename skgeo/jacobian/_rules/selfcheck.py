@@ -99,7 +99,7 @@ class _Comparison:
         self._rule, self._call, self._rtol = rule, call, rtol
         sizes = [call.parameter(local).numel() for local in order]
         self._dense, self._order = dense, order
-        self._by_name = dict(zip(order, dense.split(sizes, 2), strict=True))
+        self._by_name = dict(zip(order, torch.split(dense, sizes, 2), strict=True))
 
     def run(self) -> None:
         rule, call = self._rule, self._call
