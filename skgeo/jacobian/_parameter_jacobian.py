@@ -94,7 +94,7 @@ class ParameterJacobian:
         path: ``"vmap"`` takes all samples of a piece at once with ``torch.func``, ``"loop"`` one
             sample at a time with plain backward passes; ``"auto"`` uses the second where the first
             fails.
-        max_bytes: bound on the gradients in flight besides the result. Never less than one row.
+        max_bytes: bound on the gradients held besides the result, at least one row.
 
         M backward passes per sample, and one of the whole batch that the result must agree with.
         """

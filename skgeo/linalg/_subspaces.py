@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def orthonormalise_rows(rows: Tensor) -> Tensor:
-    """Remove the last deviation from orthonormality of rows that are nearly so.
+    """Orthonormalise rows that are nearly orthonormal.
 
-    ``V V^T = L L^T``, ``V <- L^{-1} V``: the first rows move least. Two matrix products, where a QR
-    factorisation of a wide matrix would run at a fraction of their speed.
+    ``V V^T = L L^T``, ``V <- L^{-1} V``: the first rows change least. This is faster than a QR
+    factorisation of a wide matrix.
 
     rows: (k, n), orthonormal up to some 1e-3.
     """
@@ -26,7 +26,7 @@ def orthonormalise_rows(rows: Tensor) -> Tensor:
 
 
 def orient_rows(rows: Tensor) -> Tensor:
-    """Flip each row so that its entry of largest modulus is positive.
+    """Flip the sign of rows such that the entry of largest modulus is positive.
 
     >>> orient_rows(torch.tensor([[1.0, -3.0]]))
     tensor([[-1.,  3.]])

@@ -35,7 +35,7 @@ class ConvolutionRule(AffineRule):
 
 
 def _patches(module: _ConvNd, x: Tensor) -> Tensor:
-    """What the kernel meets at each place: (b, channels, ...) to (b, groups, places, patch)."""
+    """Patches at each position: (b, channels, ...) to (b, groups, positions, patch)."""
     dimension = len(module.kernel_size)
     x = _padded(module, x)
     for axis, (size, step, gap) in enumerate(
@@ -43,7 +43,7 @@ def _patches(module: _ConvNd, x: Tensor) -> Tensor:
     ):
         windows = x.unfold(2 + axis, gap * (size - 1) + 1, step)
         x = windows[..., ::gap]
-    # (b, channels, *places, *kernel)
+    # (b, channels, *positions, *kernel)
     x = torch.unflatten(x, 1, (module.groups, -1))
     places = range(3, 3 + dimension)
     kernel = range(3 + dimension, 3 + 2 * dimension)

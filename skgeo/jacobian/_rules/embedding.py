@@ -1,4 +1,4 @@
-"""Tables of vectors that are looked up by index."""
+"""Embedding layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EmbeddingRule(StructureRule):
 
     def covers(self, module: nn.Module) -> bool:
         layer = cast(nn.Embedding, module)
-        # These change the table during the forward pass, or the gradient into something else.
+        # These options change the table in the forward pass, or scale the gradient.
         return layer.max_norm is None and not layer.scale_grad_by_freq and not layer.sparse
 
     def features(self, module: nn.Module) -> int:
