@@ -72,7 +72,7 @@ class Segment:
         if source is None and (mixed or not floating):
             raise SkgeoError(
                 "The inputs are indices, with respect to which there are no derivatives. Start at "
-                "a layer after the embedding: source='...'."
+                "a layer behind the embedding: source='...'."
             )
         self.shape = tuple(floating[0].shape[1:]) if source is None else source.shape
 
