@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ examples:
   python -m skgeo --model weights.pt --factory package.module:function --data file.npz
       your own network: a state dict, a function that builds the module, arrays X and, optionally, y
   python -m skgeo --model whole.pt --trust --data file.npz
-      a whole pickled module; unpickling runs code of whoever wrote the file
+      a whole pickled module; unpickling runs code from the file
 """
 
 
@@ -43,17 +43,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     own = parser.add_argument_group("your own network")
     own.add_argument("--model", type=Path, metavar="FILE", help="state dict, or whole module")
-    own.add_argument("--factory", metavar="MODULE:FUNCTION", help="builds the module, empty call")
+    own.add_argument(
+        "--factory", metavar="MODULE:FUNCTION", help="builds the module, called without arguments"
+    )
     own.add_argument("--trust", action="store_true", help="unpickle FILE as a whole module")
     own.add_argument("--data", type=Path, metavar="NPZ", help="arrays X and, optionally, y")
     parser.add_argument(
         "--likelihood",
         default="auto",
         choices=["auto", *sorted(LIKELIHOODS)],
-        help="what the outputs mean (default: asked of y)",
+        help="likelihood of the outputs (default: inferred from y)",
     )
     parser.add_argument("--samples", type=int, default=200, help="rows to measure (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the default training run")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the default training run")
     parser.add_argument(
         "--picture",
         type=Path,
@@ -69,21 +71,19 @@ def _factory(name: str) -> Callable[[], nn.Module]:
         raise SkgeoError(f"--factory {name!r}: expected package.module:function.")
     sys.path.insert(0, os.getcwd())  # as `python -m` does; an installed script does not
     try:
-        return getattr(importlib.import_module(module), function)
+        return cast("Callable[[], nn.Module]", getattr(importlib.import_module(module), function))
     except (ImportError, AttributeError) as error:
-        raise SkgeoError(f"--factory {name!r} cannot be imported: {error}") from error
+        raise SkgeoError(f"--factory {name!r} cannot be imported: {error}.") from error
     finally:
         sys.path.pop(0)
 
 
 def _own_pair(options: argparse.Namespace) -> tuple[Any, ...]:
     if options.data is None:
-        raise SkgeoError(
-            "--model needs --data file.npz with an array X (and y, where there is one)."
-        )
+        raise SkgeoError("--model needs --data file.npz with an array X and, optionally, y.")
     if options.trust == (options.factory is not None):
         raise SkgeoError(
-            "say how to read --model: --factory package.module:function for a state dict, or "
+            "Say how to read --model: --factory package.module:function for a state dict, or "
             "--trust to unpickle a whole module."
         )
     with np.load(options.data, allow_pickle=False) as arrays:
@@ -97,7 +97,7 @@ def _own_pair(options: argparse.Namespace) -> tuple[Any, ...]:
 
 
 def _table(options: argparse.Namespace) -> tuple[list[tuple[Any, ...]], pd.DataFrame]:
-    """The pairs to measure, and a frame that says which is which."""
+    """The pairs to measure, and a frame that labels them."""
     if options.model is not None:
         return [_own_pair(options)], pd.DataFrame({"model": [options.model.name]})
     if options.data is not None or options.factory is not None or options.trust:
@@ -121,7 +121,7 @@ def _draw(
     shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(pairs)))
     for (model, *data), label, shade in zip(pairs, labels, shades, strict=True):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the table has said it already
+            warnings.simplefilter("ignore")  # reported with the table already
             fitted = FisherRankEstimator(model, likelihood=likelihood, n_components=0).fit(*data)
         SpectrumDisplay.from_estimator(fitted, ax=axes, label=label, color=shade)
     figure.savefig(where, dpi=150)
@@ -129,10 +129,9 @@ def _draw(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command line tool; returns its exit status, 2 if the input cannot be measured.
 
-    argv: arguments; those of the process by default.
-    Returns: Exit status: 0, or 2 where the input cannot be measured.
+    argv: by default those of the process.
     """
     options = _parser().parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""Arguments checked, with one wording for what was given and what was expected."""
+"""Validation of arguments, with uniform error messages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from skgeo.exceptions import SkgeoError
 
 
 def check_option(name: str, value: Any, options: Iterable[Any]) -> None:
-    """Refuse a value that is not one of the options.
+    """Raise SkgeoError unless the value is one of the options.
 
     >>> check_option("side", "left", ("left", "right", None))
     """
     known = list(options)
-    # Compared by type too: an array has no single answer, and 1 is not True.
+    # Types are compared as well: arrays compare by entry, and 1 == True.
     if not any(type(value) is type(option) and value == option for option in known):
         shown = [repr(option) for option in known]
         raise SkgeoError(f"{name}={value!r}: expected {', '.join(shown[:-1])} or {shown[-1]}.")
@@ -25,7 +25,9 @@ def check_option(name: str, value: Any, options: Iterable[Any]) -> None:
 def check_integer(
     name: str, value: Any, *, least: int = 1, most: float = math.inf, also: str = ""
 ) -> int:
-    """The value as an int; `also` names, for the message, what else the caller accepts.
+    """The value as an int within bounds.
+
+    also: what else the caller accepts, for the message.
 
     >>> check_integer("depth", 3)
     3
@@ -51,6 +53,8 @@ def check_number(
     also: str = "",
 ) -> float:
     """The value as a finite float, greater than `above`, at least `least`, less than `below`.
+
+    also: what else the caller accepts, for the message.
 
     >>> check_number("scale", 2, above=0)
     2.0

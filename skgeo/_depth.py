@@ -1,4 +1,4 @@
-"""A quantity down the layers of a network, in four numbers that any depth gives."""
+"""Statistics of a quantity along the layers of a network, for any depth."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ DEPTH_STATISTICS = ("first", "last", "mean", "slope")
 
 
 def depth_statistics(profile: np.ndarray) -> list[float]:
-    """First, last and mean value of a profile, and its slope over relative depth.
+    """First, last and mean value of a profile, and its slope with respect to relative depth.
 
-    Returns: In the order of `DEPTH_STATISTICS`. The slope is that of a least squares line against
-        relative depth, 0 at the first layer and 1 at the last; NaN over one layer, and where a
-        value is not finite. All four are NaN without a layer.
+    Returns them in the order of `DEPTH_STATISTICS`. The slope is that of the least squares line
+    over relative depth, 0 at the first layer and 1 at the last. It is NaN for a single layer or
+    where a value is not finite. All four are NaN without layers.
 
     >>> [round(value, 12) for value in depth_statistics(np.array([1.0, 2.0, 3.0]))]
     [1.0, 3.0, 2.0, 2.0]

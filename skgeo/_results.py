@@ -7,9 +7,10 @@ from typing import Any
 
 
 class Result:
-    """Base of result dataclasses, which are made with ``repr=False``.
+    """Base class of result dataclasses, which are declared with ``repr=False``.
 
-    A subclass says in :meth:`_line` what matters; by default every field, arrays by their shape.
+    A subclass defines the text in :meth:`_line`; by default it lists every field, with the shapes
+    of arrays.
     """
 
     def _line(self) -> str:
@@ -21,7 +22,7 @@ class Result:
 
 
 def shown(value: Any) -> str:
-    """A value in a few characters: arrays by shape, numbers in four digits, sequences by length."""
+    """Short text of a value: shapes of arrays, four digits of numbers, lengths of sequences."""
     if value is None or isinstance(value, (bool, int, str)):
         return repr(value)
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""What a bug report should say about the machine it comes from."""
+"""Versions for bug reports."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def _version(distribution: str) -> str:
 
 
 def show_versions() -> None:
-    """Print the versions of Python, skgeo and its dependencies, and what torch runs on.
+    """Print the versions of Python, skgeo and its dependencies, and the devices of torch.
 
-    Paste the output into a bug report.
+    Include the output in bug reports.
 
     Examples
     --------

@@ -1,53 +1,60 @@
-"""Every private or experimental name of scikit-learn that the package uses.
+"""Private or experimental names of scikit-learn that the package uses.
 
-The callbacks of scikit-learn 1.9 are experimental. Where they cannot be imported the estimators
-work without them.
+The callbacks of scikit-learn 1.9 are experimental. Estimators work without them where they cannot
+be imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
+
+__all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "FitProgress", "with_callbacks"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback import with_callbacks as _with_callbacks
 
     HAS_CALLBACKS = True
 except ImportError:
     HAS_CALLBACKS = False
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stand-in for scikit-learn's mixin: callbacks are refused, fits go on without."""
+        """Replacement for scikit-learn's mixin that accepts no callbacks."""
 
         def set_callbacks(self, *callbacks: Any) -> Any:
-            """Refuse callbacks, which this version of scikit-learn does not have."""
+            """Raise NotImplementedError if there are callbacks."""
             if callbacks:
                 raise NotImplementedError(
-                    "callbacks need sklearn.callback, which this scikit-learn does not offer."
+                    "Callbacks need sklearn.callback, which this version of scikit-learn does not "
+                    "have. Install scikit-learn 1.9 or later."
                 )
             return self
 
-    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the method as it is."""
+    def _with_callbacks(method: Method) -> Method:
         return method
 
 
-class FitProgress:
-    """The passes of one fit, told to the estimator's callbacks.
+def with_callbacks(method: Method) -> Method:
+    """Decorate ``fit`` as scikit-learn does if it has callbacks."""
+    return cast(Method, _with_callbacks(method))
 
-    X, y: what ``fit`` was given.
-    """
+
+class FitProgress:
+    """Reports the passes over the data in one ``fit`` to the estimator's callbacks."""
 
     def __init__(self, estimator: Any, X: Any, y: Any) -> None:
         self._estimator = estimator
         self._context = None
         if HAS_CALLBACKS:
-            # The number of passes is known once the data are measured: None says "not yet".
+            # The number of passes is not known yet.
             self._context = estimator._init_callback_context(max_subtasks=None)
             self._context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
 
     def __call__(self, passes: Sequence[Any]) -> Iterable[Any]:
-        """Iterate over passes, each a task of its own."""
+        """Iterate over passes, each as a task."""
         return iter(passes) if self._context is None else self._tasks(passes)
 
     def _tasks(self, passes: Sequence[Any]) -> Iterator[Any]:
@@ -59,6 +66,6 @@ class FitProgress:
             task.call_on_fit_task_end(estimator=self._estimator)
 
     def end(self) -> None:
-        """Tell that the fit is over."""
+        """Report the end of the fit."""
         if self._context is not None:
             self._context.call_on_fit_task_end(estimator=self._estimator)

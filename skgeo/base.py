@@ -1,8 +1,8 @@
-"""The contract every estimator keeps: one class, two readings, one law.
+"""Base class of all estimators, with its two readings.
 
-A subclass writes the *bound* reading only, the measurement of one model on one data set. The
-*unbound* reading, a table of (model, data) pairs, is that same measurement in a loop, which is why
-the two cannot drift apart:
+A subclass implements the *bound* reading only, the measurement of one model on one data set. The
+*unbound* reading of a table of (model, data) pairs repeats this measurement for each pair, so both
+readings agree:
 
     E(**p).fit_transform([(m, D)])[0] == list(E(model=m, **p).fit(D).summary().values())
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import joblib
 import numpy as np
@@ -31,7 +31,7 @@ from skgeo.pairs import Pair, PairRow, as_pairs, run_pairs
 
 __all__ = ["GeometryEstimator"]
 
-# They say how a measurement is carried out and reported, never what its answer is.
+# Parameters that affect how a measurement is computed and reported, but not its result.
 _CONDUCT = (
     "model",
     "memory_budget",
@@ -44,20 +44,29 @@ _CONDUCT = (
 )
 
 
-class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, ABC):
-    """Base of all estimators. Think twice before adding to it.
+class GeometryEstimator(
+    # scikit-learn ships no types.
+    CallbackSupportMixin,  # type: ignore[misc, unused-ignore]
+    TransformerMixin,  # type: ignore[misc, unused-ignore]
+    BaseEstimator,  # type: ignore[misc, unused-ignore]
+    ABC,
+):
+    """Base class of all estimators.
 
-    A subclass has ``model`` as its first parameter and writes :meth:`_measure`, :meth:`_features`,
-    :meth:`_feature_names`, :meth:`_summary_names` and :meth:`summary`.
+    A subclass has ``model`` as its first parameter and implements :meth:`_measure`,
+    :meth:`_features`, :meth:`_feature_names`, :meth:`_summary_names` and :meth:`summary`.
     """
 
     _needs_data: ClassVar[bool] = True
-    # Which parameters of the network are differentiated, where the class has no such parameter.
+    # Network parameters with respect to which derivatives are taken, unless the estimator has a
+    # parameter for it.
     _parameters: ClassVar[str | None] = "trainable"
-    # Parameters that do not enter a pair's features, at the value that costs least.
+    # Parameters that do not affect a pair's features, with the values that cost least.
     _pair_parameters: ClassVar[Mapping[str, Any]] = {}
 
     model: Any
+    model_: ResolvedModel
+    _weights: str
 
     @abstractmethod
     def _measure(self, network: BoundNetwork) -> None:
@@ -69,49 +78,53 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
 
     @abstractmethod
     def _feature_names(self) -> list[str]:
-        """Names of the columns of the bound ``transform``."""
+        """Names of the columns of ``transform`` in the bound reading."""
 
     @abstractmethod
     def _summary_names(self) -> list[str]:
-        """Keys of :meth:`summary`: of class and parameters only, known before any data."""
+        """Keys of :meth:`summary`, which depend on the class and its parameters only."""
 
     @abstractmethod
     def summary(self) -> dict[str, float]:
-        """The fitted geometry in numbers, as the unbound reading gives it.
+        """Scalar summary of the fitted geometry, as in the unbound reading.
 
         Returns
         -------
         dict of str to float
+            The features that the unbound reading computes per pair, by name.
         """
 
     def _check_measured(self) -> None:
         """Raise NotFittedError if fit was not called."""
         if self.model is None:
             raise SkgeoError(
-                f"this {type(self).__name__} has no model of its own: it reads pairs with "
-                "transform. For the geometry of one network bind it, Estimator(model=net).fit(X)."
+                f"This {type(self).__name__} has no model of its own: without model=, transform "
+                "reads a table of pairs. For the geometry of one network, bind the model: "
+                "Estimator(model=net).fit(X)."
             )
         check_is_fitted(self)
 
     def _facts(self) -> dict[str, str]:
-        """How the model and data were read; a table whose rows differ in it warns."""
+        """How model and data were read; tables of pairs warn where this differs between rows."""
         return {}
 
     @with_callbacks
-    def fit(self, X: Any = None, y: Any = None) -> Any:
+    def fit(self, X: Any = None, y: Any = None) -> Self:
         """Measure the geometry of the bound model on X.
 
         Parameters
         ----------
         X : array, Tensor, DataFrame, dict, Dataset or DataLoader; or a table of pairs
-            Bound: samples. Unbound: pairs, of which nothing is learnt.
-        y : array-like, optional
-            Bound: targets; a scikit-learn or skorch model is fitted on them first. Unbound:
-            ignored.
+            Samples in the bound reading. Without a model, a table of pairs, which is checked but
+            not used.
+        y : array-like of shape (n_samples, ...), default=None
+            Targets. In the bound reading, a clone of a scikit-learn or skorch model is first
+            fitted on them. Ignored without a model.
 
         Returns
         -------
-        self
+        self : GeometryEstimator
+            The fitted estimator.
         """
         progress = FitProgress(self, X, y)
         if self.model is None:
@@ -126,15 +139,17 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Features of samples (bound), or of pairs (unbound).
+        """Features of samples, or of pairs.
 
         Parameters
         ----------
         X : array, Tensor, DataFrame, dict, Dataset or DataLoader; or a table of pairs
+            Samples in the bound reading; a table of pairs without a model.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features), float64
+        ndarray of shape (n_samples, n_features)
+            Features in float64, one row per sample or per pair.
         """
         if self.model is None:
             return self._transform_pairs(as_pairs(X))
@@ -142,13 +157,13 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
             return self._features(self._fitted_network(X))
 
     def _fitted_network(self, X: Any) -> BoundNetwork:
-        """The fitted model, as it was at fit, on new samples, which are checked."""
+        """The fitted model, checked to be unchanged since fit, on new samples."""
         self._check_measured()
         if fingerprint(self.model_.module) != self._weights:
             raise SkgeoError(
-                "the model's parameters, buffers or structure have changed since fit, so the "
+                "The model's parameters, buffers or structure have changed since fit, so the "
                 "fitted geometry is not that of this model. Fit again, or fit on a copy of the "
-                "module when training goes on."
+                "module if training continues."
             )
         X, _ = self._validate(X, None, reset=False)
         return self._bind(self.model_, X, None, likelihood=getattr(self, "_likelihood", None))
@@ -156,7 +171,7 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
     def _transform_pairs(self, pairs: list[Pair]) -> np.ndarray:
         parameters = self.get_params(deep=False)
         on_gpu = torch.device(parameters.get("device") or "cpu").type == "cuda"
-        with single_blas_thread():  # here as well as in each row: workers find it set
+        with single_blas_thread():  # also here, so that workers inherit it
             return run_pairs(
                 self._pair_row,
                 pairs,
@@ -167,7 +182,7 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
             )
 
     def _pair_row(self, pair: Pair) -> PairRow:
-        """Features of one pair, from the cache where ``memory`` holds them."""
+        """Features of one pair, cached if ``memory`` is set."""
         with single_blas_thread():
             model = resolve_model(pair.model, pair.X, pair.y, refit=False)
             network = self._bind(model, pair.X, pair.y)
@@ -177,13 +192,12 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
             kept = {k: v for k, v in self.get_params(deep=False).items() if k not in _CONDUCT}
             data = network.samples.fingerprint() if network.has_samples else None
             key = (type(self).__qualname__, joblib.hash(kept), fingerprint(model), data)
-            return memory.cache(_computed, ignore=["compute"])(
-                key, lambda: self._measure_pair(network)
-            )
+            cached: Callable[..., PairRow] = memory.cache(_computed, ignore=["compute"])
+            return cached(key, lambda: self._measure_pair(network))
 
     def _measure_pair(self, network: BoundNetwork) -> PairRow:
-        # Built anew rather than cloned: callbacks and output settings belong to the table's
-        # estimator, not to its rows.
+        # A new object, not a clone: callbacks and output settings belong to the estimator of the
+        # table, not to its rows.
         parameters = self.get_params(deep=False) | dict(self._pair_parameters)
         alone = type(self)(**parameters | {"model": network.model.module})
         alone.model_ = network.model
@@ -191,11 +205,11 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         return PairRow([float(value) for value in alone.summary().values()], alone._facts())
 
     def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
-        """Check samples as scikit-learn does where they are arrays."""
+        """Validate samples as scikit-learn does if they are arrays."""
         if isinstance(X, list) and X and all(isinstance(row, tuple) for row in X):
             raise SkgeoError(
-                "a list of tuples was given to an estimator bound to a model. Bound, X and y are "
-                "separate: fit(X, y). A list of (model, X) or (model, X, y) pairs is read by an "
+                "Got a list of tuples, but this estimator is bound to a model. Pass X and y "
+                "separately: fit(X, y). A list of (model, X) or (model, X, y) pairs is read by an "
                 "estimator without model=."
             )
         if X is None and not self._needs_data:
@@ -204,7 +218,7 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
             hasattr(X, name) for name in ("__array_interface__", "toarray")
         ):
             return X, y
-        if hasattr(self.model, "steps"):  # the first step of a pipeline says what it accepts
+        if hasattr(self.model, "steps"):  # the first step of a pipeline checks its input
             validate_data(self, X, reset=reset, skip_check_array=True)
             return X, y
         return validate_data(self, X, reset=reset, allow_nd=True, ensure_min_samples=1), y
@@ -218,7 +232,7 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         likelihood: str | Likelihood | None = None,
         progress: Callable[..., Any] = iter,
     ) -> BoundNetwork:
-        """The model on data, with what this estimator's parameters say of it."""
+        """The model on data, with the options that this estimator has as parameters."""
         samples = None if X is None and not self._needs_data else model.read(X, y)
         own = self.get_params(deep=False)
         return BoundNetwork(
@@ -233,15 +247,17 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         )
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the features that ``transform`` gives.
+        """Names of the features that ``transform`` returns.
 
         Parameters
         ----------
-        input_features : ignored
+        input_features : object, default=None
+            Ignored; present for compatibility with scikit-learn.
 
         Returns
         -------
-        ndarray of str
+        ndarray of str of shape (n_features,)
+            Names of the columns.
         """
         if self.model is None:
             return np.asarray(self._summary_names(), dtype=object)
@@ -252,7 +268,7 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
         return self.model is None or hasattr(self, "model_")
 
     def __sklearn_clone__(self) -> Any:
-        # A model is a point to be measured: modules are shared, never copied.
+        # Modules are shared, not copied: the clone measures the same model.
         bare = copy.copy(self)
         bare.model = None
         new = BaseEstimator.__sklearn_clone__(bare)
@@ -270,5 +286,5 @@ class GeometryEstimator(CallbackSupportMixin, TransformerMixin, BaseEstimator, A
 
 
 def _computed(key: tuple[Any, ...], compute: Callable[[], PairRow]) -> PairRow:
-    """What joblib caches: a row of features under the content of its pair."""
+    """Function that joblib caches: features of a pair by a key of its content."""
     return compute()

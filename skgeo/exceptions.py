@@ -1,4 +1,4 @@
-"""Errors and warnings of the package, and the one way to emit a warning.
+"""Errors and warnings of the package.
 
 A message says what was given, what was expected, and what to do about it.
 """
@@ -20,39 +20,39 @@ __all__ = [
 
 
 class SkgeoError(ValueError):
-    """A measurement that cannot be made from what was given."""
+    """Base class of all errors: the measurement is not possible with this input."""
 
 
 class NotAModelError(SkgeoError, TypeError):
-    """An object that is none of the kinds of model that skgeo reads."""
+    """Error for an object that is not a model of a supported kind."""
 
 
 class GeometryWarning(UserWarning):
-    """A measurement that was made, with something its reader should know."""
+    """Base class of all warnings: the result needs care in its interpretation."""
 
 
 class RankAmbiguityWarning(GeometryWarning):
-    """A rank decided where the spectrum shows no clear gap."""
+    """Warning for a rank decided where the spectrum has no clear gap."""
 
 
 class NonSmoothWarning(GeometryWarning):
-    """A derivative asked of a function that is not differentiable there."""
+    """Warning for a derivative at a point where the function is not differentiable."""
 
 
-# Threads must not share one list: a context variable gives each its own, where
-# `warnings.catch_warnings` would swap a table that all threads read.
+# A context variable gives each thread its own list; `warnings.catch_warnings` would change a table
+# that all threads share.
 _collected: ContextVar[list[tuple[type[Warning], str]] | None] = ContextVar(
     "skgeo_collected_warnings", default=None
 )
 
 
 def warn(message: str, category: type[Warning] = GeometryWarning, *, stacklevel: int = 3) -> None:
-    """Emit a warning, or hand it to the collector that is active in this thread.
+    """Emit a warning, or pass it to the collector that is active in this thread.
 
     Parameters
     ----------
     message : str
-        What the reader of the number should know.
+        Text of the warning.
     category : type, default=GeometryWarning
         A subclass of :class:`GeometryWarning`.
     stacklevel : int, default=3
@@ -69,7 +69,7 @@ def warn(message: str, category: type[Warning] = GeometryWarning, *, stacklevel:
 def collect_warnings() -> Iterator[list[tuple[type[Warning], str]]]:
     """Collect the package's warnings of this thread instead of emitting them.
 
-    A table of pairs uses it to report each kind of warning once, with the rows it concerns.
+    A table of pairs uses it to report each kind of warning once, with the rows concerned.
 
     Yields
     ------

@@ -1,4 +1,4 @@
-"""Tables of (model, data) pairs, and the loop over them."""
+"""Tables of (model, data) pairs, and their evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of the unbound reading: a model, its data, and targets where there are any."""
+    """One row of the unbound reading: a model, its data, and optional targets."""
 
     model: Any
     X: Any
@@ -35,7 +35,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Features of one pair, and facts about how they were measured."""
+    """Features of one pair, and how they were measured."""
 
     values: list[float]
     facts: Mapping[str, str]
@@ -56,25 +56,28 @@ def as_pairs(rows: Any) -> list[Pair]:
     Raises
     ------
     SkgeoError
-        For anything else, for an empty table, for a row of another length (named).
+        If `rows` is not a table of pairs, is empty, or has a row of another length.
     NotAModelError
-        For a row whose first item is not a model (named).
+        If the first item of a row is not a model.
     """
     if isinstance(rows, pd.DataFrame):
         pairs = _from_frame(rows)
     else:
         if isinstance(rows, tuple) and rows and is_model(rows[0]):
-            raise SkgeoError(f"one pair was given bare: put it in a list, [(model, X)]. {_ADVICE}")
+            raise SkgeoError(
+                f"Only one pair was given bare; put it in a list: [(model, X)]. {_ADVICE}"
+            )
         is_objects = isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 1
         if not (is_objects or isinstance(rows, (list, tuple))):
-            raise SkgeoError(f"got {_describe(rows)} where a table of pairs is read. {_ADVICE}")
+            raise SkgeoError(f"Got {_describe(rows)}; expected a table of pairs. {_ADVICE}")
         pairs = [_from_row(index, row) for index, row in enumerate(rows)]
     if not pairs:
-        raise SkgeoError(f"the table of pairs is empty: 0 sample(s). {_ADVICE}")
+        raise SkgeoError(f"The table of pairs is empty: 0 sample(s). {_ADVICE}")
     for index, pair in enumerate(pairs):
         if not is_model(pair.model):
             raise NotAModelError(
-                f"pair {index} starts with {_describe(pair.model)}, which is not a model. {_ADVICE}"
+                f"In the table, pair {index} starts with {_describe(pair.model)}, which is not a "
+                f"model. {_ADVICE}"
             )
     return pairs
 
@@ -88,7 +91,9 @@ def _describe(value: Any) -> str:
 def _from_row(index: int, row: Any) -> Pair:
     if not isinstance(row, (tuple, list)) or len(row) not in (2, 3):
         length = f" of {len(row)} items" if isinstance(row, (tuple, list)) else ""
-        raise SkgeoError(f"row {index} is {_describe(row)}{length}, not a pair. {_ADVICE}")
+        raise SkgeoError(
+            f"In the table, row {index} is {_describe(row)}{length}, not a pair. {_ADVICE}"
+        )
     return Pair(*row)
 
 
@@ -98,9 +103,9 @@ def _from_frame(frame: pd.DataFrame) -> list[Pair]:
     other = [name for name in columns if name not in ("model", "X", "y")]
     if missing or other:
         raise SkgeoError(
-            f"the DataFrame has columns {columns}: "
+            f"The DataFrame has columns {columns}: "
             + (f"{missing} missing. " if missing else "")
-            + (f"{other} not read: select the columns of the pairs first. " if other else "")
+            + (f"{other} not expected; select the columns of the pairs. " if other else "")
             + _ADVICE
         )
     targets = frame["y"] if "y" in columns else [None] * len(frame)
@@ -121,27 +126,27 @@ def run_pairs(
     verbose: int | bool = 0,
     on_error: Literal["raise", "nan"] = "raise",
 ) -> np.ndarray:
-    """Compute one row of features a pair, in order, in threads unless joblib is told otherwise.
+    """Compute one row of features per pair, in order, by default in threads.
 
     Parameters
     ----------
     row : callable
-        From a pair to its features.
+        Computes the features of a pair.
     pairs : list of Pair
     width : int
         Number of features.
     n_jobs : int, optional
-        As in joblib, whose ``parallel_config`` chooses the backend.
+        As in joblib; ``joblib.parallel_config`` selects the backend.
     verbose : int, default=0
-        Above 0, a progress bar where ``rich`` is installed, joblib's messages otherwise.
+        If positive, show a progress bar if ``rich`` is installed, joblib's messages otherwise.
     on_error : {"raise", "nan"}, default="raise"
-        Whether a failing pair ends the loop, with a note of its index, or gives a row of NaN
-        and one warning.
+        Whether a failing pair raises, with a note of its index, or gives a row of NaN and a
+        warning.
 
     Returns
     -------
     ndarray of shape (n_pairs, width)
-        float64.
+        Features in float64.
     """
     if on_error not in ("raise", "nan"):
         raise SkgeoError(f"on_error={on_error!r}: expected 'raise' or 'nan'.")
@@ -206,7 +211,7 @@ def _report_facts(facts: list[Mapping[str, str]]) -> None:
         if len(counts) > 1:
             found = ", ".join(f"{value} in {count}" for value, count in counts.most_common())
             warn(
-                f"The pairs were not all read alike: {name} is {found}. Their features are not "
-                f"comparable unless that is meant; say {name}= to fix it.",
+                f"The pairs were not all read in the same way: {name} is {found}. Their features "
+                f"are comparable only if this is intended; otherwise pass {name}=.",
                 stacklevel=5,
             )

@@ -81,4 +81,4 @@ except NotImplementedError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "callbacks need sklearn.callback" in done.stdout
+    assert "Callbacks need sklearn.callback" in done.stdout

@@ -1,7 +1,7 @@
-"""What the rows of X may be, and one form for all of them.
+"""Kinds of data, and their common form.
 
-Arrays, tensors, data frames, dicts, datasets and loaders are read once, in order, into
-:class:`Samples`, whose leading axis is the sample everywhere.
+Arrays, tensors, data frames, dicts, datasets and loaders are read once and in order into
+:class:`Samples`. The first axis is always that of the samples.
 """
 
 from skgeo.data._reading import as_samples

@@ -1,4 +1,4 @@
-"""One tensor of real numbers from anything array-like."""
+"""Array-likes as tensors of real numbers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from skgeo.exceptions import SkgeoError
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
-    """Read anything array-like as one tensor of real numbers, without a change of dtype.
+    """Read an array-like as a tensor of real numbers of the same dtype.
 
-    name: what messages call it.
-    Returns: Shares memory with `value` where torch allows it: not with read-only arrays, nor with
-        dtypes that torch lacks.
-    Raises SkgeoError the entries are not real numbers, or do not form one array.
+    The tensor shares memory with `value` unless that is read-only or of a dtype that torch lacks.
+
+    name: for messages.
+    Raises SkgeoError if the entries are not real numbers or do not form one array.
     """
     if isinstance(value, list) and value and all(isinstance(row, Tensor) for row in value):
         value = join_tensors([row.detach() for row in value], torch.stack, name)
@@ -32,8 +32,8 @@ def as_tensor(value: Any, name: str) -> Tensor:
         return value.detach()
     if sparse.issparse(value):
         raise SkgeoError(
-            f"{name} is a sparse {type(value).__name__}, and derivatives are taken on dense "
-            f"inputs: pass {name}.toarray()."
+            f"{name} is a sparse {type(value).__name__}; expected a dense array: pass "
+            f"{name}.toarray()."
         )
     if isinstance(value, pd.DataFrame | pd.Series):
         return as_tensor(_numbers(value, name), name)
@@ -60,7 +60,7 @@ def _complex(name: str) -> SkgeoError:
 
 
 def _supported(array: np.ndarray, name: str) -> np.ndarray:
-    """The same numbers in a dtype and a memory layout that torch can take."""
+    """The same numbers in a dtype and memory layout that torch supports."""
     dtype = array.dtype
     if dtype.kind == "u" and dtype.itemsize > 1:
         if array.size and array.max() > np.iinfo(np.int64).max:
@@ -84,13 +84,14 @@ def _numbers(frame: pd.DataFrame | pd.Series, name: str) -> np.ndarray:
             f"{name} has columns that are not numeric: {', '.join(wrong)}. Encode them first, "
             f"for example with a ColumnTransformer in a Pipeline that ends in the model."
         )
-    array = frame.to_numpy()
-    # Booleans beside numbers, and nullable columns, come out as objects.
-    return frame.to_numpy(dtype=float, na_value=np.nan) if array.dtype == object else array
+    array: np.ndarray = frame.to_numpy()
+    if array.dtype == object:  # booleans next to numbers, or nullable columns
+        array = frame.to_numpy(dtype=float, na_value=np.nan)
+    return array
 
 
 def check_finite(tensor: Tensor, name: str) -> None:
-    """Refuse NaN and infinite values, and say in which sample the first one is."""
+    """Raise SkgeoError if a value is NaN or infinite, with the first such sample."""
     if not tensor.is_floating_point() or tensor.device.type == "meta":
         return
     finite = torch.isfinite(tensor)
@@ -106,10 +107,10 @@ def check_finite(tensor: Tensor, name: str) -> None:
 def join_tensors(
     tensors: list[Tensor], join: Callable[[list[Tensor]], Tensor], name: str
 ) -> Tensor:
-    """Stack samples, or concatenate batches, after a check that their shapes agree.
+    """Stack samples or concatenate batches; raise SkgeoError if their shapes differ.
 
     join: `torch.stack` or `torch.cat`.
-    name: what messages call them.
+    name: for messages.
     """
     whole = 0 if join is torch.stack else 1
     shapes = {tuple(tensor.shape[whole:]) for tensor in tensors}

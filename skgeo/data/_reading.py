@@ -1,4 +1,4 @@
-"""Every accepted kind of data, read once and in order."""
+"""Reading of all accepted kinds of data."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ _READINGS = (
 def as_samples(X: Any, y: Any = None) -> Samples:
     """Read data of any accepted kind into memory, once and in order.
 
-    X: the leading axis is the sample. A dict or a tuple of arrays is one input with several parts
-        of equal length; a list holds one entry a sample. Items of a Dataset and batches of a
-        DataLoader may be ``x``, ``(x, y)`` or a dict; a loader that shuffles is read once, in the
-        order in which it happens to come.
-    y: targets, one a sample. Takes precedence over those of a Dataset or a DataLoader.
-    Returns: The dtype of every array is kept; see :meth:`Samples.to`. Arrays share memory with the
-        result where torch allows it.
+    X: the first axis is that of the samples. A dict or a tuple of arrays is one input with several
+        parts of equal length; a list has one entry per sample. Items of a Dataset and batches of a
+        DataLoader may be ``x``, ``(x, y)`` or a dict.
+    y: targets, one per sample; used instead of those of a Dataset or a DataLoader.
+
+    Dtypes are kept. Tensors share memory with the arrays where torch allows it.
 
     >>> from skgeo.data import as_samples
     >>> samples = as_samples([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], y=["a", "b", "a"])
@@ -53,7 +52,7 @@ def as_samples(X: Any, y: Any = None) -> Samples:
     elif _is_dataset(X):
         inputs, found = _read(_items(X), "An item of the Dataset", torch.stack, _join_targets)
         if type(X).__module__.startswith("skorch.") and getattr(X, "y", found) is None:
-            found = None  # skorch stands a zero in for each missing target
+            found = None  # skorch puts zeros in place of missing targets
     else:
         inputs = _convert(X, "X")
     n_samples = _check_inputs(inputs)
@@ -61,7 +60,7 @@ def as_samples(X: Any, y: Any = None) -> Samples:
 
 
 def _is_parts(value: Any) -> bool:
-    """Whether a tuple stands for several inputs of a sample and not for a row of numbers."""
+    """Whether a tuple holds several inputs, instead of a row of numbers."""
     return (
         isinstance(value, tuple)
         and len(value) > 0
@@ -91,7 +90,7 @@ def _key(key: Any) -> str:
 
 
 def _is_dataset(X: Any) -> bool:
-    """A torch Dataset, or an object with the same two methods that is no kind of array."""
+    """Whether X is a torch Dataset, or has its two methods and is not an array."""
     if isinstance(X, Dataset):
         return True
     array_like = isinstance(X, Mapping | Sequence) or hasattr(X, "__array__")
@@ -123,7 +122,9 @@ def _read(
         raise SkgeoError("X holds no samples: the Dataset or DataLoader is empty.")
     without = sum(target is None for target in targets)
     if without not in (0, len(targets)):
-        raise SkgeoError(f"{without} of {len(targets)} parts of X come without a target.")
+        raise SkgeoError(
+            f"{without} of {len(targets)} parts of X have no target; expected all or none."
+        )
     return _combine(inputs, join), None if without else join_targets(targets)
 
 
@@ -182,7 +183,7 @@ def _check_inputs(inputs: Inputs) -> int:
     for name, tensor in parts:
         if tensor.ndim == 0:
             raise SkgeoError(
-                f"{name} is a single number; expected one row a sample, at least of shape (1,)."
+                f"{name} is a single number; expected one row per sample, at least shape (1,)."
             )
     lengths = {name: len(tensor) for name, tensor in parts}
     if len(set(lengths.values())) > 1:
@@ -204,7 +205,7 @@ def _targets(y: Any, n_samples: int) -> np.ndarray | Tensor | None:
     if isinstance(y, Tensor):
         targets = y.detach()
     elif isinstance(y, Mapping) or sparse.issparse(y):
-        raise SkgeoError(f"y is a {type(y).__name__}; expected an array with one row a sample.")
+        raise SkgeoError(f"y is a {type(y).__name__}; expected an array with one row per sample.")
     else:
         try:
             targets = np.asarray(y)
@@ -213,7 +214,7 @@ def _targets(y: Any, n_samples: int) -> np.ndarray | Tensor | None:
     if targets.ndim == 0 or len(targets) != n_samples:
         raise SkgeoError(
             f"X holds {n_samples} samples and y has shape {tuple(targets.shape)}; expected one "
-            f"target a sample."
+            f"target per sample."
         )
     if isinstance(targets, Tensor):
         check_finite(targets, "y")

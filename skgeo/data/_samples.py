@@ -1,4 +1,4 @@
-"""Samples in memory, as tensors whose leading axis is the sample."""
+"""Samples in memory, as tensors whose first axis is that of the samples."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Inputs: TypeAlias = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 class Samples:
     """Samples held in memory as tensors, in a fixed order.
 
-    inputs: what the model is called on; the leading axis of every tensor is the sample.
-    targets: one target a sample, in its own dtype (labels may be strings).
+    inputs: inputs of the model.
+    targets: one target per sample, in their own dtype; labels may be strings.
     """
 
     inputs: Inputs
@@ -32,21 +32,13 @@ class Samples:
         return next(len(tensor) for _, tensor in leaves(self.inputs))
 
     def batches(self, size: int) -> Iterator[Inputs]:
-        """Consecutive slices of the inputs.
-
-        size: samples in a batch; the last one may hold fewer.
-        Returns: Views of `inputs`, of the same kind as `inputs`.
-        """
+        """Yield views of consecutive samples, `size` at a time; the last may be shorter."""
         size = check_integer("batch_size", size)
         for start in range(0, len(self), size):
             yield self.take(start, start + size)
 
     def take(self, start: int, stop: int) -> Inputs:
-        """A slice of the inputs.
-
-        start, stop: of the samples, as in a Python slice.
-        Returns: Views of `inputs`, of the same kind as `inputs`.
-        """
+        """View of the inputs of the samples from `start` to `stop`."""
         return apply(self.inputs, lambda tensor, _: tensor[start:stop])
 
     def to(
@@ -57,16 +49,13 @@ class Samples:
     ) -> Samples:
         """The same samples with inputs in another dtype or on another device.
 
-        Returns: Shares every tensor that needs no change, and the targets.
+        Tensors that do not change are shared, and so are the targets.
         """
         inputs = cast_inputs(self.inputs, dtype=dtype, device=device, keep_integers=keep_integers)
         return Samples(inputs, self.targets)
 
     def fingerprint(self) -> str:
-        """Hexadecimal digest of the contents: names, dtypes, shapes and bytes.
-
-        Returns: Independent of the device that holds the tensors.
-        """
+        """Hexadecimal digest of names, dtypes, shapes and bytes; independent of the device."""
         digest = hashlib.blake2b(digest_size=20)
         digest.update(type(self.inputs).__name__.encode())
         for name, tensor in leaves(self.inputs):
@@ -88,12 +77,10 @@ def cast_inputs(
 ) -> Inputs:
     """Inputs in another floating dtype or on another device.
 
-    dtype: what floating and integer tensors become; booleans are masks and stay. None keeps all.
-    device: where the tensors go. None leaves them where they are.
-    keep_integers: leave integer tensors alone: they are indices (tokens, categories) and not
-        quantities.
-    Returns: Of the same kind as `inputs`; unchanged tensors are shared.
-    Raises SkgeoError a value overflows in `dtype`.
+    dtype: new dtype of floating and integer tensors; booleans do not change. By default none does.
+    device: by default that of each tensor.
+    keep_integers: whether integer tensors are indices, which do not change.
+    Raises SkgeoError if a value overflows in `dtype`.
     """
 
     def cast(tensor: Tensor, name: str) -> Tensor:
@@ -111,7 +98,7 @@ def cast_inputs(
 
 
 def hash_tensor(digest: Any, tensor: Tensor) -> None:
-    """Feed dtype, shape and bytes of a tensor to a :mod:`hashlib` object."""
+    """Update a :mod:`hashlib` object with dtype, shape and bytes of a tensor."""
     digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
     if tensor.device.type == "meta":
         return
@@ -122,7 +109,7 @@ def hash_tensor(digest: Any, tensor: Tensor) -> None:
 
 
 def hash_array(digest: Any, array: np.ndarray) -> None:
-    """Feed dtype, shape and contents of an array to a :mod:`hashlib` object."""
+    """Update a :mod:`hashlib` object with dtype, shape and contents of an array."""
     digest.update(f"{array.dtype.str}{array.shape}".encode())
     # The bytes of an object array are addresses.
     contents = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
@@ -130,7 +117,7 @@ def hash_array(digest: Any, array: np.ndarray) -> None:
 
 
 def leaves(inputs: Inputs) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of some inputs, each with the name that messages give it."""
+    """The tensors of inputs, with their names in messages."""
     if isinstance(inputs, Tensor):
         yield "X", inputs
     elif isinstance(inputs, dict):
@@ -140,7 +127,7 @@ def leaves(inputs: Inputs) -> Iterator[tuple[str, Tensor]]:
 
 
 def apply(inputs: Inputs, function: Callable[[Tensor, str], Tensor]) -> Inputs:
-    """Inputs of the same kind, with ``function(tensor, name)`` for each tensor."""
+    """Apply ``function(tensor, name)`` to each tensor of inputs."""
     results = [function(tensor, name) for name, tensor in leaves(inputs)]
     if isinstance(inputs, Tensor):
         return results[0]

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import torch
 from torch import nn
-from torch.nn.utils import skip_init
 
 
 def seeded_linear(
@@ -19,17 +18,17 @@ def seeded_linear(
     bias: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> nn.Linear:
-    """Draw a linear layer: weights of variance ``1 / n_inputs``, biases of variance ``1 / 4``.
+    """Linear layer with weights of variance ``1 / n_inputs`` and biases of variance ``1 / 4``.
 
-    The usual constructor draws from the global random state; this one leaves it alone.
+    Unlike ``nn.Linear``, it does not draw from the global random state.
     """
-    layer = skip_init(nn.Linear, n_inputs, n_outputs, bias=bias, dtype=dtype)
-    assert isinstance(layer, nn.Linear)
+    layer = nn.Linear(n_inputs, n_outputs, bias=bias, dtype=dtype, device="meta")
+    layer = layer.to_empty(device="cpu")
     scales = {"weight": 1 / math.sqrt(n_inputs), "bias": 0.5}
     with torch.no_grad():
         for name, parameter in layer.named_parameters():
-            # Drawn in float64 whatever the dtype: a float32 network is then the rounded copy of
-            # the float64 one with the same seed.
+            # Always drawn in float64, so a float32 network is the rounded float64 network of the
+            # same seed.
             draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(scales[name] * draw)
     return layer
@@ -43,24 +42,10 @@ def seeded_mlp(
     bias: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> nn.Sequential:
-    """Draw a network of linear layers with an activation between each two of them.
+    """Network of seeded linear layers with an activation between successive layers.
 
-    Parameters
-    ----------
-    widths : sequence of int
-        Sizes from the inputs to the outputs.
-    activation : callable or None
-        Makes one activation module; None stacks the linear layers directly.
-    generator : torch.Generator
-        The only source of randomness.
-    bias : bool, default=True
-        Whether the layers have biases.
-    dtype : torch.dtype, default=torch.float64
-        Type of the parameters.
-
-    Returns
-    -------
-    torch.nn.Sequential
+    widths: from the inputs to the outputs.
+    activation: makes one activation module; None for no activation.
     """
     layers: list[nn.Module] = []
     for i, (n_inputs, n_outputs) in enumerate(pairwise(widths)):

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from skgeo.exceptions import SkgeoError
 
@@ -18,48 +17,53 @@ __all__ = ["linear_network"]
 
 
 def linear_network(matrices: Sequence[Any]) -> nn.Sequential:
-    r"""The network :math:`x \mapsto W_L \cdots W_1 x` as a chain of linear layers without bias.
+    r"""Linear network :math:`x \mapsto W_L \cdots W_1 x` without biases.
 
     Parameters
     ----------
-    matrices : sequence of arrays or tensors
-        W_1, ..., W_L, first layer first, W_l of shape (d_l, d_{l-1}).
+    matrices : sequence of array-like of shape (d_l, d_{l-1})
+        The matrices W_1, ..., W_L, first layer first.
 
     Returns
     -------
     torch.nn.Sequential
-        Of L ``nn.Linear``, with copies of the matrices as trainable weights. The dtype is the
-        widest floating type among the matrices, float64 for integers.
+        L layers ``torch.nn.Linear`` with copies of the matrices as trainable weights. Their dtype
+        is the widest floating type among the matrices, float64 for integers.
 
     Raises
     ------
     SkgeoError
-        If there is no matrix, one is not two-dimensional, is empty, not real or not finite, or
-        two neighbours do not fit together.
+        If there is no matrix, if a matrix is not two-dimensional, empty, not real or not finite,
+        or if the shapes of two successive matrices do not agree.
+
+    See Also
+    --------
+    two_layer_linear : Two linear layers of known Fisher rank.
+    skgeo.fiber.LinearFiberStratifier : Strata of the fiber of a linear network.
 
     Examples
     --------
     >>> import torch
-    >>> from skgeo.datasets.linear import linear_network
+    >>> from skgeo.datasets import linear_network
     >>> net = linear_network([[[1.0, 2.0], [0.0, 1.0]], [[1.0, -1.0]]])
     >>> net(torch.tensor([[3.0, 1.0]], dtype=torch.float64)).tolist()
     [[4.0]]
     """
     if isinstance(matrices, (np.ndarray, Tensor)) and matrices.ndim == 2:
         raise SkgeoError(
-            f"got one matrix of shape {tuple(matrices.shape)} where a list of matrices "
-            "[W_1, ..., W_L] is expected. Put it in a list."
+            f"Got one matrix of shape {tuple(matrices.shape)}; expected a list of matrices "
+            "[W_1, ..., W_L]. Put the matrix in a list."
         )
     weights = [_matrix(matrix, layer) for layer, matrix in enumerate(matrices, start=1)]
     if not weights:
-        raise SkgeoError("A linear network has at least one matrix; the list is empty.")
+        raise SkgeoError("The list of matrices is empty; expected at least one matrix.")
     for layer, (first, second) in enumerate(pairwise(weights), start=1):
         if first.shape[0] != second.shape[1]:
             raise SkgeoError(
-                f"The chain breaks between W_{layer} of shape {tuple(first.shape)} and "
-                f"W_{layer + 1} of shape {tuple(second.shape)}: W_{layer} returns "
-                f"{first.shape[0]} numbers and W_{layer + 1} takes {second.shape[1]}. Matrices "
-                "are applied as W @ x, the first layer first."
+                f"W_{layer} of shape {tuple(first.shape)} and W_{layer + 1} of shape "
+                f"{tuple(second.shape)} do not fit together: W_{layer} has {first.shape[0]} "
+                f"outputs and W_{layer + 1} has {second.shape[1]} inputs. Matrices are applied "
+                "as W @ x, the first layer first."
             )
     dtype = reduce(torch.promote_types, (weight.dtype for weight in weights))
     return nn.Sequential(*(_layer(weight.to(dtype)) for weight in weights))
@@ -74,11 +78,11 @@ def _matrix(matrix: Any, layer: int) -> Tensor:
         except (TypeError, ValueError) as error:
             raise SkgeoError(f"W_{layer} is not a matrix of numbers: {error}") from error
     if weight.is_complex():
-        raise SkgeoError(f"W_{layer} is complex; real matrices are needed.")
+        raise SkgeoError(f"W_{layer} is complex; expected a real matrix.")
     if weight.ndim != 2 or 0 in weight.shape:
         raise SkgeoError(
-            f"W_{layer} has shape {tuple(weight.shape)}; a non-empty matrix (outputs, inputs) is "
-            "needed."
+            f"W_{layer} has shape {tuple(weight.shape)}; expected a non-empty matrix of shape "
+            "(outputs, inputs)."
         )
     if not weight.is_floating_point():
         weight = weight.double()
@@ -91,8 +95,8 @@ def _matrix(matrix: Any, layer: int) -> Tensor:
 def _layer(weight: Tensor) -> nn.Linear:
     outputs, inputs = weight.shape
     # The usual constructor would draw from the global random state.
-    layer = skip_init(nn.Linear, inputs, outputs, bias=False, dtype=weight.dtype)
-    assert isinstance(layer, nn.Linear)
+    layer = nn.Linear(inputs, outputs, bias=False, dtype=weight.dtype, device="meta")
+    layer = layer.to_empty(device="cpu")
     with torch.no_grad():
         layer.weight = nn.Parameter(weight.clone())
     return layer

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from skgeo._results import Result
 from skgeo.datasets._modules import seeded_linear, seeded_mlp
 
 __all__ = [
@@ -35,8 +36,8 @@ Planted = Literal[
 _SMOOTH: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
-@dataclass(frozen=True)
-class KnownNetwork:
+@dataclass(frozen=True, repr=False)
+class KnownNetwork(Result):
     """A network, data, and the rank of its Fisher metric there.
 
     Attributes
@@ -44,13 +45,17 @@ class KnownNetwork:
     module : torch.nn.Module
         The network, in float64.
     inputs : torch.Tensor of shape (n_samples, n_inputs)
-        Samples on which the rank is attained.
-    likelihood : str
-        Output family to use, ``"gaussian"`` or ``"categorical"``.
+        Samples on which the rank is attained, in float64.
+    likelihood : {"gaussian", "categorical"}
+        Likelihood of the outputs.
     fisher_rank : int
-        Rank of the Fisher metric on all parameters.
+        Rank of the Fisher metric with respect to all parameters.
     why : str
-        The count behind the number.
+        How the rank is counted.
+
+    See Also
+    --------
+    skgeo.fisher.fisher_rank : Measures the rank.
     """
 
     module: nn.Module
@@ -58,6 +63,12 @@ class KnownNetwork:
     likelihood: str
     fisher_rank: int
     why: str
+
+    def _line(self) -> str:
+        return (
+            f"rank {self.fisher_rank} of {self.n_parameters}, {self.likelihood}, "
+            f"{len(self.inputs)} samples"
+        )
 
     @property
     def n_parameters(self) -> int:
@@ -93,7 +104,26 @@ def _relu_layer(weights: Tensor, biases: Tensor, outputs: Tensor, shift: Tensor)
 
 
 def linear_regression(n_inputs: int = 4, n_outputs: int = 3, *, seed: int = 0) -> KnownNetwork:
-    """Return a linear map with bias and Gaussian outputs: a regular model.
+    """Affine map with Gaussian outputs, a regular model.
+
+    Its K (n + 1) parameters are all identified: the Fisher metric has full rank.
+
+    Parameters
+    ----------
+    n_inputs : int, default=4
+        Number of inputs n.
+    n_outputs : int, default=3
+        Number of outputs K.
+    seed : int, default=0
+        Seed of the weights and the inputs.
+
+    Returns
+    -------
+    KnownNetwork
+
+    See Also
+    --------
+    two_layer_linear : The same functions, written with a redundant layer.
 
     Examples
     --------
@@ -115,10 +145,32 @@ def linear_regression(n_inputs: int = 4, n_outputs: int = 3, *, seed: int = 0) -
 def two_layer_linear(
     n_inputs: int = 5, n_hidden: int = 2, n_outputs: int = 4, *, bias: bool = False, seed: int = 0
 ) -> KnownNetwork:
-    """Return two linear layers in a row with Gaussian outputs.
+    """Two linear layers in a row with Gaussian outputs.
 
-    Their product is a matrix of rank at most ``m = min(n_inputs, n_hidden, n_outputs)``, and at
-    generic weights the metric sees the tangent space of the matrices of that rank.
+    Their product is a matrix of rank at most ``m = min(n, d, K)``. At generic weights the rank of
+    the Fisher metric is the dimension ``m (n + K - m)`` of the matrices of that rank, plus K where
+    there are biases.
+
+    Parameters
+    ----------
+    n_inputs : int, default=5
+        Number of inputs n.
+    n_hidden : int, default=2
+        Number of hidden units d.
+    n_outputs : int, default=4
+        Number of outputs K.
+    bias : bool, default=False
+        Whether the layers have biases.
+    seed : int, default=0
+        Seed of the weights and the inputs.
+
+    Returns
+    -------
+    KnownNetwork
+
+    See Also
+    --------
+    linear_network : Linear layers with given matrices.
 
     Examples
     --------
@@ -140,10 +192,30 @@ def two_layer_linear(
 def one_hidden_relu(
     n_inputs: int = 3, n_hidden: int = 4, n_outputs: int = 2, *, seed: int = 0
 ) -> KnownNetwork:
-    """Return a generic ReLU network with one hidden layer and Gaussian outputs.
+    """Generic ReLU network with one hidden layer and Gaussian outputs.
 
-    Each hidden unit has one flat direction, ``(w, b, -q)``: its incoming weights grow and its
-    outgoing ones shrink.
+    Each hidden unit has one flat direction, ``(w, b, -q)``: its incoming weights and bias grow,
+    its outgoing weights shrink. The rank of the Fisher metric is ``K + d (n + K)``.
+
+    Parameters
+    ----------
+    n_inputs : int, default=3
+        Number of inputs n.
+    n_hidden : int, default=4
+        Number of hidden units d.
+    n_outputs : int, default=2
+        Number of outputs K.
+    seed : int, default=0
+        Seed of the weights and the inputs.
+
+    Returns
+    -------
+    KnownNetwork
+
+    See Also
+    --------
+    planted_relu : The same with one degenerate unit.
+    softmax_relu : The same with class probabilities as outputs.
 
     Examples
     --------
@@ -159,7 +231,7 @@ def one_hidden_relu(
         inputs=_normal(400, n_inputs, generator, scale=3),
         likelihood="gaussian",
         fisher_rank=n_outputs + n_hidden * (n_inputs + n_outputs),
-        why="K + d (n + K): one rescaling a hidden unit is flat",
+        why="K + d (n + K): one rescaling per hidden unit is flat",
     )
 
 
@@ -171,7 +243,38 @@ def smooth_network(
     *,
     seed: int = 0,
 ) -> KnownNetwork:
-    """Return a generic network with a smooth activation: its only symmetries are discrete."""
+    """Generic network with one hidden layer, a smooth activation and Gaussian outputs.
+
+    Its only symmetries are discrete, so the Fisher metric has full rank.
+
+    Parameters
+    ----------
+    activation : {"tanh", "gelu", "silu"}, default="tanh"
+        Activation of the hidden layer.
+    n_inputs : int, default=3
+        Number of inputs n.
+    n_hidden : int, default=4
+        Number of hidden units d.
+    n_outputs : int, default=2
+        Number of outputs K.
+    seed : int, default=0
+        Seed of the weights and the inputs.
+
+    Returns
+    -------
+    KnownNetwork
+
+    See Also
+    --------
+    one_hidden_relu : The same with an activation that is not smooth.
+
+    Examples
+    --------
+    >>> from skgeo.datasets import smooth_network
+    >>> case = smooth_network("tanh", 3, 4, 2)
+    >>> case.fisher_rank, case.fisher_nullity
+    (26, 0)
+    """
     generator = _generator(seed)
     widths = [n_inputs, n_hidden, n_outputs]
     return KnownNetwork(
@@ -184,9 +287,34 @@ def smooth_network(
 
 
 def softmax_regression(n_inputs: int = 4, n_classes: int = 3, *, seed: int = 0) -> KnownNetwork:
-    """Return multinomial logistic regression, written with one logit a class.
+    """Multinomial logistic regression with one logit per class.
 
-    The logits are determined up to a common shift, so one affine function of the inputs is flat.
+    Probabilities determine the logits up to a common shift. This shift may be any affine function
+    of the inputs, so ``n + 1`` directions are flat.
+
+    Parameters
+    ----------
+    n_inputs : int, default=4
+        Number of inputs n.
+    n_classes : int, default=3
+        Number of classes K.
+    seed : int, default=0
+        Seed of the weights and the inputs.
+
+    Returns
+    -------
+    KnownNetwork
+
+    See Also
+    --------
+    softmax_relu : The same with a hidden layer.
+
+    Examples
+    --------
+    >>> from skgeo.datasets import softmax_regression
+    >>> case = softmax_regression(n_inputs=4, n_classes=3)
+    >>> case.fisher_rank, case.fisher_nullity
+    (10, 5)
     """
     generator = _generator(seed)
     return KnownNetwork(
@@ -201,7 +329,29 @@ def softmax_regression(n_inputs: int = 4, n_classes: int = 3, *, seed: int = 0) 
 def softmax_relu(
     n_inputs: int = 3, n_hidden: int = 4, n_classes: int = 3, *, seed: int = 0
 ) -> KnownNetwork:
-    """Return a generic ReLU network with one hidden layer and class probabilities as outputs.
+    """Generic ReLU network with one hidden layer and class probabilities as outputs.
+
+    Besides one rescaling per hidden unit, a shift common to all logits is flat: one direction for
+    each hidden unit and one for the bias.
+
+    Parameters
+    ----------
+    n_inputs : int, default=3
+        Number of inputs n.
+    n_hidden : int, default=4
+        Number of hidden units d.
+    n_classes : int, default=3
+        Number of classes K.
+    seed : int, default=0
+        Seed of the weights and the inputs.
+
+    Returns
+    -------
+    KnownNetwork
+
+    See Also
+    --------
+    one_hidden_relu : The same with Gaussian outputs.
 
     Examples
     --------
@@ -222,17 +372,22 @@ def softmax_relu(
 
 
 def planted_relu(kind: Planted = "generic", *, seed: int = 0) -> KnownNetwork:
-    """Return a 2-4-1 ReLU network, 17 parameters, with one planted degeneracy.
+    """ReLU network of widths 2, 4, 1 (17 parameters) with one planted degeneracy.
 
     Parameters
     ----------
     kind : str, default="generic"
-        ``"duplicate"``: two units share a boundary and the side they respond on;
-        ``"antiparallel"``: they share it from opposite sides; ``"no_output"``: the outgoing weight
-        of a unit is zero; ``"constant_off"`` and ``"constant_on"``: its incoming weights are zero
-        and its bias is negative or positive.
+        The degeneracy:
+
+        - ``"generic"``: none;
+        - ``"duplicate"``: two units have the same hinge and are active on the same side of it;
+        - ``"antiparallel"``: two units have the same hinge and are active on opposite sides;
+        - ``"no_output"``: the outgoing weight of a unit is zero;
+        - ``"constant_off"``: the incoming weights of a unit are zero, its bias is negative;
+        - ``"constant_on"``: the incoming weights of a unit are zero, its bias is positive.
+
     seed : int, default=0
-        Seed of the other numbers.
+        Seed of all other weights and of the inputs.
 
     Returns
     -------
@@ -269,9 +424,26 @@ def planted_relu(kind: Planted = "generic", *, seed: int = 0) -> KnownNetwork:
 
 
 def symmetric_hinges(*, seed: int = 0) -> KnownNetwork:
-    r"""Return a sum of four hinges in the plane, two along each axis.
+    r"""Sum of four ReLU units in the plane, two along each axis.
 
     It computes :math:`(x_1 - 1)_+ + (x_2 - 1)_+ + (-x_1 - 1)_+ + (-x_2 - 1)_+`.
+
+    Parameters
+    ----------
+    seed : int, default=0
+        Seed of the inputs.
+
+    Returns
+    -------
+    KnownNetwork
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skgeo.datasets import symmetric_hinges
+    >>> x = torch.tensor([[3.0, -2.0]], dtype=torch.float64)
+    >>> symmetric_hinges().module(x).item()  # (3 - 1) + (2 - 1)
+    3.0
     """
     weights = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]], dtype=torch.float64)
     ones = torch.ones(4, dtype=torch.float64)
@@ -285,10 +457,29 @@ def symmetric_hinges(*, seed: int = 0) -> KnownNetwork:
 
 
 def two_hinges(*, reversed_orientation: bool = False, seed: int = 0) -> KnownNetwork:
-    r"""Return one function on the line, written with either orientation of its two units.
+    r"""One function on the line, with either orientation of its two ReLU units.
 
     :math:`(x - 1)_+ + (-x - 1)_+ + 2` equals :math:`(-x + 1)_+ + (x + 1)_+` for every x: two
-    parameters far apart, one distribution, one rank.
+    parameters far apart with the same function and the same rank.
+
+    Parameters
+    ----------
+    reversed_orientation : bool, default=False
+        Whether to return the second form instead of the first.
+    seed : int, default=0
+        Seed of the inputs.
+
+    Returns
+    -------
+    KnownNetwork
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skgeo.datasets import two_hinges
+    >>> x = torch.tensor([[3.0]], dtype=torch.float64)
+    >>> [two_hinges(reversed_orientation=r).module(x).item() for r in (False, True)]
+    [4.0, 4.0]
     """
     sign = -1.0 if reversed_orientation else 1.0
     weights = sign * torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
@@ -304,7 +495,31 @@ def two_hinges(*, reversed_orientation: bool = False, seed: int = 0) -> KnownNet
 
 
 def scaling_pair(weight: float = 0.5, output: float = 2.0, *, seed: int = 0) -> KnownNetwork:
-    r"""Return :math:`q (w x)_+`, whose value for w > 0 depends on the product q w alone."""
+    r"""Network :math:`q (w x)_+`, which for w > 0 depends on the product q w only.
+
+    The direction (w, -q) is flat.
+
+    Parameters
+    ----------
+    weight : float, default=0.5
+        Incoming weight w.
+    output : float, default=2.0
+        Outgoing weight q.
+    seed : int, default=0
+        Seed of the inputs.
+
+    Returns
+    -------
+    KnownNetwork
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skgeo.datasets import scaling_pair
+    >>> x = torch.tensor([[3.0]], dtype=torch.float64)
+    >>> scaling_pair(0.5, 2.0).module(x).item(), scaling_pair(0.25, 4.0).module(x).item()
+    (3.0, 3.0)
+    """
     generator = _generator(seed)
     module = seeded_mlp([1, 1, 1], nn.ReLU, generator, bias=False)
     with torch.no_grad():
@@ -315,7 +530,24 @@ def scaling_pair(weight: float = 0.5, output: float = 2.0, *, seed: int = 0) -> 
 
 
 def switched_off(*, seed: int = 0) -> KnownNetwork:
-    r"""Return :math:`c + 5 (-x - 3)_+` on inputs in (-2, 2), where its unit never responds."""
+    r"""Network :math:`c + 5 (-x - 3)_+` on inputs in (-2, 2), where its unit is never active.
+
+    Parameters
+    ----------
+    seed : int, default=0
+        Seed of the inputs.
+
+    Returns
+    -------
+    KnownNetwork
+
+    Examples
+    --------
+    >>> from skgeo.datasets import switched_off
+    >>> case = switched_off()
+    >>> case.fisher_rank, case.fisher_nullity
+    (1, 3)
+    """
     draw = torch.rand(100, 1, generator=_generator(seed), dtype=torch.float64)
     numbers = ([[-1.0]], [-3.0], [[5.0]], [0.0])
     module = _relu_layer(*(torch.tensor(values, dtype=torch.float64) for values in numbers))
@@ -323,12 +555,12 @@ def switched_off(*, seed: int = 0) -> KnownNetwork:
 
 
 def known_networks() -> dict[str, KnownNetwork]:
-    """Return every case of this module by name, in sizes small enough for brute force.
+    """Every network of known rank by name, in sizes small enough for brute force.
 
     Returns
     -------
     dict of str to KnownNetwork
-        Fresh modules at each call.
+        New modules at each call.
 
     Examples
     --------

@@ -21,16 +21,21 @@ __all__ = ["TrainingRun", "digits_run"]
 
 
 class TrainingRun(NamedTuple):
-    """Checkpoints of one network along its training.
+    """Checkpoints of one network during its training.
 
-    Attributes
+    Parameters
     ----------
     pairs : list of tuple
-        One ``(module, X, y)`` a checkpoint; the modules are copies that training no longer
-        reaches, in evaluation mode, and X and y are the same two arrays in every tuple.
+        One ``(module, X, y)`` per checkpoint. The modules are independent copies in evaluation
+        mode. X, of shape (n_samples, 64), and y, of shape (n_samples,), are the same two arrays
+        in every tuple.
     history : pandas.DataFrame
-        One row a checkpoint, in the same order: ``epoch``, ``train_loss``, ``test_loss``,
-        ``train_accuracy``, ``test_accuracy``.
+        One row per checkpoint, in the same order, with columns ``epoch``, ``train_loss``,
+        ``test_loss``, ``train_accuracy`` and ``test_accuracy``.
+
+    See Also
+    --------
+    digits_run : Trains a network and returns its checkpoints.
     """
 
     pairs: list[tuple[nn.Module, np.ndarray, np.ndarray]]
@@ -55,31 +60,33 @@ def digits_run(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> TrainingRun:
-    """Train a small tanh network on scikit-learn's digits and keep checkpoints.
+    """Checkpoints of a small tanh network trained on scikit-learn's digits.
 
-    Pixels are divided by 16. The 1797 images are split at random into a training and a test part;
-    the network is trained by AdamW on the cross-entropy. All randomness comes from one local
-    generator, so the global random state is neither read nor moved.
+    Pixels are divided by 16. The 1797 images are split at random into a training and a test set.
+    The network is trained with AdamW on the cross-entropy. All randomness comes from one local
+    generator, so the global random state is neither read nor changed.
 
     Parameters
     ----------
     hidden : sequence of int, default=(16,)
         Widths of the hidden layers.
     checkpoints : sequence of int, default=(0, 1, 3, 10, 30)
-        Epochs after which a copy is kept, increasing; 0 is the network before training, and
-        training ends with the last one.
+        Epochs after which a copy is kept, in increasing order. Epoch 0 is the network before
+        training. Training ends with the last one.
     n_train : int, default=1200
-        Images to train on; the others make the test columns of the history.
+        Number of training images; the others are the test set.
     n_samples : int, default=200
-        How many of the training images the pairs hold.
-    learning_rate, weight_decay : float
-        Of AdamW, in which the decay is decoupled from the gradient.
+        Number of training images in the pairs.
+    learning_rate : float, default=0.01
+        Learning rate of AdamW.
+    weight_decay : float, default=0.0
+        Weight decay of AdamW, decoupled from the gradient.
     batch_size : int, default=64
-        Images in one step.
+        Number of images per step.
     dtype : torch.dtype, default=torch.float64
-        ``torch.float64`` or ``torch.float32``, for parameters and images alike.
+        Type of parameters and images, ``torch.float64`` or ``torch.float32``.
     seed : int, default=0
-        Decides the split, the first weights and the order of the batches.
+        Seed of the split, the initial weights and the order of the batches.
 
     Returns
     -------
@@ -103,14 +110,14 @@ def digits_run(
     epochs = [int(epoch) for epoch in checkpoints]
     if not epochs or epochs[0] < 0 or any(a >= b for a, b in pairwise(epochs)):
         raise SkgeoError(
-            f"checkpoints={list(checkpoints)!r} must be increasing numbers of epochs from 0 on, "
-            "such as (0, 1, 10)."
+            f"checkpoints={list(checkpoints)!r}: expected increasing numbers of epochs, none "
+            "negative, such as (0, 1, 10)."
         )
     images, labels = load_digits(return_X_y=True)
     if not 0 < n_samples <= n_train < len(images):
         raise SkgeoError(
-            f"n_samples={n_samples} and n_train={n_train} must satisfy "
-            f"0 < n_samples <= n_train < {len(images)}, the number of digits."
+            f"n_samples={n_samples}, n_train={n_train}: expected "
+            f"0 < n_samples <= n_train < {len(images)}, the number of images."
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)
@@ -124,14 +131,14 @@ def digits_run(
     rows: list[dict[str, float]] = []
     for epoch in range(epochs[-1] + 1):
         if epoch > 0:
-            for batch in torch.randperm(n_train, generator=generator).split(batch_size):
+            for batch in torch.split(torch.randperm(n_train, generator=generator), batch_size):
                 optimizer.zero_grad()
-                cross_entropy(module(X[batch]), y[batch]).backward()
+                torch.autograd.backward(cross_entropy(module(X[batch]), y[batch]))
                 optimizer.step()
         if epoch in epochs:
             train_loss, train_accuracy = _evaluate(module, X[:n_train], y[:n_train])
             test_loss, test_accuracy = _evaluate(module, X[n_train:], y[n_train:])
-            optimizer.zero_grad()  # or the copy would carry the last gradient with it
+            optimizer.zero_grad()  # otherwise the copy would keep the last gradient
             pairs.append((copy.deepcopy(module).eval(), X_pair, y_pair))
             rows.append(
                 {

@@ -1,9 +1,9 @@
-"""Derivatives of a network on a private copy of it.
+"""Derivatives of a network, on a private copy of it.
 
-:class:`Layers` finds the places of a network, :class:`Recording` is a forward pass with the
-Jacobians between them, :class:`Segment` the map restarted from elsewhere, and
-:class:`ParameterJacobian` the Jacobian with respect to the parameters. A layer's own rule for its
-gradients is a :class:`StructureRule`.
+:class:`Layers` finds the places of a network. :class:`Recording` is a forward pass with the
+Jacobians between places, :class:`Segment` is the map from one place to another, and
+:class:`ParameterJacobian` is the Jacobian with respect to the parameters. A :class:`StructureRule`
+computes the per-sample gradients of one type of layer.
 """
 
 from skgeo.jacobian._layer import Layer

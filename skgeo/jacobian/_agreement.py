@@ -1,4 +1,4 @@
-"""When two computations of one tensor agree up to rounding."""
+"""Agreement of two computations of one tensor up to rounding."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def agree(
 ) -> bool:
     """Whether two computations differ by rounding only; False for NaN.
 
-    dtype: in which both were computed.
-    scale: of the numbers that were added up on the way.
-    by_entry: whether every entry is compared with the scale, instead of the norm of the difference.
+    dtype: of both computations.
+    scale: of the summands in the computation.
+    by_entry: whether to compare every entry with the scale, instead of the norm of the difference.
 
     >>> x = torch.ones(3)
     >>> agree(x + 1e-6, x, x.dtype, 1.0), agree(x + 0.1, x, x.dtype, 1.0)
@@ -31,17 +31,19 @@ def agree(
 
 
 def agreement_tolerance(dtype: torch.dtype, scale: float, *, floor: bool = True) -> float:
-    """How far apart two computations of one number may be before they count as different.
+    """Largest difference of two computations of one number that counts as rounding.
 
-    Halfway between rounding and a real difference, on the scale of the largest number. Where
-    everything cancels, as in a product of matrices that is zero, that scale is itself rounding:
-    with `floor`, differences below ``eps^0.75`` are never counted.
+    It lies between rounding and a true difference, on the scale of the largest number. Where all
+    terms cancel, as in a product of matrices that is zero, the scale itself is rounding: with
+    `floor`, differences below ``eps^0.75`` always count as rounding.
     """
     eps = float(torch.finfo(dtype).eps)
-    return 4 * eps**0.5 * scale + (eps**0.75 if floor else 0.0)
+    root: float = eps**0.5
+    least: float = eps**0.75 if floor else 0.0
+    return 4 * root * scale + least
 
 
 def seeded_normal(*shape: int, like: Tensor, seed: int = 0) -> Tensor:
-    """Normal numbers for a check: the same at every call, in any dtype and on any device."""
+    """Normal random numbers, the same at every call, for any dtype and device."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(like)

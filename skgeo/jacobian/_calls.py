@@ -1,4 +1,4 @@
-"""Hooks that record the calls of layers during a forward pass, without disturbing it."""
+"""Hooks that record the calls of layers during a forward pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skgeo.network._batch import Inputs, map_inputs
 from skgeo.network._outputs import first_tensor, with_first_tensor
 
-# action(number, arguments, result, the first floating tensor of it) -> result to hand on
+# action(number, arguments, result, its first floating tensor) -> result to pass on
 Action = Callable[[int, tuple[Any, ...], Any, Tensor], Any]
 
 
@@ -22,8 +22,8 @@ def after_each_call(
 ) -> None:
     """Run an action after each call of a module until `stack` closes.
 
-    Calls are numbered from 0; those that return no floating tensor do not count, and run `without`
-    instead.
+    Calls are numbered from 0. Those that return no floating tensor are not counted, and run
+    `without` instead.
     """
     numbers = itertools.count()
 
@@ -47,12 +47,12 @@ class Call:
     layer : str
         Name of the layer's module.
     number : int
-        Which of its calls, from 0.
+        Number of the call among those of its layer, from 0.
     module : torch.nn.Module
         The layer itself, of the replica.
     inputs : tuple of Tensor
-        What the layer was called with, as it was before the layer ran, without a graph. Empty
-        unless inputs are kept.
+        Copies of the tensors that the layer was called with, without a graph. Empty unless inputs
+        are kept.
     output : Tensor
         The first floating tensor the layer returned, on the graph from root to output.
     """
@@ -70,18 +70,18 @@ class Call:
 
 
 class CallRecorder:
-    """Hooks that keep what layers return, and hand on a copy of it.
+    """Hooks that keep the results of layers and pass on copies of them.
 
-    keep_inputs: whether to keep what layers are called with as well.
+    keep_inputs: whether to keep the inputs of layers as well.
 
     Attributes
     ----------
     root : Tensor or None
-        Where the graph starts; None until there is a floating tensor.
+        Start of the graph; None before the first floating tensor.
     root_call : Call or None
-        The call that returned it; None where it is the input.
+        The call that returned it; None if it is the input.
     calls : list of Call
-        Of the kept layers, in the order in which they returned.
+        Calls of the kept layers, in the order in which they returned.
     ran : list of str
         Names of all watched layers, kept or not, in the order in which they returned.
     without_tensor : set of str
@@ -99,11 +99,11 @@ class CallRecorder:
 
     @property
     def root_name(self) -> str:
-        """Of the call that returned the root, or ``"input"``."""
+        """Name of the call that returned the root, or ``"input"``."""
         return "input" if self.root_call is None else self.root_call.name
 
     def root_at(self, inputs: Inputs) -> Inputs:
-        """Start the graph at the first floating tensor of the inputs; returns what to feed."""
+        """Start the graph at the first floating tensor of the inputs; returns the new inputs."""
 
         def fed(tensor: Tensor) -> Tensor:
             if self.root is None and tensor.is_floating_point():
@@ -118,7 +118,7 @@ class CallRecorder:
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-            # Cloned, since an in-place operation may overwrite what the layer was given.
+            # Cloned, since an in-place operation may overwrite the inputs.
             copies = tuple(tensor.detach().clone() for tensor in given)
             self._pending.setdefault(name, []).append(copies)
 
@@ -158,8 +158,8 @@ class CallRecorder:
         if self.root is None:
             self.root, self.root_call = tensor, call
         self.calls.append(call)
-        # A copy whose backward pass hands the gradient on as it is, where a product with one would
-        # write it again for every direction.
+        # The backward pass of a copy returns the gradient itself; that of a product with one would
+        # copy it for every direction.
         return with_first_tensor(result, tensor.clone())
 
 

@@ -1,4 +1,4 @@
-"""Many cotangents of the outputs pulled back to many tensors of one graph."""
+"""Pull-back of several cotangents of the outputs to several tensors of one graph."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.network._switches import math_attention, silent_vmap
 
-# Gradients with respect to the chosen tensors in one batched backward pass.
+# Memory of the gradients with respect to the chosen tensors in one batched backward pass.
 _CHUNK_BYTES = 2**26
-# More cotangents in one pass only fill memory: inner layers may be wider than the chosen ones.
+# More cotangents per pass only need more memory: inner layers may be wider than the chosen ones.
 _TOGETHER = 64
 
 
@@ -29,18 +29,17 @@ def pull_back(
     r"""Rows :math:`v_k^T\, \partial z / \partial h_l` for every cotangent k and every tensor l.
 
     output: (b, \*out_shape), with its graph.
-    tensors: tensors that `output` was computed from.
-    cotangents: ``cotangents(slice) -> Tensor`` of shape (c, b, \*out_shape): those numbered by the
-        slice. They are made when needed, since all at once may take more memory than the rows.
+    tensors: tensors from which `output` was computed.
+    cotangents: ``cotangents(slice) -> Tensor`` of shape (c, b, \*out_shape), the cotangents of a
+        slice. They are made when needed, since all together may need more memory than the rows.
     axes: the axis of the samples in each tensor; by default the first.
     batched: whether several cotangents may go through one backward pass (torch's
         ``is_grads_batched``), 64 at most: all of them where `max_bytes` hold the result, else what
         1/32 of it holds, and single ones where that is fewer than four.
     max_bytes: bound on the gradients of `tensors` in one backward pass, never less than those of
         one cotangent. Inner layers may take a few times as much meanwhile.
-    Returns: One of shape (b, count, n_l) for each tensor, flattened sample by sample. It need not
-        be contiguous: the cotangents may come first in memory.
-    Raises SkgeoError if the graph refuses a backward pass.
+    Returns one tensor (b, count, n_l) per tensor, not necessarily contiguous.
+    Raises SkgeoError if the graph cannot be differentiated.
     """
     axes = [0] * len(tensors) if axes is None else list(axes)
     one = max(1, sum(t.numel() * t.element_size() for t in tensors))
@@ -92,7 +91,7 @@ def _chunks(
             flat = gradient.movedim(axis + 1, 1).reshape(len(block), size, -1)
             parts.append(flat.transpose(0, 1))
         if len(block) == count:
-            return parts  # as they are: another copy would cost as much as some of the work
+            return parts  # without another copy, which takes noticeable time
         if not rows:
             rows = [part.new_empty((size, count, part.shape[2])) for part in parts]
         for into, part in zip(rows, parts, strict=True):
@@ -101,7 +100,7 @@ def _chunks(
 
 
 def unit_cotangents(output: Tensor) -> Callable[[slice], Tensor]:
-    """Cotangents that pick single outputs, for rows of the Jacobian itself.
+    """Unit cotangents, which give the rows of the Jacobian.
 
     >>> import torch
     >>> unit_cotangents(torch.zeros(1, 3))(slice(1, 3))

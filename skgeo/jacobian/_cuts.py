@@ -26,7 +26,7 @@ from skgeo.network._replica import Replica
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoundCall:
-    """A call with the verdict of the cut test."""
+    """A call with the result of the cut test."""
 
     call: Call
     reaches_output: bool
@@ -37,8 +37,8 @@ class FoundCall:
 class FoundCalls:
     """A recorded forward pass of some samples, and the calls chosen as layers, in their order.
 
-    `ran` names the layers that ran in the order in which they returned: those without children or
-    with parameters of their own, and those among which the layers were chosen.
+    `ran` holds the names of the layers that ran, in the order in which they returned: those without
+    children or with their own parameters, and those among which the layers were chosen.
     """
 
     root: Tensor
@@ -101,7 +101,7 @@ def find_calls(replica: Replica, inputs: Inputs, names: Sequence[str] | None) ->
 def _starts_behind(replica: Replica, inputs: Inputs) -> bool:
     """Whether the graph has to start behind an embedding."""
     floating = [tensor.is_floating_point() for tensor in tensors_of(inputs)]
-    # A float beside indices is most likely a mask or a weight, not what the layers transform.
+    # A floating tensor next to indices is most likely a mask or a weight.
     return not any(floating) or (replica.takes_integers and not all(floating))
 
 

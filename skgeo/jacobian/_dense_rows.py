@@ -26,15 +26,15 @@ def output_jacobian(
 ) -> tuple[Tensor, Tensor]:
     r"""Outputs z of shape (b, \*out_shape) and their Jacobian J of shape (b, M, P).
 
-    The implementation of :meth:`~skgeo.jacobian.ParameterJacobian.rows`. Each
-    sample keeps a batch axis of one, so layers such as ``nn.Flatten`` see what they expect. One
-    forward and one backward pass of the whole batch serve as a check on the result.
+    Implements :meth:`~skgeo.jacobian.ParameterJacobian.rows`. Each sample keeps a batch axis of
+    length one, which layers such as ``nn.Flatten`` expect. The result is checked against one
+    forward and one backward pass of the whole batch.
     """
     if path not in ("auto", "vmap", "loop"):
-        raise SkgeoError(f"path={path!r} is not understood; expected 'auto', 'vmap' or 'loop'.")
+        raise SkgeoError(f"path={path!r}: expected 'auto', 'vmap' or 'loop'.")
     size = batch_size(inputs)
     if size == 0:
-        raise SkgeoError("The batch has no samples; at least one is needed for a Jacobian.")
+        raise SkgeoError("The batch has no samples; expected at least one.")
     with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
         inputs = map_inputs(plain, inputs)
         together, check = _outputs_together(replica, inputs)
@@ -55,16 +55,16 @@ def output_jacobian(
         except _DisagreementError as error:
             raise SkgeoError(
                 f"The Jacobian cannot be trusted: {error} Outputs of one sample must not depend on "
-                "others, and custom backward passes must treat each sample by itself."
+                "others, and custom backward passes must treat each sample separately."
             ) from error
 
 
 @dataclasses.dataclass
 class _Check:
-    """A plain backward pass of the whole batch, which the Jacobian must agree with.
+    """A plain backward pass of the whole batch, with which the Jacobian must agree.
 
-    Not every rule of ``torch.func`` is right, and samples may be coupled in ways that their
-    outputs do not show; either would give a Jacobian that is wrong without an error.
+    Rules of ``torch.func`` may be wrong, and samples may be coupled without an effect on their
+    outputs; either would give a wrong Jacobian without an error.
     """
 
     cotangent: Tensor
@@ -112,7 +112,7 @@ def _assemble(
     inputs: Inputs,
     max_bytes: int,
 ) -> Tensor:
-    """Fill the Jacobian piece by piece, and compare the outputs met on the way."""
+    """Fill the Jacobian piece by piece, and compare the outputs of all pieces."""
     size, width = len(together), together[0].numel()
     row_bytes = replica.n_parameters * replica.dtype.itemsize
     rows = max(1, max_bytes // row_bytes)
@@ -214,7 +214,7 @@ def _slices(length: int, step: int) -> Iterator[slice]:
 
 
 def _check_apart(alone: Tensor, together: Tensor, every: Tensor) -> None:
-    """Refuse outputs that differ between a batch and its samples one by one."""
+    """Raise SkgeoError if outputs of a batch and of its single samples differ."""
     if alone.shape != together.shape:
         raise SkgeoError(
             f"A sample alone gives {alone.shape[1]} outputs and {together.shape[1]} within its "

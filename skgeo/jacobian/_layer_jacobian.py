@@ -88,7 +88,7 @@ class LayerJacobian:
         step = max(1, min(count, max_bytes // max(each, 1))) if self._batched else 1
         parts = []
         with math_attention(), silent_vmap():
-            for block in matrix.permute(2, 0, 1).split(step):
+            for block in torch.split(matrix.permute(2, 0, 1), step):
                 if step > 1:
                     parts.append(self._push_many(block))
                 else:

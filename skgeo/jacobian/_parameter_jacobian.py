@@ -68,7 +68,9 @@ class ParameterJacobian:
         sizes = [value.numel() for value in self._values.values()]
         parts = {
             name: part.view_as(value).to(value.dtype)
-            for (name, value), part in zip(self._values.items(), vector.split(sizes), strict=True)
+            for (name, value), part in zip(
+                self._values.items(), torch.split(vector, sizes), strict=True
+            )
         }
         with math_attention():
             return self._linear_map(parts).detach()
@@ -92,7 +94,7 @@ class ParameterJacobian:
         path: ``"vmap"`` takes all samples of a piece at once with ``torch.func``, ``"loop"`` one
             sample at a time with plain backward passes; ``"auto"`` uses the second where the first
             fails.
-        max_bytes: bound on the gradients in flight besides the result. Never less than one row.
+        max_bytes: bound on the gradients held besides the result, at least one row.
 
         M backward passes per sample, and one of the whole batch that the result must agree with.
         """

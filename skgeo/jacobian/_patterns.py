@@ -41,9 +41,9 @@ def _sides(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor |
     return torch.stack([x > place for place in places]).sum(0, dtype=torch.uint8)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.inside: list[str] = []
         self.found: dict[str, Tensor] = {}
         self._counts: Counter[str] = Counter()

@@ -16,7 +16,7 @@ from skgeo.jacobian._layer import Layer
 from skgeo.jacobian._layer_jacobian import LayerJacobian
 from skgeo.network._finite import check_derivatives
 
-# Numbers in flight in one batched pass, besides the result.
+# Numbers held in one batched pass, besides the result.
 _CHUNK_BYTES = 2**26
 
 
@@ -76,7 +76,7 @@ class Recording:
         return self._tensors[place]
 
     def representation(self, place: Layer) -> Tensor:
-        """What is at a place, without a graph and flattened: (b, n)."""
+        """Representation at a place, without a graph and flattened: (b, n)."""
         return self._first(place).detach().reshape(self.size, -1)
 
     def _first(self, place: Layer) -> Tensor:
@@ -87,8 +87,7 @@ class Recording:
     ) -> dict[str, Tensor]:
         """Pull cotangents of the output back to all recorded layers at once: (b, count, n) each.
 
-        `cotangents` makes those numbered by a slice, as in
-        :func:`~skgeo.jacobian._cotangents.pull_back`.
+        cotangents: as in :func:`~skgeo.jacobian._cotangents.pull_back`.
         """
         rows = pull_back(
             self.output,
@@ -156,11 +155,11 @@ class Recording:
     def jacobian(self, target: Layer, source: Layer, max_bytes: int = _CHUNK_BYTES) -> Tensor:
         r"""The Jacobian :math:`\partial h_{target} / \partial h_{source}` of each sample.
 
-        Returns (b, n_target, n_source): in the dtype of the representations.
-        Raises SkgeoError if a derivative is NaN or infinite, or the graph refuses one.
+        Returns (b, n_target, n_source), in the dtype of the representations.
+        Raises SkgeoError if a derivative is NaN or infinite or does not exist.
 
-        As many passes as the smaller side has coordinates, of what lies between the two: rows by
-        backward passes, columns by backward passes through these. None for an elementwise link.
+        The cost is one pass between the places per coordinate of the smaller one: backward passes
+        for rows, backward passes through these for columns. An elementwise link needs none.
         """
         link = self._link(target, source)
         found = None if link is None else link.jacobian()
@@ -186,8 +185,8 @@ class Recording:
     ) -> dict[str, Tensor]:
         r"""Jacobians :math:`A_l = \partial h_l/\partial h_0`, (b, n_l, n_0), at cuts, by name.
 
-        Columns are carried from cut to cut, so all layers together cost n_0 passes of the network;
-        where the layers have fewer coordinates than that, each is pulled back alone.
+        Columns are pushed forward from cut to cut, so all layers together cost n_0 passes of the
+        network. If backward passes are cheaper, each layer is pulled back separately.
         """
         root = self._places.root
         cuts = [layer for layer in self.layers if layer.is_cut and layer != root]
@@ -211,10 +210,10 @@ class Recording:
         return found
 
     def elementwise(self, target: Layer) -> ElementwiseLink | None:
-        """The link from the last cut before a layer, where it is ``diag(d) W`` for each sample.
+        """The link from the last cut before a layer, if it is ``diag(d) W`` for each sample.
 
-        Recognised from the modules that run, and believed only if it gives what one backward pass
-        with random cotangents gives.
+        It is recognised by the modules that run, and used only if it agrees with one backward pass
+        with random cotangents.
         """
         if target not in self._links:
             parts = self._places.elementwise.get(target.name)
@@ -223,7 +222,7 @@ class Recording:
         return self._links[target]
 
     def _link(self, target: Layer, source: Layer) -> ElementwiseLink | None:
-        """The elementwise link between two places, where they are neighbours and it is one."""
+        """The link between two places, if they are neighbours and it is elementwise."""
         if target in (source, self._places.root, self._places.output):
             return None
         return self.elementwise(target) if source == self._places.cut_before(target) else None

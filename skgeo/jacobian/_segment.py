@@ -1,4 +1,4 @@
-"""The map from the input or a layer to a layer or the outputs, restarted from elsewhere."""
+"""The map from the input or a layer to a layer or the outputs."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from skgeo.network._switches import math_attention
 
 
 class _Reached(Exception):
-    """Ends a forward pass once the layer has returned."""
+    """Ends a forward pass after the layer has returned."""
 
 
 class Segment:
-    r"""The map :math:`h_m \mapsto h_l` of one batch: put a representation in place and run on.
+    r"""The map :math:`h_m \mapsto h_l` from one representation of a batch to another.
 
-    replica: with ``parameters=None``, or its parameters are on the graphs too.
-    inputs: the batch that everything but the first floating tensor is taken from.
-    layer: where to end; None for the outputs.
-    source: where to start instead of the first floating input: at this layer's representation.
-        Where it is not a cut, what goes around it is taken from the batch.
-    Raises SkgeoError if the inputs are indices, or hold some, and no `source` is given.
+    replica: with ``parameters=None``; otherwise its parameters are on the graphs as well.
+    inputs: the batch, of which the first floating tensor is replaced.
+    layer: end of the map; None for the outputs.
+    source: start of the map instead of the first floating input. If it is not a cut, everything
+        that does not pass through it is computed from the batch.
+    Raises SkgeoError if the inputs include indices and there is no `source`.
 
     Attributes
     ----------
     module : torch.nn.Module
-        Of the replica.
+        Module of the replica.
     shape : tuple of int
-        Of one sample at the start.
+        Shape of one sample at the start.
 
-    A call runs the network up to the layer and no further; what comes before the source is computed
-    and thrown away. It may be differentiated as often as the layers can be.
+    A call runs the network up to the layer; what precedes the source is computed and discarded.
+    It can be differentiated as often as the layers.
 
     >>> import torch
     >>> from torch import nn
@@ -71,7 +71,7 @@ class Segment:
         mixed = replica.takes_integers and len(floating) < len(tensors_of(inputs))
         if source is None and (mixed or not floating):
             raise SkgeoError(
-                "The inputs are indices, and there is no direction to move an index in. Start at "
+                "The inputs are indices, with respect to which there are no derivatives. Start at "
                 "a layer behind the embedding: source='...'."
             )
         self.shape = tuple(floating[0].shape[1:]) if source is None else source.shape
@@ -82,12 +82,12 @@ class Segment:
         return torch.Size(self.shape).numel()
 
     def take(self, where: Tensor | slice) -> Segment:
-        """The same map for some samples, with repetitions if an index is repeated."""
+        """The same map for some samples, possibly repeated."""
         chosen = map_inputs(lambda tensor: tensor[where], self._inputs)
         return Segment(self._replica, chosen, self._layer, self._source)
 
     def start(self) -> Tensor:
-        """Where the samples of the batch are: (b, n_0), without a graph."""
+        """Representation of the batch at the start: (b, n_0), without a graph."""
         if self._source is None:
             x = next(t for t in tensors_of(self._inputs) if t.is_floating_point())
             return x.detach().reshape(len(x), -1)
@@ -97,9 +97,7 @@ class Segment:
         """Representations (b, n_l) of the batch started at x of shape (b, n_0), on its graph."""
         size = batch_size(self._inputs)
         if tuple(x.shape) != (size, self.dim):
-            raise SkgeoError(
-                f"x has shape {tuple(x.shape)}; this batch starts from {(size, self.dim)}."
-            )
+            raise SkgeoError(f"x has shape {tuple(x.shape)}; expected {(size, self.dim)}.")
         return self._run(x, self._layer)
 
     def jacobian(self, x: Tensor) -> Tensor:
@@ -155,8 +153,8 @@ class Segment:
             missing = layer if not found else source
             name = "output" if missing is None else missing.name
             raise SkgeoError(
-                f"Layer call {name!r} did not happen on the way. It must come in every batch, and "
-                "the source before the layer."
+                f"Layer call {name!r} did not happen. It must happen in every batch, and "
+                "the source must come before the layer."
             )
         return found[0].reshape(len(found[0]), -1)
 

@@ -1,7 +1,4 @@
-"""Linear algebra on tensors: ranks, spectra, subspaces, threads, memory.
-
-Nothing here knows of networks: matrices in, numbers and matrices out.
-"""
+"""Linear algebra on tensors: ranks, spectra, subspaces, threads and memory."""
 
 from skgeo.linalg._block_lanczos import block_lanczos
 from skgeo.linalg._golub_kahan import golub_kahan

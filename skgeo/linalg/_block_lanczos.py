@@ -1,4 +1,4 @@
-"""Leading eigenpairs of a symmetric matrix that is known by its products only."""
+"""Leading eigenpairs of a symmetric matrix from its products with vectors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.linalg._subspaces import orthonormalise_rows
 
-# Products with a fresh direction after convergence, to look for eigenvalues that were missed.
+# Products with a new direction after convergence, to find eigenvalues that were missed.
 _PROBES = 5
 _EPS = float(torch.finfo(torch.float64).eps)
 
 
 def krylov_capacity(n_values: int, block: int = 1) -> int:
-    """Vectors that :func:`block_lanczos` holds."""
+    """Number of vectors that :func:`block_lanczos` holds."""
     return max(3 * n_values, n_values + 20) + 2 * block
 
 
@@ -32,22 +32,21 @@ def block_lanczos(
     r"""Largest eigenvalues of a symmetric matrix, by thick-restarted block Lanczos.
 
     product: :math:`G v` for vectors as rows: (w, n) to (w, n).
-    start: (w, n), any w vectors: random ones. Blocks have their number.
+    start: (w, n), random vectors; w is the size of blocks.
     n_values: at most n.
     tol: a pair has converged where :math:`\|G v - \lambda v\| \le` ``tol`` :math:`\lambda`.
     noise: relative error of a product. Residuals below ``noise`` times the largest eigenvalue are
-        rounding, and are not waited for.
-    max_steps: blocks of products after which to give up.
+        rounding, and count as converged.
+    max_steps: largest number of products with a block.
     Raises SkgeoError if the iteration does not converge, or a product is NaN or infinite.
 
-    Runs on the device of `start`. Each new block is orthogonalised against all vectors held, and
-    the small matrix is formed of their inner products with the old ones. When no more fit, the
-    leading Ritz vectors are kept [1]_.
+    Runs on the device of `start`. Each new block is orthogonalised against all vectors held. When
+    the capacity is reached, the leading Ritz vectors are kept [1]_.
 
-    A Krylov space holds one direction of each repeated eigenvalue a vector of its block. After
-    convergence all but the wanted vectors are dropped, and five blocks from a random direction
-    look for eigenvalues that belong among the wanted: these then have to converge too, and the
-    search is repeated until it finds no more.
+    A Krylov space contains at most w directions of a repeated eigenvalue. After convergence all but
+    the wanted vectors are dropped, and five blocks from a random direction search for eigenvalues
+    that were missed. These then have to converge as well, and the search is repeated until it
+    finds no more.
 
     .. [1] K. Wu and H. Simon, "Thick-restart Lanczos method for large symmetric eigenvalue
        problems", SIAM J. Matrix Anal. Appl. 22 (2000), section 3.
@@ -66,7 +65,7 @@ def block_lanczos(
     block = space.orthonormal(start, 0.0)
     known: Tensor | None = None
     since = 0
-    # What is dropped at the end of a search stays in the residuals: their sum is to be below tol.
+    # What is dropped after a search remains in the residuals, whose sum must be below tol.
     share = tol / 2
     for _ in range(max_steps):
         rest = space.extend(block, product(block))
@@ -109,23 +108,23 @@ class _Space:
         self._generator = torch.Generator().manual_seed(0)
 
     def _random(self) -> Tensor:
-        # Another distribution than callers use, lest a seed give a vector that is there already.
+        # Another distribution than callers use, so no seed gives a vector that is there already.
         size = self.basis.shape[1]
         row = torch.rand(1, size, generator=self._generator, dtype=torch.float64) - 0.5
         return row.to(self.basis)
 
     def extend(self, block: Tensor, moved: Tensor) -> Tensor:
-        """Take in a block and its products; returns what of these lies outside."""
+        """Add a block and its products; returns the part of these outside the space."""
         stop = self.filled + len(block)
         self.basis[self.filled : stop] = block
-        # The last two blocks take nearly all that is inside, so that one pass over all the others
-        # is as good as two.
+        # Nearly all that is inside lies in the last two blocks, so one pass over the others is as
+        # accurate as two.
         recent = slice(max(0, stop - 2 * len(block)), stop)
         first = moved @ self.basis[recent].T
         inside, rest = _split(moved - first @ self.basis[recent], self.basis[:stop])
         inside[:, recent] += first
         if not bool(torch.isfinite(inside).all()):
-            raise SkgeoError("a product with the matrix is NaN or infinite: it has no spectrum.")
+            raise SkgeoError("A product with the matrix is NaN or infinite, so it has no spectrum.")
         self.matrix[self.filled : stop, :stop] = inside
         self.matrix[:stop, self.filled : stop] = inside.T
         among = self.matrix[self.filled : stop, self.filled : stop]
@@ -139,23 +138,23 @@ class _Space:
         return values.flip(0), vectors.flip(1)
 
     def residuals(self, rest: Tensor, mixing: Tensor) -> Tensor:
-        """Norms of ``G v - lambda v``: only the last block reaches outside."""
+        """Norms of ``G v - lambda v``; only the last block has products outside the space."""
         last = mixing[self.filled - len(rest) :]
         return ((rest @ rest.T @ last) * last).sum(0).clamp_min(0.0).sqrt()
 
     def restart(self, mixing: Tensor) -> None:
-        """Keep some Ritz vectors alone."""
+        """Keep some Ritz vectors only."""
         kept = mixing.shape[1]
         small = self.matrix[: self.filled, : self.filled]
         values = torch.linalg.vecdot(mixing, small @ mixing, dim=0)
-        # Orthonormal anew, since what deviates would be handed on from restart to restart.
+        # Orthonormalised again, since deviations would accumulate from restart to restart.
         self.basis[:kept] = orthonormalise_rows(mixing.T @ self.basis[: self.filled])
         self.matrix.zero_()
         self.matrix[:kept, :kept] = torch.diag(values)
         self.filled = kept
 
     def orthonormal(self, rows: Tensor, scale: float) -> Tensor:
-        """Orthonormal rows from rows outside the basis; random ones where nothing is left."""
+        """Orthonormal rows from rows outside the basis; random ones instead of zero rows."""
         found = rows.new_empty(min(len(rows), rows.shape[1] - self.filled), rows.shape[1])
         small = 8 * rows.shape[1] ** 0.5 * _EPS * scale
         for index in range(len(found)):
@@ -176,9 +175,9 @@ class _Space:
 
 
 def _split(rows: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients in an orthonormal basis, and what lies outside it.
+    """Coefficients in an orthonormal basis, and the rest.
 
-    Projected a second time where the first left less than half: its rounding would add up.
+    Projected twice if the rest has less than half the norm, since rounding would accumulate.
     """
     inside = rows @ basis.T
     rest = rows - inside @ basis

@@ -1,4 +1,4 @@
-"""Leading singular values of matrices that are known by their products only."""
+"""Leading singular values of matrices from their products with vectors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def golub_kahan(
 
     matvec: :math:`A v` for each matrix: (b, n) to (b, m).
     rmatvec: :math:`A^T u` for each matrix: (b, m) to (b, n).
-    start: (b, m), random vectors; :math:`A^T` takes them into the row space, where all others stay,
-        so that a matrix of rank r is exhausted after r steps.
+    start: (b, m), random vectors. :math:`A^T` maps them into the row space, which contains all
+        further vectors, so r steps suffice for a matrix of rank r.
     n_steps: pairs of products, at least `n_values`.
     Returns values (b, n_values): descending, never above the true ones; 0 beyond the rank; vectors
         (b, n_values, n): right singular vectors as rows; zero beyond the rank; residuals (b,
@@ -31,8 +31,8 @@ def golub_kahan(
     Raises SkgeoError if `n_steps` is smaller than `n_values`.
 
     Costs `n_steps` pairs of products and ``b * n_steps * (m + n)`` numbers. The vectors are
-    orthogonalised twice against all before them: without that, copies of the largest values come up
-    as soon as they have converged.
+    orthogonalised twice against all before them; otherwise the largest values would appear several
+    times after they have converged.
 
     Source: G. Golub and W. Kahan, "Calculating the singular values and pseudo-inverse of a matrix",
     SIAM J. Numer. Anal. B 2 (1965), section 3.
@@ -68,8 +68,9 @@ def golub_kahan(
         right[:, j + 1], betas[:, j] = _unit(v, scale)
         scale = torch.maximum(scale, betas[:, j])
         if j + 1 < steps and not bool(betas[:, j].all()):
-            # A Krylov space that closed holds one direction of each repeated value: look outside,
-            # with another distribution than callers use, lest a seed give the first vector again.
+            # A closed Krylov space contains one direction of each repeated value, so start again
+            # outside of it, with another distribution than callers use: no seed gives the first
+            # vector again.
             fresh = torch.rand(start.shape, generator=generator, dtype=start.dtype).to(start) - 0.5
             other = rmatvec(fresh)
             length = torch.linalg.vector_norm(other, dim=1)
@@ -91,7 +92,7 @@ def _orthogonal(vectors: Tensor, basis: Tensor) -> Tensor:
 
 
 def _unit(vectors: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors over their lengths, and zero where only rounding is left of them."""
+    """Vectors divided by their lengths, or zero if they are rounding only; and the lengths."""
     lengths = torch.linalg.vector_norm(vectors, dim=1)
     noise = 8 * vectors.shape[1] * torch.finfo(vectors.dtype).eps * scale
     lengths = torch.where(lengths > noise, lengths, torch.zeros_like(lengths))

@@ -1,4 +1,4 @@
-"""Singular values of matrices whose rows differ in scale by more than floating point holds."""
+"""Singular values of matrices whose rows differ in scale beyond the floating range."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _graded(logs: Tensor, unit: Tensor) -> Tensor:
         widest = SPAN if whole else SPAN - 2 * _APART
         while stop < count and _span(logs[start : stop + 1]) <= widest:
             stop += 1
-        if stop < count:  # where there is a gap, nothing need be thrown away
+        if stop < count:  # at a gap, nothing is discarded
             gaps = [cut for cut in range(stop, start, -1) if above[cut - 1] - below[cut] > _APART]
             stop = gaps[0] if gaps else stop
         high, low = logs[start:stop].max(), logs[start:stop].min()
@@ -97,5 +97,6 @@ def _jacobi(rows: Tensor) -> Tensor:
         return rows.abs().flatten()
     values, _, _, work, _, info = dgejsv(rows.T.numpy(), joba=0, jobu=3, jobv=3, jobr=0)
     if info != 0:  # no convergence within LAPACK's limit of sweeps; not met so far
-        return torch.linalg.svdvals(rows)
+        plain: Tensor = torch.linalg.svdvals(rows)
+        return plain
     return torch.from_numpy(values * (work[0] / work[1])).sort(descending=True).values

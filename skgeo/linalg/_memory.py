@@ -1,4 +1,4 @@
-"""Ask before allocating: what a matrix takes, and what the machine has."""
+"""Memory that is available, and checks before large allocations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from skgeo.exceptions import SkgeoError
 
-# What is left to everything else in the process, and to the workspace of LAPACK.
+# The rest is for other objects of the process and the workspace of LAPACK.
 USABLE_SHARE = 0.7
 _FALLBACK = 4 * 2**30
 _CGROUP = Path("/sys/fs/cgroup")
@@ -79,7 +79,7 @@ def memory_budget(budget: int | str | None, device: torch.device | str = "cpu") 
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes as people read it.
+    """A number of bytes as text.
 
     >>> format_bytes(3 * 2**30)
     '3.0 GiB'
@@ -98,7 +98,7 @@ def require_memory(
     device: torch.device | str = "cpu",
     budget: int | str | None = None,
 ) -> None:
-    """Refuse an allocation that would not fit, before it is made.
+    """Raise an error before an allocation that does not fit into memory.
 
     what: what takes them, with its shape.
     instead: what the caller can do about it.

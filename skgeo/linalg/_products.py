@@ -18,9 +18,9 @@ from skgeo.linalg._graded import SPAN, graded_log_singular_values
 
 # Up to this condition number the triangles of one sweep give all values to about 1e-11.
 _TRIANGULAR = 1e5
-# How much a rank is tried: factors are moved by this many units of rounding.
+# A rank is tested by a perturbation of the factors of this many units of rounding.
 _TRIAL = 100.0
-# A value that moves by a factor of two was rounding.
+# A value that changes by a factor of two is rounding.
 _MOVED = 0.69
 
 
@@ -78,7 +78,7 @@ class LongProduct:
 
     def __init__(self, tol: float | None = None, dtype: torch.dtype = torch.float64) -> None:
         self._tol, self._dtype = tol, dtype
-        # Samples whose rank hangs on how well the range is known, and the trial that decides it;
+        # Samples whose rank depends on how well the range is known, and the trial that decides it;
         # until one is needed, what it would start from.
         self._doubtful: Tensor | None = None
         self._trial: LongProduct | None = None
@@ -95,7 +95,7 @@ class LongProduct:
         return len(self._factors)
 
     def multiply(self, factor: Tensor) -> None:
-        """Take in the next factor.
+        """Multiply by the next factor.
 
         Raises SkgeoError if it does not fit the one before, or is NaN or infinite.
         """
@@ -107,7 +107,7 @@ class LongProduct:
             width = self._side if basis is None else basis.shape[1]
             if factor.shape[0] != len(alive) or factor.shape[2] != width:
                 raise SkgeoError(
-                    f"a factor of shape {tuple(factor.shape)} does not follow one that maps to "
+                    f"A factor of shape {tuple(factor.shape)} does not follow one that maps to "
                     f"{width} coordinates in a batch of {len(alive)}."
                 )
         if not bool(torch.isfinite(factor).all()):
@@ -127,7 +127,7 @@ class LongProduct:
             lower = torch.linalg.qr(whole.mT, mode="r").R
             sound = _well_conditioned(lower, tol)
             if not self._factors:
-                # Orthonormal rows on the right change no singular value, and are left out.
+                # Orthonormal rows on the right do not change singular values and are left out.
                 q, kept = _triangularise(lower.mT)
         if alive is not None:
             sound = sound & alive.all(1)
@@ -202,7 +202,7 @@ class LongProduct:
             settled = straight & narrow & (_triangle_condition(unit) <= _TRIANGULAR)
             found[settled] = graded_log_singular_values(logs[settled], unit[settled])
         ranks = alive.sum(1)
-        for rank in ranks.unique().tolist():
+        for rank in sorted(set(ranks.tolist())):
             for sweeps, alike in ((1, straight), (3, ~straight)):
                 which = ((ranks == rank) & alike & ~settled).nonzero().flatten()
                 if rank and len(which):
@@ -245,11 +245,11 @@ def _triangularise(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _well_conditioned(r: Tensor, tol: float) -> Tensor:
-    """Whether all singular values of a triangle are surely above the tolerance."""
+    """Whether all singular values of a triangle are certainly above the tolerance."""
     eye = torch.eye(r.shape[-1], dtype=r.dtype, device=r.device).expand_as(r)
     inverse = torch.linalg.solve_triangular(r, eye, upper=True)
-    bound = 1.0 / torch.linalg.matrix_norm(inverse)  # at most the smallest; NaN if singular
-    return bound > tol**0.5 * torch.linalg.matrix_norm(r)
+    bound: Tensor = 1.0 / torch.linalg.matrix_norm(inverse)  # at most the smallest; NaN if singular
+    return torch.gt(bound, tol**0.5 * torch.linalg.matrix_norm(r))
 
 
 def _sorted_factors(factors: list[Tensor], sweeps: int) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The numerical rank of a positive semi-definite matrix, with its certificate."""
+"""Numerical rank of a positive semi-definite matrix, and how certain it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EPS = float(torch.finfo(torch.float64).eps)
 
 @dataclass(frozen=True)
 class NumericalRank:
-    """A rank, the tolerance that decided it, and what another tolerance would say.
+    """A numerical rank, its tolerance, and the ranks for other tolerances.
 
     Attributes
     ----------
@@ -27,11 +27,11 @@ class NumericalRank:
     tol : float
         Tolerance relative to the largest eigenvalue.
     threshold : float
-        ``tol`` times the largest eigenvalue: the absolute tolerance.
+        ``tol`` times the largest eigenvalue.
     gap : float
-        ``lambda_r / lambda_{r+1}``; infinite where nothing is left below the threshold.
+        ``lambda_r / lambda_{r+1}``; infinite if all eigenvalues below the threshold are zero.
     path_tol, path_rank : ndarray of shape (n_steps,)
-        Rank against relative tolerance, from the resolution of the arithmetic up to 1.
+        Ranks by relative tolerance, from the resolution of the arithmetic up to 1.
     """
 
     rank: int
@@ -43,7 +43,7 @@ class NumericalRank:
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether the gap is under one order of magnitude."""
+        """Whether the gap is less than one order of magnitude."""
         return self.gap < AMBIGUOUS_GAP
 
 
@@ -76,12 +76,12 @@ def decide_rank(
     resolution: float,
     name: str = "rank",
 ) -> NumericalRank:
-    """Count the eigenvalues above a tolerance, and say how sure the count is.
+    """Count the eigenvalues above a tolerance; warn if the count is not certain.
 
     eigenvalues: (n,), non-negative, descending.
     tol: relative to the largest eigenvalue; "auto" is ``resolution``.
-    resolution: relative size under which eigenvalues are rounding.
-    name: what the warning calls the quantity.
+    resolution: relative size below which eigenvalues are rounding.
+    name: of the quantity, for the warning.
 
     >>> decide_rank(torch.tensor([4.0, 1.0, 1e-20]).double(), resolution=1e-12).rank
     2

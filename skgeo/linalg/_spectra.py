@@ -1,4 +1,4 @@
-"""Eigenvalues of symmetric matrices and what is read off them."""
+"""Eigenvalues of symmetric matrices, and quantities derived from them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def eigenvalues_descending(matrix: Tensor) -> Tensor:
-    """Eigenvalues of a positive semi-definite matrix, descending, rounding below zero cut off.
+    """Eigenvalues of a positive semi-definite matrix, descending, negative rounding set to zero.
 
     matrix: (n, n), symmetric; only its lower triangle is read.
 
-    4/3 m^3 operations for m rows that are not zero, m^2 numbers of workspace. A zero on the
-    diagonal of a positive semi-definite matrix makes its whole row zero: what such rows add to the
-    spectrum is known, and they are left out.
+    Costs 4/3 m^3 operations and m^2 numbers of workspace for m nonzero rows. A positive
+    semi-definite matrix with a zero on the diagonal has a zero row, which contributes an eigenvalue
+    zero and is left out.
 
     >>> eigenvalues_descending(torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 2.0]]))
     tensor([3., 1., 0.], dtype=torch.float64)
@@ -25,7 +25,8 @@ def eigenvalues_descending(matrix: Tensor) -> Tensor:
     if count < len(matrix):
         kept = matrix[alive][:, alive]
         return torch.nn.functional.pad(eigenvalues_descending(kept), (0, len(matrix) - count))
-    return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0.0)
+    values: Tensor = torch.linalg.eigvalsh(matrix)
+    return values.flip(0).clamp_min(0.0)
 
 
 def eigenvectors_descending(matrix: Tensor, n_vectors: int) -> Tensor:
@@ -34,15 +35,15 @@ def eigenvectors_descending(matrix: Tensor, n_vectors: int) -> Tensor:
     Returns (n_vectors, n): orthonormal rows, by descending eigenvalue.
     """
     # matrix (n, n)
-    _, vectors = torch.linalg.eigh(matrix.double())
+    vectors: Tensor = torch.linalg.eigh(matrix.double()).eigenvectors
     return vectors.flip(1)[:, :n_vectors].T
 
 
 class RowFactor:
-    """Triangular factor of a matrix whose rows arrive in blocks, by repeated QR.
+    """Triangular factor of a matrix from blocks of its rows, by repeated QR.
 
-    ``A = Q R`` with Q never kept. The singular values of R are those of A, and since A is never
-    squared they keep all the digits of its entries: a float64 spectrum of ``A^T A`` resolves
+    In ``A = Q R``, Q is not kept. The singular values of R are those of A. Since A is not squared,
+    they keep all digits of its entries: a float64 spectrum of ``A^T A`` resolves
     relative eigenvalues down to about 1e-30 instead of 1e-15.
 
     >>> factor = RowFactor(2)
@@ -55,7 +56,7 @@ class RowFactor:
         self.factor = torch.zeros(0, n_columns, dtype=torch.float64, device=device)
 
     def update(self, rows: Tensor) -> None:
-        """Take in a block of rows, of shape (n_block, n_columns)."""
+        """Add a block of rows, of shape (n_block, n_columns)."""
         stacked = torch.cat([self.factor, rows.to(self.factor)])
         if len(stacked) <= stacked.shape[1]:
             self.factor = stacked  # nothing to compress yet
@@ -64,11 +65,13 @@ class RowFactor:
 
     def singular_values(self) -> Tensor:
         """Singular values of all rows so far, descending; ``min(n_rows, n_columns)`` of them."""
-        return torch.linalg.svdvals(self.factor)
+        values: Tensor = torch.linalg.svdvals(self.factor)
+        return values
 
     def right_vectors(self, n_vectors: int) -> Tensor:
         """Leading right singular vectors as rows, of shape (n_vectors, n_columns)."""
-        return torch.linalg.svd(self.factor, full_matrices=False).Vh[:n_vectors]
+        vectors: Tensor = torch.linalg.svd(self.factor, full_matrices=False).Vh
+        return vectors[:n_vectors]
 
 
 def effective_rank(weights: Tensor) -> float:
@@ -76,9 +79,9 @@ def effective_rank(weights: Tensor) -> float:
 
     ``exp(-sum p_i log p_i)`` with ``p_i = weights_i / sum(weights)``.
 
-    weights: (n,), non-negative. Roy and Vetterli put singular values in; the Fisher estimators put
-        eigenvalues in, and say so.
-    Returns: Between 1 and n; NaN for a spectrum that is identically zero, which has none.
+    weights: (n,), non-negative: singular values for Roy and Vetterli, eigenvalues for the Fisher
+        estimators.
+    Returns a number between 1 and n, or NaN if all weights are zero.
 
     Source: O. Roy and M. Vetterli, "The effective rank: a measure of effective dimensionality",
     EUSIPCO 2007, Definition 1.
@@ -95,9 +98,9 @@ def effective_rank(weights: Tensor) -> float:
 
 
 def participation_ratio(weights: Tensor) -> float:
-    """``(sum w)^2 / sum w^2``: how many equal weights would spread as much.
+    """Participation ratio ``(sum w)^2 / sum w^2`` of a spectrum.
 
-    Returns: Between 1 and n; NaN for a spectrum that is identically zero.
+    Returns a number between 1 and n, or NaN if all weights are zero.
 
     >>> participation_ratio(torch.tensor([2.0, 2.0, 0.0]))
     2.0

@@ -7,24 +7,26 @@ from torch import Tensor
 
 
 def orthonormalise_rows(rows: Tensor) -> Tensor:
-    """Remove the last deviation from orthonormality of rows that are nearly so.
+    """Orthonormalise rows that are nearly orthonormal.
 
-    ``V V^T = L L^T``, ``V <- L^{-1} V``: the first rows move least. Two matrix products, where a QR
-    factorisation of a wide matrix would run at a fraction of their speed.
+    ``V V^T = L L^T``, ``V <- L^{-1} V``: the first rows change least. This is faster than a QR
+    factorisation of a wide matrix.
 
     rows: (k, n), orthonormal up to some 1e-3.
     """
     # -> (k, n)
     lower, failed = torch.linalg.cholesky_ex(rows @ rows.T)
     if int(failed):  # far from orthonormal: the general factorisation
+        basis: Tensor
         basis, triangle = torch.linalg.qr(rows.T)
         signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0).to(basis)
         return (basis * signs).T
-    return torch.linalg.solve_triangular(lower, rows, upper=False)
+    solved: Tensor = torch.linalg.solve_triangular(lower, rows, upper=False)
+    return solved
 
 
 def orient_rows(rows: Tensor) -> Tensor:
-    """Flip each row so that its entry of largest modulus is positive.
+    """Flip the sign of rows such that the entry of largest modulus is positive.
 
     >>> orient_rows(torch.tensor([[1.0, -3.0]]))
     tensor([[-1.,  3.]])
@@ -45,5 +47,5 @@ def complement(rows: Tensor) -> Tensor:
     count, size = rows.shape
     if count == 0:
         return torch.eye(size, dtype=rows.dtype, device=rows.device)
-    basis = torch.linalg.qr(rows.T, mode="complete").Q
+    basis: Tensor = torch.linalg.qr(rows.T, mode="complete").Q
     return basis[:, count:].T.contiguous()

@@ -1,4 +1,4 @@
-"""One BLAS thread for the length of a measurement."""
+"""One BLAS thread during a measurement."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _controller: tuple[int, ThreadpoolController] = (0, ThreadpoolController())
 
 
 def _blas_libraries() -> ThreadpoolController:
-    """The libraries in the process, looked up again once modules have been loaded since.
+    """The BLAS libraries of the process, found again only after further imports.
 
-    The look-up takes milliseconds, which would show in the smallest measurements.
+    Finding them takes milliseconds, which matters for small measurements.
     """
     global _controller
     if _controller[0] != len(sys.modules):
@@ -33,14 +33,14 @@ def _blas_libraries() -> ThreadpoolController:
 def single_blas_thread() -> Iterator[None]:
     """Run a block with one BLAS thread, and restore the setting afterwards.
 
-    Sums are split between threads, so that the last digits of a matrix product depend on their
-    number. With one thread a measurement gives the same digits alone and inside a pool of
-    workers, and workers do not oversubscribe the processor.
+    Sums are split between threads, so the last digits of a matrix product depend on their number.
+    With one thread, a measurement gives the same digits alone and in a pool of workers, and workers
+    do not oversubscribe the processor.
 
-    The block may be nested and may be entered by several threads at once. The settings belong to
-    the process, which gets them back when the last thread leaves. Of BLAS libraries other than
-    torch's, threadpoolctl lets one thread of a process change the setting: a pool of workers
-    should be started inside the block, not enter it on its own.
+    The block may be nested and entered by several threads at once; the settings of the process are
+    restored when the last thread leaves. For BLAS libraries other than torch's, threadpoolctl lets
+    one thread of a process change the setting, so a pool of workers should be started inside the
+    block.
     """
     global _inside, _torch_threads, _limits
     with _lock:

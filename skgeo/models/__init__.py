@@ -1,4 +1,4 @@
-"""Everything that may stand for a model, and one way to read it."""
+"""Kinds of models, and their common form."""
 
 from skgeo.models._checkpoint import Checkpoint
 from skgeo.models._digest import fingerprint

@@ -1,4 +1,4 @@
-"""Weights on disk, with the function that builds the module they belong to."""
+"""Weights in a file, with the function that builds their module."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ _SHOWN = 5
 
 
 class Checkpoint:
-    """A model whose weights are read from a file whenever it is measured.
+    """Model whose weights are read from a file each time it is measured.
 
-    A table of many checkpoints then holds one network in memory at a time.
+    A table of many checkpoints then needs memory for one network at a time.
 
     Parameters
     ----------
     path : str or path-like
-        A state dict, as written by ``torch.save(module.state_dict(), path)``.
+        File with a state dict, as written by ``torch.save(module.state_dict(), path)``.
     factory : callable
-        ``factory() -> torch.nn.Module`` of the architecture the weights belong to; the class
-        itself will do when it takes no arguments.
+        ``factory() -> torch.nn.Module`` builds the module the weights belong to. It may be the
+        class of the module if that takes no arguments.
     forward : callable, default=None
-        As in :class:`WrappedModel`.
+        ``forward(module, inputs) -> Tensor`` as in :class:`WrappedModel`.
 
     See Also
     --------
-    WrappedModel : A module in memory with its own way to be called.
+    skgeo.WrappedModel : A module in memory with its own forward function.
 
     Notes
     -----
-    The file is read with ``weights_only=True``, onto the CPU, so that opening it runs no code.
-    Nothing is kept between loads. It pickles when `factory` and `forward` do.
+    The file is read onto the CPU with ``weights_only=True``, so opening it runs no code. Nothing
+    is kept between loads. A Checkpoint can be pickled if `factory` and `forward` can.
 
     Examples
     --------
     >>> import tempfile, torch
     >>> from pathlib import Path
-    >>> from skgeo.models import Checkpoint
+    >>> from skgeo import Checkpoint
     >>> def factory():
     ...     return torch.nn.Linear(3, 2)
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -85,18 +85,31 @@ class Checkpoint:
         Returns
         -------
         torch.nn.Module
-            A new module, in eval mode, on the CPU.
+            A new module in eval mode on the CPU.
 
         Raises
         ------
         SkgeoError
-            There is no such file, it holds no state dict, or the state dict does not fit.
+            If there is no such file, it holds no state dict, or the state dict does not fit the
+            module.
         NotAModelError
-            The factory does not return a module.
+            If `factory` does not return a module.
+
+        Examples
+        --------
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from skgeo import Checkpoint
+        >>> net = torch.nn.Linear(3, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "net.pt"
+        ...     torch.save(net.state_dict(), path)
+        ...     loaded = Checkpoint(path, lambda: torch.nn.Linear(3, 2)).load()
+        >>> bool((loaded.weight == net.weight).all())
+        True
         """
         state = _read_state(Path(self.path))
-        # The random initialisation is about to be overwritten: the caller's generator need not
-        # know of it.
+        # The initial weights are overwritten, so their draw must not change the global generator.
         with torch.random.fork_rng(devices=[]):
             module = self.factory()
         if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
@@ -129,7 +142,7 @@ def _read_state(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise SkgeoError(
             f"{path} cannot be read as a state dict: it is not a torch file, or it holds Python "
-            f"objects such as a whole pickled module, which run code when they are opened. Save "
+            f"objects such as a pickled module, which run code when they are opened. Save "
             f"`module.state_dict()` instead; if you trust the file, pass the module itself: "
             f"model=torch.load(path, weights_only=False)."
         ) from error
@@ -150,7 +163,7 @@ def _read_state(path: Path) -> Mapping[str, Any]:
     if nested and not any(isinstance(value, Tensor) for value in state.values()):
         raise SkgeoError(
             f"{path} holds a training state with keys {', '.join(state)}; expected the state "
-            f"dict alone. Save that entry by itself: torch.save(torch.load({path.name!r})"
+            f"dict only. Save that entry separately: torch.save(torch.load({path.name!r})"
             f"[{nested[0]!r}], new_path)."
         )
     return state

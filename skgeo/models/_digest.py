@@ -1,4 +1,4 @@
-"""A digest of what a model computes, for caches that outlive the process."""
+"""Digest of what a model computes, for caches on disk."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def fingerprint(model: Any) -> str:
     parameters and fitted attributes. It does not depend on train or eval mode, gradients,
     device, or on which of several copies is given.
 
-    model: any kind of model; a Checkpoint is loaded. Of a resolved one, all that turns inputs into
-        outputs and their likelihood.
-    Returns: 40 hexadecimal digits. Stable between processes under one version of Python, torch and
-        scikit-learn.
-    Raises NotAModelError `model` is none of the kinds.
+    model: any kind of model; a Checkpoint is loaded. Of a ResolvedModel, the preprocessing is left
+        out.
+    Returns 40 hexadecimal digits, the same in every process under the same versions of Python,
+    torch and scikit-learn.
+    Raises NotAModelError if `model` is not a model.
 
-    The cost is one pass over the weights. Code of installed packages counts by name, and an
-    attribute of an unknown kind by its pickle.
+    The cost is one pass over the weights. Code of installed packages is represented by its name,
+    an attribute of unknown type by its pickle.
 
     >>> import copy, torch
     >>> from skgeo.models import fingerprint
@@ -74,22 +74,22 @@ def fingerprint(model: Any) -> str:
 
 
 class _Walk:
-    """One traversal, which feeds a digest."""
+    """One traversal that updates a digest."""
 
     def __init__(self) -> None:
         self.digest = hashlib.blake2b(digest_size=20)
-        # With their objects, since an id is only good for as long as its object lives.
+        # The objects are kept, since an id is unique only while its object exists.
         self.seen: dict[int, tuple[int, Any]] = {}
         self.open: list[int] = []
 
     def text(self, *words: object) -> None:
         for word in words:
             encoded = str(word).encode("utf-8", "surrogatepass")
-            # With its length in front, a word cannot run into the next one.
+            # The length separates a word from the next one.
             self.digest.update(f"{len(encoded)}:".encode() + encoded)
 
     def first_visit(self, obj: Any) -> bool:
-        """Whether an object is new; for those whose identity survives copying and pickling."""
+        """Whether an object has not been visited; for objects that keep identity when copied."""
         if id(obj) in self.seen:
             self.text("seen", self.seen[id(obj)][0])
             return False
@@ -138,8 +138,8 @@ class _Walk:
                 for key, tensor in getattr(child, kind).items():
                     self.text(kind, key)
                     self.slot(tensor, f"{name}.{key}", tensors)
-        # Attributes come after all parameters, so that a second reference to a parameter (the
-        # flat weights of an LSTM) is known for one.
+        # Attributes come after all parameters, so a second reference to a parameter (the flat
+        # weights of an LSTM) is recognised.
         for name, child in module.named_modules():
             self.text("attributes", name)
             for key, value in sorted(vars(child).items()):
@@ -219,7 +219,7 @@ class _Walk:
         if not self.first_visit(cls):
             return
         for base in cls.__mro__:
-            # A class of the user's own may be defined anew, in a notebook, under its old name.
+            # In a notebook, a user's class may be redefined under the same name.
             if not _is_users_own(base.__module__):
                 continue
             for name, member in list(vars(base).items()):
@@ -279,7 +279,7 @@ def _is_users_own(module_name: str | None) -> bool:
 
 
 def _refers_to(value: Any, tensors: dict[int, str]) -> bool:
-    """Whether an attribute only repeats parameters or buffers of the module."""
+    """Whether an attribute only refers to parameters or buffers of the module."""
     if isinstance(value, list | tuple) and value:
         return all(_refers_to(item, tensors) for item in value)
     return id(value) in tensors

@@ -1,4 +1,4 @@
-"""What counts as a model, and what to say of what does not."""
+"""Which objects are models, and error messages for all others."""
 
 from __future__ import annotations
 
@@ -26,10 +26,7 @@ KINDS = (
 
 
 def is_model(obj: Any) -> bool:
-    """Whether `obj` is a kind of model that skgeo reads.
-
-    Returns: True for the kinds that :func:`resolve_model` accepts, fitted or not.
-    """
+    """Whether :func:`resolve_model` accepts `obj`, fitted or not."""
     try:
         check_model(obj)
     except NotAModelError:
@@ -38,7 +35,7 @@ def is_model(obj: Any) -> bool:
 
 
 def check_model(model: Any) -> None:
-    """Raise :class:`NotAModelError`, with what to pass instead, unless `model` is one."""
+    """Raise :class:`NotAModelError`, with advice, unless `model` is a model."""
     if isinstance(model, WrappedModel | Checkpoint):
         return
     if isinstance(model, nn.Module):
@@ -85,7 +82,7 @@ def is_estimator(obj: Any) -> bool:
 
 
 def last_step(model: Any) -> Any:
-    """The estimator at the end of Pipelines, inside of FrozenEstimators."""
+    """The last estimator of nested Pipelines and FrozenEstimators."""
     while isinstance(model, Pipeline | FrozenEstimator):
         if isinstance(model, FrozenEstimator):
             model = model.estimator
@@ -95,11 +92,7 @@ def last_step(model: Any) -> Any:
 
 
 def check_parameters(module: nn.Module) -> None:
-    """Refuse parameters that hold no values yet.
-
-    module: the module that is about to be measured.
-    Raises SkgeoError a lazy layer has not seen data, or a parameter is on the meta device.
-    """
+    """Raise SkgeoError if a parameter is uninitialised or on the meta device."""
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise SkgeoError(
@@ -150,15 +143,15 @@ def _not_a_model(obj: Any) -> NotAModelError:
     elif isinstance(obj, list | tuple):
         given = f"a {kind} of {len(obj)}"
         advice = (
-            "A model is a single one. To measure several, leave model=None and give "
-            "fit_transform a list of (model, X) pairs."
+            "Pass a single model. To measure several, leave model=None and pass a list of "
+            "(model, X) pairs to fit_transform."
         )
     elif isinstance(obj, Tensor):
         given, advice = "a tensor", f"Pass {KINDS}; data goes to fit."
     elif callable(obj):
         given = f"the function {getattr(obj, '__name__', kind)}"
         advice = (
-            "Its parameters cannot be found from outside. Pass the torch.nn.Module that holds "
+            "Its parameters cannot be found. Pass the torch.nn.Module that holds "
             "them, or WrappedModel(module, forward=f) with f(module, inputs)."
         )
     else:

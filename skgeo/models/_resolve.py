@@ -1,4 +1,4 @@
-"""From any kind of model to a module, the way to call it, and what comes before it."""
+"""Any kind of model as a module, its forward function and its preprocessing."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ Forward = Callable[[nn.Module, Any], Tensor]
 class ResolvedModel:
     """A module ready to be measured.
 
-    module: holds the parameters; the user's own module wherever there is one.
-    forward: ``forward(module, inputs)`` gives the natural outputs; None for ``module(inputs)``.
-    preprocess: takes X to what the module is given: the earlier steps of a Pipeline.
-    likelihood: what the model itself says of its outputs.
-    estimator: the fitted scikit-learn or skorch object that the module was taken from.
-    keep_integers: integer inputs are indices, and stay integers.
+    module: the user's own module if there is one.
+    forward: ``forward(module, inputs)`` returns the natural outputs; None for ``module(inputs)``.
+    preprocess: maps X to the inputs of the module: the first steps of a Pipeline.
+    likelihood: likelihood that the model declares.
+    estimator: fitted scikit-learn or skorch estimator that holds the module.
+    keep_integers: whether integer inputs are indices and stay integers.
     """
 
     module: nn.Module
@@ -56,7 +56,7 @@ class ResolvedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating dtype of the first parameter, or buffer; float32 where there is none."""
+        """Dtype of the first floating parameter or else buffer; float32 if there is none."""
         for tensors in (self.module.parameters(), self.module.buffers()):
             for tensor in tensors:
                 if tensor.is_floating_point():
@@ -64,14 +64,11 @@ class ResolvedModel:
         return torch.float32
 
     def samples(self, X: Any, y: Any = None) -> Samples:
-        """Data as the module takes it: preprocessed, in memory, in its dtype.
-
-        Returns: On the device where the data was.
-        """
+        """Preprocessed data in memory, in the dtype of the module, on the device of the data."""
         return self.read(X, y).to(dtype=self.dtype, keep_integers=self.keep_integers)
 
     def read(self, X: Any, y: Any = None) -> Samples:
-        """Data in memory after preprocessing, in its own dtype."""
+        """Preprocessed data in memory, in their own dtype."""
         if self.preprocess is not None:
             X, y = _in_memory(X, y)
             X = self.preprocess(X)
@@ -83,12 +80,13 @@ def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> R
 
     model: a torch module, WrappedModel, Checkpoint, scikit-learn MLP or linear model, skorch net,
         or a Pipeline or FrozenEstimator around one of the last two.
-    X, y: what a scikit-learn or skorch model is fitted on.
-    refit: true: a clone is fitted on X, y, unless the model is a FrozenEstimator. False: a fitted
-        model is used as it is, and only an unfitted one is cloned and fitted.
-    Returns: `model` itself is never fitted or changed; modules are shared, not copied.
-    Raises NotAModelError `model` is of no such kind.; SkgeoError it must be fitted, and there is no
-        X or no y; or its parameters hold no values.
+    X, y: data on which a scikit-learn or skorch model is fitted.
+    refit: whether to fit a clone of a fitted model on X and y as well; a FrozenEstimator is never
+        fitted. If false, a fitted model is used as it is.
+    Raises NotAModelError if `model` is not a model, SkgeoError if it must be fitted and X or y is
+    missing, or if its parameters have no values.
+
+    `model` itself is never fitted or changed. Modules are shared, not copied.
 
     >>> import numpy as np
     >>> from sklearn.linear_model import Ridge
@@ -119,15 +117,15 @@ def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> R
 
 
 def bare_model(model: Any) -> ResolvedModel:
-    """A model that is a function of its own inputs, with nothing in front of it.
+    """A model without preprocessing.
 
-    Raises SkgeoError for a Pipeline whose first steps change the inputs.
+    Raises SkgeoError for a Pipeline of several steps.
     """
     resolved = resolve_model(model, refit=False)
     if resolved.preprocess is not None:
         raise SkgeoError(
-            "The model is a Pipeline, and what its first steps do to the inputs would not be seen "
-            "here. Pass its last step, pipeline[-1], with data that went through pipeline[:-1]."
+            "The model is a Pipeline; its first steps would be ignored here. Pass its last step, "
+            "pipeline[-1], with data transformed by pipeline[:-1]."
         )
     return resolved
 
@@ -135,19 +133,16 @@ def bare_model(model: Any) -> ResolvedModel:
 def needs_fit(model: Any) -> bool:
     """Whether the bound reading fits a clone of `model`.
 
-    model: any kind of model.
-    Returns: True for scikit-learn models, skorch nets and Pipelines; False for modules,
-        WrappedModel, Checkpoint, FrozenEstimator and None.
+    True for scikit-learn models, skorch nets and Pipelines; false for modules, WrappedModel,
+    Checkpoint, FrozenEstimator and None.
     """
     return is_estimator(model) and not isinstance(model, FrozenEstimator)
 
 
 def needs_y(model: Any) -> bool:
-    """Whether fitting a clone of `model` takes targets.
+    """Whether fitting a clone of `model` requires targets.
 
-    model: any kind of model.
-    Returns: By scikit-learn's tag `target_tags.required`, over all steps of a Pipeline; False where
-        nothing is fitted.
+    By scikit-learn's tag ``target_tags.required`` of all steps; false if nothing is fitted.
     """
     if not needs_fit(model):
         return False
@@ -157,11 +152,10 @@ def needs_y(model: Any) -> bool:
 
 
 def share_or_clone(model: Any) -> Any:
-    """What a clone of an estimator holds in place of its `model`.
+    """The model that a clone of an estimator has.
 
-    model: any kind of model, or None.
-    Returns: Modules, WrappedModel, Checkpoint and FrozenEstimator themselves; an unfitted clone of
-        other scikit-learn models and of skorch nets.
+    Modules, WrappedModel, Checkpoint and FrozenEstimator are shared. Other scikit-learn models and
+    skorch nets are cloned, without their fitted attributes.
     """
     if isinstance(model, nn.Module):
         return model
@@ -169,7 +163,7 @@ def share_or_clone(model: Any) -> Any:
 
 
 def _plain(module: nn.Module, forward: Forward | None) -> ResolvedModel:
-    # A function of the user's own decides for itself what integers mean.
+    # A user's forward function decides what integers mean.
     keep = forward is not None or has_embedding(module)
     return ResolvedModel(module, forward, keep_integers=keep)
 
@@ -180,7 +174,7 @@ def _fitted(model: Any, X: Any, y: Any, *, refit: bool) -> Any:
         if not _is_fitted(model):
             inner = type(last_step(model)).__name__
             raise SkgeoError(
-                f"FrozenEstimator holds {inner} that is not fitted: fit it before it is frozen, "
+                f"FrozenEstimator holds {inner} that is not fitted: fit it before freezing it, "
                 f"or pass it without FrozenEstimator to have it fitted on X, y."
             )
         return model
@@ -193,7 +187,7 @@ def _fitted(model: Any, X: Any, y: Any, *, refit: bool) -> Any:
         advice = (
             "pass fit(X, y), or a FrozenEstimator around a fitted model."
             if refit
-            else "it is not fitted, so give it as (model, X, y), or fit it before."
+            else "it is not fitted, so pass (model, X, y), or fit it before."
         )
         raise SkgeoError(f"{name} requires y to be passed, but the target y is None: {advice}")
     if not is_skorch(model):
@@ -205,7 +199,7 @@ def _is_fitted(model: Any) -> bool:
     if isinstance(model, FrozenEstimator):
         return _is_fitted(model.estimator)
     if isinstance(model, Pipeline):
-        # scikit-learn asks the last step only, and that one may be frozen.
+        # scikit-learn checks the last step only, and that step may be frozen.
         return all(_is_fitted(step) for _, step in model.steps if is_estimator(step))
     try:
         check_is_fitted(model)
@@ -235,7 +229,7 @@ def _from_fitted(estimator: Any) -> ResolvedModel:
 
 @dataclass(frozen=True)
 class _Preprocess:
-    """The transformers in front of a model, outermost first."""
+    """The transformers before a model, outermost first."""
 
     pipelines: tuple[Pipeline, ...]
 
@@ -247,7 +241,7 @@ class _Preprocess:
 
 
 def _in_memory(X: Any, y: Any) -> tuple[Any, Any]:
-    """Datasets and loaders read once; everything else as it came."""
+    """Datasets and loaders in memory; all other data unchanged."""
     if not isinstance(X, Samples | Dataset | DataLoader):
         return X, y
     samples = as_samples(X, y)
@@ -255,7 +249,7 @@ def _in_memory(X: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _as_array(values: Any) -> Any:
-    """Tensors as numpy arrays, which is what scikit-learn's transformers and models take."""
+    """Tensors as numpy arrays, for scikit-learn's transformers and models."""
     if isinstance(values, dict | tuple) and any(isinstance(v, Tensor) for v in _parts(values)):
         raise SkgeoError(
             "A scikit-learn model takes one array, and X is a "

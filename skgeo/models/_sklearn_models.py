@@ -56,11 +56,9 @@ _OUTPUTS = {
 
 
 def check_supported(estimator: Any) -> None:
-    """Refuse, before any fit, an estimator that has no natural outputs.
+    """Raise NotAModelError if an estimator or its loss is not supported.
 
-    estimator: fitted or not; neither a Pipeline nor a FrozenEstimator.
-    Raises NotAModelError it is none of the supported models, or its loss belongs to none of the
-        likelihoods.
+    estimator: fitted or not; not a Pipeline or FrozenEstimator.
     """
     name = type(estimator).__name__
     if isinstance(estimator, linear.SGDClassifier):
@@ -80,21 +78,21 @@ def check_supported(estimator: Any) -> None:
         if hasattr(estimator, "best_estimator_") or hasattr(estimator, "param_grid"):
             hint = " It is a search: fit it, and pass search.best_estimator_."
         raise NotAModelError(
-            f"{name} has no parameters with a likelihood that skgeo knows.{hint} Among "
-            f"scikit-learn's models it reads {SUPPORTED}, alone or as the last step of a "
-            f"Pipeline. Build any other as a torch.nn.Module."
+            f"{name} has no parameters with a likelihood that skgeo knows.{hint} Supported "
+            f"scikit-learn models are {SUPPORTED}, alone or as the last step of a "
+            f"Pipeline. Build other models as a torch.nn.Module."
         )
 
 
 def sklearn_module(estimator: Any) -> tuple[nn.Module, str]:
     """The module that computes a fitted model's natural outputs, and their likelihood.
 
-    Returns module: linear layers and activations, in the dtype of the coefficients, in eval mode.
-        Its outputs have shape (n_samples, n_outputs): logits, means or log-rates. There is no bias
-        where the model has no intercept; likelihood: what the outputs parametrise. Two classes are
-        one logit.
-    Raises NotAModelError as :func:`check_supported`, and for a one-vs-rest classifier of more than
-        two classes.
+    The module consists of linear layers and activations, in the dtype of the coefficients, in eval
+    mode. Its outputs (n_samples, n_outputs) are logits, means or log-rates; two classes have one
+    logit. There is no bias if the model has no intercept.
+
+    Raises NotAModelError as :func:`check_supported`, and for one-vs-rest classifiers with more than
+    two classes.
 
     >>> import numpy as np
     >>> from sklearn.linear_model import LogisticRegression
@@ -115,8 +113,8 @@ def sklearn_module(estimator: Any) -> tuple[nn.Module, str]:
         if len(estimator.classes_) > 2:
             raise NotAModelError(
                 f"{type(estimator).__name__} fits {len(estimator.classes_)} classes one against "
-                f"the rest, which is no distribution over classes. Use LogisticRegression, whose "
-                f"outputs are the logits of one."
+                f"the rest, which is not a distribution over classes. Use LogisticRegression, "
+                f"whose outputs are logits."
             )
         likelihood = "bernoulli"
     elif isinstance(estimator, _POISSON):
@@ -130,12 +128,12 @@ def sklearn_module(estimator: Any) -> tuple[nn.Module, str]:
 def _wrong_loss(given: str, expected: str) -> NotAModelError:
     return NotAModelError(
         f"{given} is fitted with a loss that belongs to no likelihood that skgeo knows; expected "
-        f"{expected}. Among scikit-learn's models it reads {SUPPORTED}."
+        f"{expected}. Supported scikit-learn models are {SUPPORTED}."
     )
 
 
 def _tweedie(estimator: Any) -> str | None:
-    """Two members of the family have a likelihood and the link that makes outputs natural."""
+    """Likelihood of a Tweedie model, if its outputs are natural parameters."""
     if estimator.power == 0 and estimator.link in ("auto", "identity"):
         return "gaussian"
     if estimator.power == 1 and estimator.link in ("auto", "log"):
@@ -161,7 +159,7 @@ def _multilayer(estimator: Any) -> nn.Module:
 def _linear(weight: Tensor, bias: Any) -> nn.Linear:
     weight = weight.reshape(1, -1) if weight.ndim == 1 else weight
     n_outputs, n_inputs = weight.shape
-    # On the meta device the layer draws no random numbers from the caller's generator.
+    # On the meta device the layer draws no random numbers from the global generator.
     layer = nn.Linear(n_inputs, n_outputs, bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.contiguous().clone())
     if bias is not None:

@@ -1,11 +1,11 @@
-"""Skorch nets as modules, read through the criterion that they are trained with."""
+"""Skorch nets as modules; their criterion determines the likelihood."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +14,17 @@ from skgeo.exceptions import NotAModelError
 
 
 def is_skorch(obj: object) -> bool:
-    """Whether `obj` is a skorch net; skorch itself is not imported to find out."""
+    """Whether `obj` is a skorch net, without importing skorch."""
     net = getattr(sys.modules.get("skorch"), "NeuralNet", None)
     return net is not None and isinstance(obj, net)
 
 
 @dataclass(frozen=True)
 class SkorchForward:
-    """A module called as skorch calls it, up to natural outputs.
+    """Natural outputs of a module, called as skorch calls it.
 
-    link: what takes the module's outputs to natural ones.
-    classes_first: the criterion expects classes on axis 1; they are moved to the last axis.
+    link: function from the module's outputs to natural outputs: identity, log or logit.
+    classes_first: whether classes are on axis 1; they are moved to the last axis.
     """
 
     link: str = "identity"
@@ -36,25 +36,26 @@ class SkorchForward:
         if isinstance(outputs, tuple):
             outputs = outputs[0]
         if self.link == "log":
-            # A probability that underflowed has no logarithm, and no derivative either.
+            # A probability that underflows has neither a finite logarithm nor a derivative.
             outputs = torch.log(outputs.clamp_min(torch.finfo(outputs.dtype).tiny))
         elif self.link == "logit":
             outputs = torch.logit(outputs, eps=torch.finfo(outputs.dtype).eps)
         if outputs.ndim == 1:
-            return outputs.unsqueeze(-1)
-        return outputs.movedim(1, -1) if self.classes_first else outputs
+            outputs = outputs.unsqueeze(-1)
+        elif self.classes_first:
+            outputs = outputs.movedim(1, -1)
+        return cast(Tensor, outputs)
 
 
 def skorch_module(net: Any) -> tuple[nn.Module, SkorchForward, str | None]:
-    """The module inside a fitted net, the way to call it, and its likelihood.
+    """The module of a net itself, its forward function and its likelihood.
+
+    The likelihood follows from the criterion, or is None. A `NeuralNetRegressor` is gaussian under
+    any criterion but a Poisson one. With `NLLLoss`, a `NeuralNetClassifier` takes the outputs of
+    its module as probabilities; natural outputs are their logarithms.
 
     net: initialised or fitted.
-    Returns module: ``net.module_`` itself; forward: computes natural outputs: with `NLLLoss`, a
-        `NeuralNetClassifier` takes its module's outputs for probabilities and natural outputs are
-        their logarithms; likelihood: by criterion; None for one that belongs to no likelihood. A
-        `NeuralNetRegressor` is gaussian under any other criterion than a Poisson one.
-    Raises NotAModelError the net has no attribute ``module_``, or a step of its own between module
-        and output.
+    Raises NotAModelError if the net has no ``module_`` or defines its own ``infer``.
     """
     import skorch
 

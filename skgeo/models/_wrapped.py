@@ -1,4 +1,4 @@
-"""A module together with the way to call it."""
+"""A module with its own forward function."""
 
 from __future__ import annotations
 
@@ -12,37 +12,36 @@ from skgeo.exceptions import NotAModelError
 
 
 class WrappedModel:
-    r"""A module whose outputs are not simply ``module(X)``.
+    r"""Module with its own forward function.
 
-    For models that take keyword arguments, return a dataclass or a tuple, or keep categories on
-    another axis than the last: `forward` turns inputs into one tensor of natural outputs. With
-    it, parameters :math:`\theta` of `module` are mapped to :math:`z = f_\theta(x)`.
+    For modules that take keyword arguments, return a dataclass or a tuple, or have classes on
+    another axis than the last. The function `forward` maps inputs to one tensor of natural
+    outputs :math:`z = f_\theta(x)`, where :math:`\theta` are the parameters of `module`.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Holds the parameters. It is referred to, never copied.
+        Module that holds the parameters. It is not copied.
     forward : callable, default=None
         ``forward(module, inputs) -> Tensor`` of shape (n_samples, ...). It must call the module
-        that it is given, since measurements run on replicas. None stands for ``module(inputs)``.
+        that it receives, since measurements run on copies. By default ``module(inputs)``.
     likelihood : str, default=None
-        The distribution that the outputs parametrise, such as ``"categorical"``. None leaves
-        the decision to the estimator.
+        Likelihood of the outputs, such as ``"categorical"``. By default the estimator decides.
 
     See Also
     --------
-    Checkpoint : Weights on disk, loaded when they are needed.
+    skgeo.Checkpoint : Weights in a file, loaded when they are needed.
 
     Notes
     -----
-    :func:`sklearn.base.clone` hands the same object on; :func:`copy.deepcopy` copies the
-    weights. It pickles when `forward` does: a function of a module does, a lambda does not.
-    Integer inputs reach `forward` as integers.
+    :func:`sklearn.base.clone` returns the same object; :func:`copy.deepcopy` copies the weights.
+    A WrappedModel can be pickled if `forward` can: a function defined in a Python module can, a
+    lambda cannot. Integer inputs are passed to `forward` as integers.
 
     Examples
     --------
     >>> import torch
-    >>> from skgeo.models import WrappedModel
+    >>> from skgeo import WrappedModel
     >>> def channels_last(module, images):
     ...     return module(images).movedim(1, -1)
     >>> conv = torch.nn.Conv2d(3, 10, kernel_size=1)
@@ -62,7 +61,7 @@ class WrappedModel:
         if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
             raise NotAModelError(
                 f"WrappedModel got {type(module).__name__} as its module; expected a "
-                f"torch.nn.Module. Scikit-learn and skorch models need no wrapper."
+                f"torch.nn.Module. Pass scikit-learn and skorch models without a wrapper."
             )
         if forward is not None and not callable(forward):
             raise NotAModelError(
@@ -79,7 +78,7 @@ class WrappedModel:
         self.likelihood = likelihood
 
     def __call__(self, inputs: Any) -> Tensor:
-        """Outputs on `inputs`, as `forward` computes them."""
+        """Compute the outputs on `inputs`."""
         return self.module(inputs) if self.forward is None else self.forward(self.module, inputs)
 
     def __sklearn_clone__(self) -> WrappedModel:
@@ -95,7 +94,7 @@ class WrappedModel:
 
 
 def function_name(function: Any) -> str:
-    """What a reader calls a function, a class, a partial or a callable object."""
+    """Name of a function, a class, a partial or a callable object."""
     inner = getattr(function, "func", function)
     name = getattr(inner, "__name__", type(inner).__name__)
     return name if inner is function else f"partial({name})"

@@ -1,4 +1,4 @@
-"""What a network is, read once: its activations, its graph, its likelihood, and a model on data."""
+"""Networks: their activations, their data flow, and models on data."""
 
 from skgeo.network._activation import IDENTITY, Activation, activation
 from skgeo.network._activation_reading import (

@@ -1,6 +1,6 @@
-r"""What an activation is: a function that acts on every unit alone, with its options.
+r"""Activations: functions that act on each unit separately, with their options.
 
-Everything the library says of an activation (kinks, oddness, homogeneity, range) is computed from
+Every property of an activation (kinks, oddness, homogeneity, range) is computed from
 the function and its options: the slope of a leaky rectifier, the bounds of a clamp, the
 :math:`\beta` of a softplus. :mod:`skgeo.network._activation_reading` reads one from a module, a
 call or an operation of torch.
@@ -19,27 +19,27 @@ from torch import Tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation_table import KINDS, Facts, elu_coefficients
 
-# Which changes of scale an activation lets through: any a > 0, the two signs, any invertible
-# matrix, none, or (a slope for each unit) not known.
+# Scalings that commute with an activation: all a > 0, both signs, all invertible matrices, none, or
+# (with one slope per unit) unknown.
 Scales = Literal["positive", "sign", "linear", "none", "unknown"]
 
 _INF = math.inf
-# A unit of a smooth activation responds where the derivative exceeds this.
+# A unit of a smooth activation responds where its derivative exceeds this threshold.
 _NEARLY_ZERO = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Activation:
-    r"""A function :math:`\phi` that acts on every unit alone, with its options.
+    r"""Function :math:`\phi` that acts on each unit separately, with its options.
 
-    Two activations are equal if they are one function: ``relu6`` and ``hardtanh(0, 6)`` are.
+    Two activations are equal if they are the same function, as ``relu6`` and ``hardtanh(0, 6)``.
 
     Attributes
     ----------
     name : str
-        As torch names the function: ``"relu"``, ``"leaky_relu"``, ``"tanh"``, ...
+        Name of the function in torch: ``"relu"``, ``"leaky_relu"``, ``"tanh"``, ...
     options : tuple of (str, value)
-        All options of the function, defaults filled in.
+        All options of the function, including defaults.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Activation:
         return KINDS[self.name].function(x, **dict(self.options))
 
     def derivative(self, x: Tensor) -> Tensor:
-        r"""Values :math:`\phi'(x)`, at a kink what torch takes there."""
+        r"""Values :math:`\phi'(x)`; at a kink, torch's choice."""
         with torch.enable_grad():
             at = x.detach().clone().requires_grad_(True)
             value = self(at)
@@ -72,7 +72,7 @@ class Activation:
         tuple of two Tensors of that shape
         """
         period = self._facts.period
-        if math.isfinite(period):  # one period shows everything
+        if math.isfinite(period):  # one period takes all values
             low = torch.where(low == -_INF, high.clamp(max=2 * period) - 2 * period, low)
             high = torch.where(high == _INF, low + 2 * period, high)
         ends = [self._at(low), self._at(high)]
@@ -81,7 +81,7 @@ class Activation:
             place = torch.full_like(low, turn)
             if math.isfinite(period):
                 place = turn + torch.ceil((low - turn) / period) * period
-            # The value may jump there: it is looked at on both sides.
+            # The value may jump there, so both sides are evaluated.
             step = 4 * torch.finfo(low.dtype).eps * max(abs(turn), 1e-300)
             for at in (place - step, place, place + step):
                 inside = (low <= at) & (at <= high)
@@ -98,10 +98,10 @@ class Activation:
         return torch.where(torch.isnan(value) & torch.isinf(x), limit, value)
 
     def responds(self, x: Tensor) -> Tensor:
-        """Whether a small change of the argument passes, entry by entry.
+        """Whether the value responds to a small change of the argument, by entry.
 
-        Where the derivative is not zero; where it exceeds 1e-3 in modulus for functions that only
-        approach a constant, such as tanh.
+        True where the derivative is not zero; for functions that only approach a constant, such as
+        tanh, where its modulus exceeds 1e-3.
         """
         return self.derivative(x).abs() > (0.0 if self._facts.polynomial else _NEARLY_ZERO)
 
@@ -139,12 +139,12 @@ class Activation:
 
     @property
     def is_monotone(self) -> bool:
-        """Whether it falls nowhere by more than the rounding of float32."""
+        """Whether it decreases nowhere by more than the rounding of float32."""
         return not self._facts.falls
 
     @property
     def is_identity(self) -> bool:
-        """Whether it does nothing."""
+        """Whether it is the identity."""
         return self._facts.slopes == (1.0, 1.0)
 
     @property
@@ -155,24 +155,24 @@ class Activation:
 
     @property
     def slopes(self) -> tuple[float, float] | None:
-        """Left and right of zero, where it is linear on either side; None for everything else."""
+        """Slopes left and right of zero if it is linear on either side; otherwise None."""
         return self._facts.slopes
 
     @property
     def slope(self) -> float:
-        """Of a rectifier or the identity for negative arguments; NaN for everything else."""
+        """Slope of a rectifier or the identity for negative arguments; otherwise NaN."""
         slopes = self._facts.slopes
         return slopes[0] if slopes is not None and slopes[1] == 1.0 else math.nan
 
     @property
     def per_unit(self) -> bool:
-        """Whether every unit has a slope of its own."""
+        """Whether every unit has its own slope."""
         weight = dict(self.options).get("weight", ())
         return len(weight) > 1
 
     @property
     def scales(self) -> Scales:
-        """Which changes of scale of a unit it lets through."""
+        """Scalings of a unit that commute with it."""
         if self.per_unit:
             return "unknown"
         if self.is_identity:
@@ -187,7 +187,7 @@ class Activation:
 
     @cached_property
     def _key(self) -> tuple[Any, ...]:
-        """The same for all ways of writing one function."""
+        """The same for all representations of one function."""
         facts = self._facts
         if facts.slopes is not None:
             return ("slopes", *facts.slopes)
@@ -218,7 +218,7 @@ class Activation:
 
 @lru_cache(maxsize=1024)
 def _facts(name: str, options: tuple[tuple[str, Any], ...]) -> Facts:
-    """Worked out once for each function and its options."""
+    """Properties of a function with its options, cached."""
     return KINDS[name].facts(**dict(options))
 
 
@@ -227,12 +227,12 @@ IDENTITY, RELU, TANH = Activation("identity"), Activation("relu"), Activation("t
 
 
 def activation(name: str, **options: Any) -> Activation:
-    """The activation of a name, with torch's defaults for the options that are not given.
+    """Activation by name, with torch's defaults for options that are not given.
 
     Raises
     ------
     SkgeoError
-        If the name or an option is unknown, or an option has no value that torch accepts.
+        If the name or an option is unknown, or torch does not accept the value of an option.
 
     Examples
     --------
@@ -259,7 +259,7 @@ def activation(name: str, **options: Any) -> Activation:
 
 
 def as_activation(value: str | Activation) -> Activation:
-    """An activation as it is, or that of a name with torch's default options.
+    """An activation itself, or the one of a name with torch's default options.
 
     Raises
     ------
@@ -283,7 +283,7 @@ def as_activation(value: str | Activation) -> Activation:
 
 @lru_cache(maxsize=1024)
 def _fault(name: str, options: tuple[tuple[str, Any], ...]) -> str:
-    """Why torch does not compute this function; empty if it does."""
+    """Why torch cannot compute this function; empty if it can."""
     if any(isinstance(value, float) and math.isnan(value) for _, value in options):
         return "an option is NaN"
     try:

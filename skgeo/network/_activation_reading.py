@@ -1,4 +1,4 @@
-"""Reading an activation from a module, a call in a forward pass, or an operation of torch."""
+"""Activations of modules, of calls in a forward pass, and of operations of torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from skgeo.network._activation import Activation, activation
 from skgeo.network._activation_table import KINDS
 
-# By class: the name, and the attributes that hold the options in the order of the table.
+# By class: name and attributes with the options, in the order of the table.
 _MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.CELU: ("celu", ("alpha",)),
     nn.ELU: ("elu", ("alpha",)),
@@ -36,7 +36,7 @@ _MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.Tanh: ("tanh", ()),
     nn.Tanhshrink: ("tanhshrink", ()),
     nn.Threshold: ("threshold", ("threshold", "value")),
-    # Nothing, in eval mode.
+    # The identity in eval mode.
     nn.Identity: ("identity", ()),
     nn.Dropout: ("identity", ()),
     nn.Dropout1d: ("identity", ()),
@@ -59,11 +59,9 @@ def torch_base(module: nn.Module) -> type[nn.Module] | None:
 
 
 def read_activation(module: nn.Module) -> Activation | None:
-    """The activation that a module is in eval mode, with its options.
+    """Activation that a module computes in eval mode; None if it is not a known activation.
 
-    module: hooks on it are not looked at.
-    Returns: ``identity`` for what does nothing in eval mode. None for anything that does not act on
-        every unit alone, or is not known.
+    Hooks of the module are ignored.
 
     >>> str(read_activation(nn.Softplus(beta=3))), read_activation(nn.Softmax(-1))
     ('softplus(beta=3)', None)
@@ -87,7 +85,7 @@ def _are_numbers(options: Mapping[str, Any]) -> bool:
     return all(isinstance(value, bool | int | float | str) for value in options.values())
 
 
-# How calls are spelt: the row of the table, and its options in the order of the arguments.
+# By name of a function: row of the table, and options in the order of the arguments.
 _CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{name: (name, tuple(kind.defaults)) for name, kind in KINDS.items()},
     "elu": ("elu", ("alpha",)),
@@ -113,10 +111,10 @@ _METHODS = {
 def activation_call(
     target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, method: bool = False
 ) -> Activation | None:
-    """The activation that a function call, or a method call of a tensor, applies.
+    """Activation that a call of a function or a tensor method applies.
 
-    target: the function, or the method's name.
-    Returns: None where the function is not one, or an option is computed by the network.
+    target: the function, or the name of the method.
+    Returns None if it is not an activation, or if the network computes an option.
 
     >>> str(activation_call(F.hardtanh, (torch.zeros(2), -6, 6), {}))
     'hardtanh(min_val=-6, max_val=6)'
@@ -133,7 +131,7 @@ def activation_call(
 def _read(
     name: str, keys: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Activation | None:
-    """The activation of a call whose options come in this order."""
+    """Activation of a call with options in this order."""
     given = dict(zip(keys, args[1:], strict=False)) | {k: kwargs[k] for k in keys if k in kwargs}
     options = {key: value for key, value in given.items() if value is not None}
     return activation(name, **options) if _are_numbers(options) else None
@@ -149,7 +147,7 @@ def _rrelu_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Activation 
     return activation("leaky_relu", negative_slope=(ends[0] + ends[1]) / 2)
 
 
-# Operations that torch's dispatcher sees.
+# Operations of torch's dispatcher.
 _OPERATIONS = _CALLS | {
     "elu": ("elu", tuple(KINDS["elu"].defaults)),
     "log_sigmoid_forward": ("logsigmoid", ()),
@@ -159,10 +157,9 @@ _OPERATIONS = _CALLS | {
 def activation_operation(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Activation | None:
-    """The activation that an operation of the dispatcher applies, such as ``aten::hardtanh``.
+    """Activation that an operation of the dispatcher applies, such as ``aten::hardtanh``.
 
-    name: without namespace, overload and the underscore of an operation in place.
-    args, kwargs: as the dispatcher has them.
+    name: without namespace, overload and the underscore of in-place operations.
     """
     if name == "_prelu_kernel":
         return activation("prelu", weight=tuple(args[1].detach().double().flatten().tolist()))

@@ -1,4 +1,4 @@
-r"""The table of activations: each function with its options, and what follows from its formula."""
+r"""Table of activations: each function with its options and its properties."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _INF = math.inf
-# A jump of this relative size is below the rounding of float32, and not a kink.
+# A jump of this relative size is below the rounding of float32 and is not a kink.
 _NEGLIGIBLE = 1e-7
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a function of one number, from its formula."""
+    """Properties of a function of one variable."""
 
     limits: tuple[float, float]  # at -inf and +inf
     kinks: tuple[float, ...] = ()  # where the value or the first derivative jumps
     steps: tuple[float, ...] = ()  # those of them where the value jumps
     bends: tuple[float, ...] = ()  # where only the second derivative jumps
-    turns: tuple[float, ...] = ()  # where it may stop to rise, or to fall
+    turns: tuple[float, ...] = ()  # where monotonicity may change
     period: float = _INF  # with which the turns repeat
     odd: bool = False
-    falls: bool = False  # somewhere
-    slopes: tuple[float, float] | None = None  # left and right of zero, if that is all there is
-    clamp: tuple[float, float] | None = None  # x, but between these two
+    falls: bool = False  # whether it decreases somewhere
+    slopes: tuple[float, float] | None = None  # left and right of zero, if linear on either side
+    clamp: tuple[float, float] | None = None  # bounds, if it is a clamp
     polynomial: bool = False  # piecewise: flat parts have derivative zero
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One row of the table: the function, its options with torch's defaults, and its facts."""
+    """One row of the table: a function, its properties, and torch's default options."""
 
     function: Callable[..., Tensor]
     facts: Callable[..., Facts]
     defaults: Mapping[str, Any]
 
 
-# The formulas that torch has no function for, or not in one form.
+# Functions that torch does not have in this form.
 
 
 def _prelu(x: Tensor, weight: tuple[float, ...]) -> Tensor:
@@ -62,8 +62,8 @@ def _clamp(x: Tensor, min: float, max: float) -> Tensor:
     return torch.clamp(x, min, max)
 
 
-# Derivatives of the functions that fall before they rise, in plain numbers: what is known of an
-# activation may be asked for inside an operation of torch, where autograd records nothing.
+# Derivatives of the functions with a minimum, without torch: properties may be needed inside an
+# operation of torch, where autograd records nothing.
 
 
 def _silu_slope(x: float) -> float:
@@ -89,7 +89,7 @@ def _gelu_tanh_slope(x: float) -> float:
 
 @cache
 def _minimum(slope: Callable[[float], float]) -> float:
-    """Where a function of this derivative has its only minimum."""
+    """The only minimum of the function with this derivative."""
     return float(brentq(slope, -3.0, -0.1, xtol=1e-15))
 
 
@@ -103,7 +103,7 @@ def elu_coefficients(name: str, options: Mapping[str, Any]) -> tuple[float, floa
     return alpha, float(options.get("scale", 1.0)), float(options.get("input_scale", 1.0))
 
 
-# What follows from the formulas.
+# Properties.
 
 
 def _two_slopes(below: float, above: float = 1.0) -> Facts:
@@ -124,7 +124,7 @@ def _two_slopes(below: float, above: float = 1.0) -> Facts:
 def _prelu_facts(weight: tuple[float, ...]) -> Facts:
     if len(weight) == 1:
         return _two_slopes(weight[0])
-    # At -inf arithmetic knows the limit, unless the slope is zero.
+    # Evaluation at -inf gives the limit, unless the slope is zero.
     return Facts((0.0, _INF), (0.0,), turns=(0.0,), falls=min(weight) < 0, polynomial=True)
 
 
@@ -136,7 +136,7 @@ def _bounded(low: float, high: float) -> Facts:
         return _two_slopes(0.0)
     if low == -_INF and high == 0.0:
         return _two_slopes(1.0, 0.0)
-    low = min(low, high)  # torch.clamp takes the upper end where they cross
+    low = min(low, high)  # torch.clamp uses the upper bound if it is below the lower one
     places = tuple(end for end in (low, high) if math.isfinite(end)) if low < high else ()
     return Facts(
         limits=(low, high),
@@ -153,7 +153,7 @@ def _elu_facts(name: str) -> Callable[..., Facts]:
         alpha, scale, inner = elu_coefficients(name, options)
         if alpha * inner == 0.0:
             return _two_slopes(0.0, scale)
-        # alpha times 1 / alpha may be off by a rounding.
+        # alpha * (1 / alpha) may differ from 1 by rounding.
         smooth = abs(alpha * inner - 1.0) < 1e-15
         return Facts(
             limits=(-scale * alpha if inner > 0 else scale * alpha * _INF, scale * _INF),

@@ -1,4 +1,4 @@
-"""The leading axis of whatever a network is fed: a tensor, a dict or a tuple of tensors."""
+"""Batches of inputs: a tensor, or a dict or tuple of tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 
 
 def tensors_of(inputs: Inputs) -> list[Tensor]:
-    """The tensors of a batch, in their own order."""
+    """The tensors of a batch, in order."""
     if isinstance(inputs, Tensor):
         return [inputs]
     values = list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
@@ -20,7 +20,7 @@ def tensors_of(inputs: Inputs) -> list[Tensor]:
 
 
 def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
-    """Apply a function to every tensor of a batch, keeping its form."""
+    """Apply a function to every tensor of a batch."""
     if isinstance(inputs, Tensor):
         return function(inputs)
     if isinstance(inputs, dict):
@@ -32,13 +32,13 @@ def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
 
 
 def batch_size(inputs: Inputs) -> int:
-    """Number of samples of a batch, the length that the leading axes share."""
+    """Number of samples of a batch, the common length of the first axes."""
     sizes = {tuple(tensor.shape[:1]) for tensor in tensors_of(inputs)}
     if len(sizes) != 1 or () in sizes:
         shapes = [tuple(tensor.shape) for tensor in tensors_of(inputs)]
         raise SkgeoError(
-            f"A batch needs tensors that share one leading axis of samples; got shapes {shapes}. "
-            "Put the samples first in every tensor."
+            f"Got tensors of shapes {shapes}; expected the same number of samples on the first "
+            "axis of each. Put the samples first in every tensor."
         )
     (size,) = sizes.pop()
     return int(size)
@@ -50,5 +50,5 @@ def take(inputs: Inputs, where: slice) -> Inputs:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """A tensor without its graph, copied only if it was made in inference mode."""
+    """A tensor without its graph; a copy only if it was made in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()

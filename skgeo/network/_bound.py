@@ -1,4 +1,4 @@
-"""A model on data: what every measurement begins with, each part made once and only when asked."""
+"""A model on data, the input of every measurement; its parts are computed once, when needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from skgeo.network._replica import Replica, replica
 from skgeo.network._running import batch_ranges, check_batch_size, running
 from skgeo.network._stack import Stack, stack_of
 
-# What one batch may take, unless the user says how many samples it has.
+# Memory of one batch, unless the user chooses its size.
 _BATCH_BYTES = 2**28
 
 
@@ -36,9 +36,9 @@ class FirstRun:
     ----------
     outputs : Tensor of shape (1, ...)
     calls : Counter of int
-        How often each leaf module was called, by the ``id`` of the replica's module.
+        Number of calls of each leaf module, by the ``id`` of the replica's module.
     n_activations : int
-        Entries of everything that leaf modules returned.
+        Number of entries that leaf modules returned.
     """
 
     outputs: Tensor
@@ -47,17 +47,17 @@ class FirstRun:
 
 
 class BoundNetwork:
-    """A model on data, read at most once.
+    """A model on data, which are read at most once.
 
-    model: the user's module, which is never touched, and how it is called.
+    model: its module is never changed.
     samples: in their own dtype; None for measurements that need no data.
-    likelihood: what the outputs mean. "auto" asks the model, then the targets of the samples.
-    parameters: which parameters derivatives are taken with respect to. None for none: graphs then
-        hold only what lies behind a representation.
-    batch_size: samples per forward pass; by default what 256 MiB hold.
-    device: where to compute; by default where the module is.
-    memory_budget: bytes to stay within; by default 0.7 of what is available.
-    dtype: to convert the replica to; by default that of the module.
+    likelihood: likelihood of the outputs. With "auto", that of the model, or else it is inferred
+        from the targets.
+    parameters: parameters with respect to which derivatives are taken; None for none.
+    batch_size: samples per forward pass; by default those that fit into 256 MiB.
+    device: by default that of the module.
+    memory_budget: in bytes; by default 0.7 of the available memory.
+    dtype: dtype of the replica; by default that of the module.
     progress: wraps a sequence of passes over the data.
 
     >>> network = bind(nn.Linear(3, 2), torch.ones(5, 3))
@@ -94,7 +94,7 @@ class BoundNetwork:
 
     @cached_property
     def replica(self) -> Replica:
-        """The private copy that everything is measured on."""
+        """The private copy on which everything is measured."""
         return replica(
             self.model.module,
             forward=self.model.forward,
@@ -105,39 +105,39 @@ class BoundNetwork:
 
     @property
     def device(self) -> torch.device:
-        """Where the replica is."""
+        """Device of the replica."""
         return self.replica.device
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """What inputs are cast to: the dtype of the first floating parameter."""
+        """Dtype to which inputs are cast: that of the first floating parameter."""
         floating = (p.dtype for p in self.replica.parameters.values() if p.is_floating_point())
         return next(floating, self.replica.dtype)
 
     @cached_property
     def graph(self) -> Flow:
-        """Which step of the forward pass reads which."""
+        """Data flow of the forward pass."""
         example = None if self._samples is None else self.inputs(range(min(2, self.n_samples)))
         return read_flow(self.replica, example=example)
 
     @cached_property
     def stack(self) -> Stack:
-        """The plain chain of affine layers and activations that the network is.
+        """The network as a plain chain of affine layers and activations.
 
-        Raises SkgeoError where it is not one.
+        Raises SkgeoError if it is not one.
         """
         return stack_of(self.graph, self.model.module, convolutions=True)
 
     @cached_property
     def double(self) -> BoundNetwork:
-        """The same network with its weights in float64; itself where they are."""
+        """The same network with weights in float64; itself if they already are."""
         kinds = {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
         if self._dtype == torch.float64 or (self._dtype is None and kinds <= {torch.float64}):
             return self
         return self._again(self._samples, torch.float64)
 
     def on(self, X: Any) -> BoundNetwork:
-        """The same network, on the same replica, with other data."""
+        """The same network and replica with other data."""
         found = self._again(self.model.read(X, None), self._dtype)
         found.replica = self.replica
         return found
@@ -157,7 +157,7 @@ class BoundNetwork:
 
     @property
     def precision(self) -> float:
-        """Machine epsilon of the coarsest dtype among the user's parameters."""
+        """Largest machine epsilon among the dtypes of the user's parameters."""
         return max(
             (
                 torch.finfo(p.dtype).eps
@@ -171,9 +171,9 @@ class BoundNetwork:
 
     @property
     def samples(self) -> Samples:
-        """The samples in their own dtype, as they were given."""
+        """The samples, in their own dtype."""
         if self._samples is None:
-            raise SkgeoError("This measurement needs data, and none were given: pass X.")
+            raise SkgeoError("This measurement needs data, and X is None: pass X.")
         return self._samples
 
     @property
@@ -183,12 +183,12 @@ class BoundNetwork:
 
     @property
     def n_samples(self) -> int:
-        """N."""
+        """Number of samples N."""
         return len(self.samples)
 
     @property
     def keeps_integers(self) -> bool:
-        """Whether integer inputs are indices, and stay integers."""
+        """Whether integer inputs are indices and stay integers."""
         return self.model.keep_integers or self.replica.takes_integers
 
     @cached_property
@@ -196,34 +196,34 @@ class BoundNetwork:
         return self.samples.to(dtype=self.dtype, keep_integers=self.keeps_integers)
 
     def inputs(self, where: range | slice | None = None) -> Inputs:
-        """Inputs of some samples (by default all), in the network's dtype, on its device."""
+        """Inputs of some samples, by default all, in the dtype and on the device of the network."""
         if where is None:
             return cast_inputs(self._cast.inputs, device=self.device)
         return cast_inputs(self._cast.take(where.start, where.stop), device=self.device)
 
     @cached_property
     def budget(self) -> int:
-        """Bytes to stay within."""
+        """Memory budget in bytes."""
         return usable_memory(self._memory_budget, self.device)
 
     @property
     def batch_bytes(self) -> int:
-        """What one batch may take, where the user does not say how many samples it has."""
+        """Memory of one batch in bytes, if the user does not choose its size."""
         return min(self.budget // 4, _BATCH_BYTES)
 
     def affordable(self, sample_bytes: float) -> int:
-        """Samples in a batch of which each takes so many bytes, at least one."""
+        """Samples per batch if each takes `sample_bytes`; at least one."""
         room = self.batch_bytes if self.batch_size is None else self.budget // 4
         size = max(1, int(room // max(sample_bytes, 1)))
         return min(size, self.batch_size or self.n_samples, self.n_samples)
 
     def batches(self, sample_bytes: float = 0.0) -> list[range]:
-        """The samples in batches that fit in memory; the last may be shorter."""
+        """Batches of samples that fit into memory; the last may be shorter."""
         return batch_ranges(self.n_samples, self.affordable(sample_bytes))
 
     @cached_property
     def ranges(self) -> Ranges:
-        """Smallest and largest values that every layer meets on the data, in one pass."""
+        """Smallest and largest values at every layer on the data, in one pass."""
         batches = self.batches(8 * self.first_run.n_activations)
         return measure_ranges(self.replica, self.graph, map(self.inputs, batches))
 
@@ -231,7 +231,7 @@ class BoundNetwork:
 
     @cached_property
     def first_run(self) -> FirstRun:
-        """One sample run through: a model and data that do not fit are told apart here."""
+        """Forward pass of one sample; raises SkgeoError if model and data do not fit."""
         inputs = self.inputs(range(1))
         sizes: list[int] = []
         calls: Counter[int] = Counter()
@@ -253,7 +253,7 @@ class BoundNetwork:
 
     @property
     def n_outputs(self) -> int:
-        """K, outputs per position."""
+        """Number of outputs K per position."""
         shape = self.first_run.outputs.shape
         return shape[-1] if len(shape) > 1 else 1
 
@@ -268,7 +268,7 @@ class BoundNetwork:
 
     @cached_property
     def likelihood(self) -> Likelihood:
-        """The output family, which the outputs of the first sample fit."""
+        """The likelihood, checked against the outputs of the first sample."""
         found = resolve_likelihood(
             self._likelihood,
             declared_likelihood=self.model.likelihood,
@@ -279,7 +279,7 @@ class BoundNetwork:
         return found
 
     def notice(self, outputs: Tensor) -> None:
-        """Have the likelihood look at the first batch, once: one sample says little of a family."""
+        """Let the likelihood check the outputs of the first batch, once."""
         if not self._noticed:
             self._noticed = True
             self.likelihood.notice(self.sized(outputs))
@@ -287,7 +287,7 @@ class BoundNetwork:
     def outputs(self) -> Tensor:
         """Natural outputs of all samples: (N, n_positions, K), in the network's dtype.
 
-        Raises SkgeoError where one is not finite.
+        Raises SkgeoError if one is not finite.
         """
         parts = []
         with torch.no_grad():
@@ -304,11 +304,7 @@ def bind(
     y: Any = None,
     **options: Any,
 ) -> BoundNetwork:
-    """A model of any kind on data of any kind.
-
-    model: what an estimator takes.
-    X, y: X may be None where no data are needed.
-    """
+    """Any kind of model on any kind of data; X may be None if no data are needed."""
     found = resolve_model(model, X, y, refit=False)
     samples = None if X is None else found.read(X, y)
     return BoundNetwork(found, samples, **options)

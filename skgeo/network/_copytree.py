@@ -1,7 +1,7 @@
-"""Copy a tree of modules object by object while its parameters stay shared.
+"""Copy of a tree of modules that shares its parameters.
 
-``copy.deepcopy`` duplicates weights, and refuses locks and tensors that are part of a graph. Here
-only what a forward pass may write to is made again: modules, plain containers, buffers.
+``copy.deepcopy`` duplicates weights and fails for locks and for tensors on a graph. Here only
+objects that a forward pass may write to are copied: modules, plain containers and buffers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +23,14 @@ from skgeo.models._kinds import unwrap
 
 Visit = Callable[[Any], Any]
 
-# Backward hooks change gradients, not what the network computes, and torch.func refuses them.
+# Backward hooks change gradients but not outputs, and torch.func does not accept them.
 _EMPTIED = ("_backward_hooks", "_backward_pre_hooks")
-# Left at once, since vocabularies and the like can be long.
+# Types that need no copy, tested first since vocabularies can be long.
 _ATOMS = (str, int, float, complex, bytes, type, type(None), torch.dtype, torch.device)
 
 
 def is_record(value: object) -> bool:
-    """Tell whether an object is a dataclass or namespace, and may be written to by attribute."""
+    """Whether an object is a dataclass or namespace, whose attributes may be set."""
     if isinstance(value, type) or not hasattr(value, "__dict__"):
         return False
     return isinstance(value, types.SimpleNamespace) or dataclasses.is_dataclass(value)
@@ -60,7 +60,7 @@ def _differ(new: dict[str, Any] | None, old: dict[str, Any] | None) -> bool:
 
 
 def _rebuild(value: Any, visit: Visit) -> Any:
-    """Rebuild an immutable value around what `visit` makes of its parts; itself if unchanged."""
+    """Rebuild an immutable value with `visit` applied to its parts; itself if unchanged."""
     if isinstance(value, tuple):
         items = [visit(item) for item in value]
         if all(new is old for new, old in zip(items, value, strict=True)):
@@ -99,10 +99,11 @@ def _rebuild(value: Any, visit: Visit) -> Any:
 
 
 def substitute(value: Any, tensors: dict[int, Tensor]) -> Any:
-    """Replace tensors inside a tuple, partial, closure, weak reference or nest of them.
+    """Replace tensors inside nested tuples, partials, closures and weak references.
 
-    tensors: new tensors by the ``id`` of those they replace.
-    Returns: `value` itself when it holds none of them. Lists, dicts and modules are not entered.
+    Returns `value` itself if it holds none of them. Lists, dicts and modules are not searched.
+
+    tensors: new tensors by the ``id`` of the tensors they replace.
     """
     entered: set[int] = set()
 
@@ -122,17 +123,17 @@ def substitute(value: Any, tensors: dict[int, Tensor]) -> Any:
 
 
 class TreeCopy:
-    """One copy of a module tree, with everything in it that refers to the tree moved along.
+    """Copy of a module tree in which every reference to the tree refers to the copy.
 
-    root: only read. Wrappers around it or inside it are left out of the copy.
-    device: where parameters and buffers go; by default they stay where they are.
+    root: not changed. Wrappers around it or inside it are left out of the copy.
+    device: of parameters and buffers; by default it does not change.
 
     Attributes
     ----------
     root : torch.nn.Module
-        The copy, every module of it in eval mode.
+        The copy, in eval mode.
     modules : list of torch.nn.Module
-        All copied modules, those held outside the registered tree included.
+        All copied modules, including those outside the registered tree.
     sources : dict of int to torch.nn.Parameter
         The user's parameter by the ``id`` of its copy.
     misplaced : list of str
@@ -159,7 +160,7 @@ class TreeCopy:
             self.root: nn.Module = self.visit(root)
 
     def visit(self, value: Any) -> Any:
-        """Return the copy's counterpart of any object (the object itself if it is shared)."""
+        """Counterpart of an object in the copy; the object itself if it is shared."""
         if isinstance(value, _ATOMS):
             return value
         if id(value) in self._memo:
@@ -186,10 +187,10 @@ class TreeCopy:
     def _copy_module(self, wrapped: nn.Module) -> nn.Module:
         module = unwrap(wrapped)
         if module is not wrapped:
-            return self._remember(wrapped, self.visit(module))
+            return cast(nn.Module, self._remember(wrapped, self.visit(module)))
         if isinstance(module, torch.jit.ScriptModule):
             return module
-        new = self._remember(module, object.__new__(type(module)))
+        new: nn.Module = self._remember(module, object.__new__(type(module)))
         self.modules.append(new)
         self._buffers.update(id(b) for b in module._buffers.values() if b is not None)
         name, before = self._names.get(id(module), type(module).__name__), self._where
@@ -198,7 +199,7 @@ class TreeCopy:
             self._where = f"{name}.{key}" if name else key
             attributes[key] = OrderedDict() if key in _EMPTIED else self.visit(value)
         self._where = before
-        # Written past train() and eval(): users override them, some to merge weights in place.
+        # Set directly: users override train() and eval(), some to merge weights in place.
         attributes["training"] = False
         attributes["_compiled_call_impl"] = None
         return new

@@ -1,4 +1,4 @@
-"""Outputs and derivatives that are not numbers, and what to tell the user about them."""
+"""Checks for outputs and derivatives that are NaN or infinite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skgeo.exceptions import SkgeoError
 
 
 def not_differentiable(what: str) -> SkgeoError:
-    """The error for derivatives of `what` ("'a' with respect to 'b'") that are not numbers."""
+    """Error for derivatives of `what` ("'a' with respect to 'b'") that are not finite."""
     return SkgeoError(
         f"Derivatives of {what} are NaN or infinite although the outputs are finite: the network "
         "is not differentiable there (for example a norm or a square root at zero). Add a small "
@@ -18,8 +18,8 @@ def not_differentiable(what: str) -> SkgeoError:
 
 
 def check_derivatives(derivatives: Tensor, what: str) -> None:
-    """Refuse derivatives that are NaN or infinite."""
-    # A norm reads everything once and stores nothing; a NaN anywhere survives it.
+    """Raise SkgeoError if a derivative is NaN or infinite."""
+    # A norm needs one pass and no memory, and keeps NaN.
     if derivatives.numel() and not bool(
         torch.isfinite(torch.linalg.vector_norm(derivatives, torch.inf))
     ):
@@ -27,7 +27,7 @@ def check_derivatives(derivatives: Tensor, what: str) -> None:
 
 
 def check_outputs(outputs: Tensor, start: int = 0) -> None:
-    """Refuse outputs (b, ...) that are NaN or infinite; `start` numbers the first sample."""
+    """Raise SkgeoError if outputs (b, ...) are NaN or infinite; `start` is the first sample."""
     bad = ~torch.isfinite(outputs.detach())
     if bad.any():
         samples = bad.reshape(len(bad), -1).any(1).nonzero().flatten().tolist()

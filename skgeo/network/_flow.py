@@ -1,4 +1,4 @@
-"""Which step of a network reads which: its data flow."""
+"""Data flow of a network: its steps, and which of them read which."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ class FlowNode:
     kind : str
         ``"input"``, ``"output"``, ``"parameter"`` (one that belongs to no known layer),
         ``"constant"`` (any other tensor of the module), ``"unread"`` (a module that could not be
-        looked into), or a kind of :class:`~skgeo.network._vocabulary.Step`.
+        traced), or a kind of :class:`~skgeo.network._vocabulary.Step`.
     what : str
-        Name of an activation; of anything else its class or function.
+        Name of an activation; otherwise the class or function.
     module : str or None
         Dotted name of the module, None for calls of functions and methods.
     parents, users : tuple of str
-        Names of the steps that it reads, as often as they are given, and that read it, in order.
+        Names of the steps that it reads, with repetitions, and of those that read it, in order.
     activation : Activation or None
-        With its options, of kind ``"activation"``.
+        The activation of a step of kind ``"activation"``.
     known : bool
-        Whether the steps around it are. False inside a module that could not be traced as a whole:
-        what its parts are fed and who reads their results is then not known.
+        Whether its place in the network is known. False inside a module that could not be traced:
+        the inputs of its parts, and the steps that read their outputs, are then unknown.
     """
 
     name: str
@@ -73,11 +73,11 @@ class Flow:
     Attributes
     ----------
     root : torch.nn.Module
-        The user's module, only read.
+        The user's module, not changed.
     nodes : tuple of FlowNode
-        In the order in which they run; parts whose place is not known come last.
+        In the order in which they run; steps whose place is not known come last.
     unread : tuple of str
-        What was not understood, module by module, with the reason.
+        Modules that were not understood, with the reason.
     """
 
     root: nn.Module
@@ -85,7 +85,7 @@ class Flow:
     unread: tuple[str, ...]
 
     def __getitem__(self, name: str) -> FlowNode:
-        """Return the step of this name."""
+        """The step of this name."""
         return self._by_name[name]
 
     def __iter__(self) -> Iterator[FlowNode]:
@@ -96,20 +96,20 @@ class Flow:
         return {node.name: node for node in self.nodes}
 
     def layer(self, node: FlowNode) -> nn.Module:
-        """Return the user's module of a step that is one."""
+        """The user's module of a step."""
         assert node.module is not None
         return self.root.get_submodule(node.module) if node.module else self.root
 
     def parents(self, node: FlowNode) -> list[FlowNode]:
-        """Return the steps that a step reads."""
+        """The steps that a step reads."""
         return [self[name] for name in node.parents]
 
     def users(self, node: FlowNode) -> list[FlowNode]:
-        """Return the steps that read a step."""
+        """The steps that read a step."""
         return [self[name] for name in node.users]
 
     def calls(self, module: str) -> int:
-        """Count the steps that are a call of the module of this name."""
+        """Number of calls of the module of this name."""
         return self._calls[module]
 
     @cached_property
@@ -117,11 +117,11 @@ class Flow:
         return Counter(node.module for node in self.nodes if node.module is not None)
 
     def is_single(self, node: FlowNode) -> bool:
-        """Whether a step is a module, and its only call."""
+        """Whether a step is the only call of a module."""
         return node.module is not None and self.calls(node.module) == 1
 
     def layers(self, *kinds: str) -> list[tuple[FlowNode, Any]]:
-        """Steps of some kinds whose module is called once, and the modules."""
+        """Steps of these kinds whose module is called once, with the modules."""
         return [
             (node, self.layer(node))
             for node in self.nodes
@@ -131,7 +131,7 @@ class Flow:
     def readers(
         self, node: FlowNode, passing: Sequence[str]
     ) -> tuple[list[FlowNode], list[FlowNode]]:
-        """Steps that read a result behind those of some kinds, and the ones looked through."""
+        """Steps that read a result directly or through steps of `passing` kinds, and the latter."""
         ends: dict[str, FlowNode] = {}
         passed: dict[str, FlowNode] = {}
         waiting = self.users(node)
@@ -146,7 +146,7 @@ class Flow:
 
     @property
     def output(self) -> FlowNode | None:
-        """The step whose result is the network's; None where that is not known."""
+        """The step that returns the outputs of the network; None if it is not known."""
         last = [node for node in self.nodes if node.kind == "output" and node.known]
         return self[last[0].parents[0]] if last and len(last[0].parents) == 1 else None
 
@@ -156,20 +156,20 @@ def read_flow(
 ) -> Flow:
     """Read the data flow of a module, on a private copy.
 
-    module: of any architecture. Layers of ``torch.nn`` are steps; other modules are looked into. A
-        replica is used as it is, and left as it was.
+    module: of any architecture. Layers of ``torch.nn`` are steps; other modules are traced. A
+        replica is used itself, and left unchanged.
     forward: ``forward(module, inputs)``; by default ``module(inputs)``. A replica has its own.
-    example: a few samples, in the dtype of the module. Where it cannot be followed without data,
-        its lengths are taken from them.
-    Returns: What is not understood is listed in ``unread``, never guessed.
-    Raises NotAModelError, SkgeoError if `module` is no ``torch.nn.Module``, or has no values yet.
+    example: a few samples, in the dtype of the module, whose shapes are used if the module cannot
+        be traced without data.
+    Raises NotAModelError if `module` is not a ``torch.nn.Module``, SkgeoError if its tensors have
+    no values.
 
-    The forward pass is run once on a placeholder that records what is done with it. Where a module
-    decides by the values of its input, or without an example by its length, it becomes one step of
-    kind ``"unread"``, and the modules inside are read one by one, each without knowing what it is
-    fed and who reads it.
-    A step that changes a tensor in place is taken for one that returns a new tensor, which is what
-    it comes to unless the old one is used again.
+    The forward pass is run once on a placeholder that records the operations. A module whose
+    control flow depends on the values of its input, or without an example on its shape, becomes
+    one step of kind ``"unread"``. The modules inside are read one by one, without their inputs and
+    the steps that read them. What is not understood is listed in ``unread``.
+    An in-place operation is treated as one that returns a new tensor, which is equivalent unless
+    the old one is used again.
 
     >>> from torch import nn
     >>> flow = read_flow(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
@@ -206,9 +206,9 @@ def read_flow(
 
 
 def _trace(copy: Replica, path: str, opaque: dict[str, str], example: Any = None) -> list[FlowNode]:
-    """Steps of one module; what cannot be looked into is added to `opaque`."""
+    """Steps of one module; modules that cannot be traced are added to `opaque`."""
     nodes = None
-    while nodes is None:  # every attempt starts from the copy as it was
+    while nodes is None:  # every attempt starts from the same copy
         with copy.restored(), _all_trained(copy):
             nodes = _attempt(copy, path, opaque, example)
     return nodes
@@ -216,7 +216,7 @@ def _trace(copy: Replica, path: str, opaque: dict[str, str], example: Any = None
 
 @contextmanager
 def _all_trained(copy: Replica) -> Iterator[None]:
-    """All floating parameters with a gradient, to tell what is computed from them."""
+    """All floating parameters with a gradient, to see which tensors are computed from them."""
     before = [(p, p.requires_grad) for p in copy.module.parameters()]
     for parameter, _ in before:
         parameter.requires_grad_(parameter.is_floating_point())
@@ -230,7 +230,7 @@ def _all_trained(copy: Replica) -> Iterator[None]:
 def _attempt(
     copy: Replica, path: str, opaque: dict[str, str], example: Any
 ) -> list[FlowNode] | None:
-    """One run on a placeholder; None if a module is to be closed first."""
+    """One run on a placeholder; None if it found a module that cannot be traced."""
     root = copy.module
     part = root.get_submodule(path) if path else root
     if example is None:
@@ -243,7 +243,7 @@ def _attempt(
         if is_leaf(m) and name not in opaque
     }
     inside: list[str] = []
-    # What is inside a step is not a step of its own; the part itself may be inside one.
+    # Modules inside a step are not steps themselves; the part itself may be inside one.
     closed = {*steps, *opaque} - set(_around(path))
     for name, child in list(root.named_modules()):
         if not closed.isdisjoint(_around(name)):
@@ -254,11 +254,11 @@ def _attempt(
     try:
         result = part(*entered) if forward is None else forward(part, *entered)
         tracer.create_node("output", "output", (tracer.create_arg(result),), {})
-    except Exception as error:  # whatever a forward pass makes of a placeholder
+    except Exception as error:  # a forward pass may raise anything on a placeholder
         failed = inside[-1] if inside else path
         if failed in opaque:
             raise SkgeoError(
-                f"The forward function cannot be followed: {type(error).__name__}: {error}"
+                f"The forward function cannot be traced: {type(error).__name__}: {error}"
             ) from error
         opaque[failed] = (
             f"{type(root.get_submodule(failed) if failed else root).__name__} cannot be "
@@ -269,13 +269,13 @@ def _attempt(
 
 
 def _around(name: str) -> list[str]:
-    """Dotted names of the modules that a module is inside of."""
+    """Dotted names of the modules that contain a module."""
     parts = name.split(".") if name else []
     return [".".join(parts[:end]) for end in range(len(parts))]
 
 
 def _inputs_of(part: nn.Module, path: str) -> list[str]:
-    """Names of what a module needs to be called: the network has one input, its parts may not."""
+    """Names of the required arguments of a module; the network itself has one."""
     if not path:
         return ["x"]
     parameters = inspect.signature(type(part).forward).parameters.values()
@@ -288,7 +288,7 @@ def _inputs_of(part: nn.Module, path: str) -> list[str]:
 
 
 def _closed(source: nn.Module, path: str) -> list[FlowNode]:
-    """A module that is one step, of which nothing is known."""
+    """A module as one unknown step."""
     what = type(source.get_submodule(path) if path else source).__name__
     names = [f"{path}/{name}" if path else name for name in ("x", "module", "output")]
     return [
@@ -301,7 +301,7 @@ def _closed(source: nn.Module, path: str) -> list[FlowNode]:
 def _record_calls(
     tracer: PlaceholderTracer, module: nn.Module, name: str, inside: list[str], *, leaf: bool
 ) -> None:
-    """Have a module of the copy note that it was called."""
+    """Record the calls of a module of the copy."""
     if leaf:
         tracer.leaves[name] = module.forward
         vars(module).update(_forward_hooks=OrderedDict(), _forward_pre_hooks=OrderedDict())
@@ -315,7 +315,7 @@ def _record_calls(
         def call(*args: Any, **kwargs: Any) -> Any:
             inside.append(name)
             result = compute(*args, **kwargs)
-            inside.pop()  # not where it raises: the innermost module is the one to name
+            inside.pop()  # not if it raises: the innermost module is reported
             return result
 
     vars(module)["forward"] = call
@@ -330,7 +330,7 @@ def _as_nodes(
 ) -> list[FlowNode]:
     _follow_in_place(graph, copied)
     described = {node: _describe(node, steps, opaque, copied) for node in graph.nodes}
-    # Lengths are asked for, not computed with; nobody reads a result in asking for its shape.
+    # Reading a shape does not count as reading the result.
     dropped = {node for node, step in described.items() if step.kind == "shape"}
     for node in graph.nodes:
         if described[node].kind == "select" and node.all_input_nodes[0] in dropped:
@@ -352,7 +352,7 @@ def _as_nodes(
 
 
 def _arguments(node: fx.Node) -> list[fx.Node]:
-    """Steps among the arguments of a call, in order and as often as they are given."""
+    """Steps among the arguments of a call, in order and with repetitions."""
     found: list[fx.Node] = []
 
     def note(argument: fx.Node) -> fx.Node:
@@ -369,7 +369,7 @@ def _describe(
     if node.op in ("placeholder", "output"):
         return Step("input" if node.op == "placeholder" else "output", str(node.target))
     if node.op == "get_attr":
-        # What is computed from a parameter before any input enters needs a gradient as well.
+        # Tensors computed from parameters alone require a gradient as well.
         tensor = _attribute(copied, str(node.target))
         names = {id(parameter): name for name, parameter in copied.named_parameters()}
         name = names.get(id(tensor), names.get(id(tensor._base), str(node.target)))
@@ -385,13 +385,13 @@ def _describe(
 
 
 def _flattens(node: fx.Node) -> bool:
-    """Whether a step keeps the samples, and puts all else on one axis, in the example."""
+    """Whether, in the example, a step flattens all axes but that of the samples."""
     before, after = node.all_input_nodes[0].meta.get("shape"), node.meta.get("shape")
     return bool(before and after and len(after) == 2 and before[0] == after[0])
 
 
 def _follow_in_place(graph: fx.Graph, copied: nn.Module) -> None:
-    """Let what reads a tensor after it was overwritten read the step that did it."""
+    """Let steps that read a tensor after it was overwritten read the step that overwrote it."""
     order = {node: place for place, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
         if node.op == "call_module":
@@ -416,7 +416,7 @@ def _attribute(module: nn.Module, path: str) -> Tensor:
 
 
 def _children(source: nn.Module, path: str) -> list[str]:
-    """Dotted names of the modules inside one that could not be traced, lists looked into."""
+    """Dotted names of the modules inside a module, with lists and dicts expanded."""
     found: list[str] = []
     for name, child in (source.get_submodule(path) if path else source).named_children():
         full = f"{path}.{name}" if path else name

@@ -1,11 +1,11 @@
-"""Hidden units: what makes them, their activation, and all that reads them."""
+"""Hidden units: their layer, their activation, and the layers that read them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from skgeo.network._activation import IDENTITY, Activation
 from skgeo.network._flow import Flow, FlowNode
 
-# Steps that pass units on one by one, each to a place of its own.
+# Steps that keep units separate.
 _PASSING = ("identity", "flatten", "pool", "mean", "select")
 _MAKERS = ("linear", "conv", "batchnorm", "layernorm")
 
@@ -41,7 +41,7 @@ class Consumer:
     @property
     def weights(self) -> Tensor:
         """Outgoing weights, float64 on the CPU: (width, outputs, entries of a unit)."""
-        weight = self.layer.weight.detach().to("cpu", torch.float64)
+        weight = cast(Tensor, self.layer.weight).detach().to("cpu", torch.float64)
         if self.node.kind == "batchnorm":
             return weight[:, None, None]
         return weight[:, self._columns].movedim(1, 0).flatten(2)
@@ -58,12 +58,13 @@ class HiddenUnits:
         The layer that makes the units: the last affine one before the activation.
     layer : torch.nn.Module
     activation : Activation
-        The identity where an affine layer follows at once.
+        The identity if an affine layer follows directly.
     consumers : tuple of Consumer
     passed : tuple of FlowNode
-        Steps between the layer and the consumers, but for the activation.
+        Steps between the layer and the consumers, except the activation.
     meets_softmax : bool
-        Whether the only consumer gives the logits of a softmax, which sees their differences.
+        Whether the only consumer returns the logits of a softmax, of which only differences
+        matter.
     """
 
     flow: Flow
@@ -81,7 +82,7 @@ class HiddenUnits:
 
     @property
     def source(self) -> str:
-        """The same, but for a BatchNorm the layer whose outputs it normalises."""
+        """Dotted name of the layer, or for a BatchNorm of the layer that it normalises."""
         return self.name if self.normalised is None else str(self.normalised.module)
 
     @property
@@ -96,7 +97,7 @@ class HiddenUnits:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether maxima are taken over positions on the way to a consumer."""
+        """Whether there is max pooling before a consumer."""
         return any(step.kind == "pool" and "max" in step.what.lower() for step in self.passed)
 
     @property
@@ -113,13 +114,13 @@ class HiddenUnits:
 
     @property
     def makers(self) -> list[Any]:
-        """The layer, and the one before a BatchNorm."""
+        """The layer, and the layer that a BatchNorm normalises."""
         before = self.normalised
         return [self.layer] if before is None else [self.layer, self.flow.layer(before)]
 
     @cached_property
     def normalised(self) -> FlowNode | None:
-        """The layer of the units before a BatchNorm, where nothing else reads it."""
+        """The layer that a BatchNorm normalises, if nothing else reads it."""
         if self.node.kind != "batchnorm":
             return None
         (before,) = self.flow.parents(self.node)
@@ -135,8 +136,8 @@ class HiddenUnits:
     def incoming(self) -> tuple[Tensor, Tensor]:
         """Weights in rows (width, n) and biases (width,), float64 on the CPU.
 
-        A BatchNorm is multiplied into the layer before it; where there is none, and of a
-        LayerNorm, what the units read are the normalised values.
+        A BatchNorm is merged with the layer it normalises. Without one, and for a LayerNorm, the
+        inputs are the normalised values.
         """
         layer = self.layer
         if self.node.kind == "embedding":
@@ -160,9 +161,9 @@ class HiddenUnits:
 
     @cached_property
     def outgoing_seen(self) -> Tensor:
-        """The same, as far as the output distribution depends on them to first order.
+        """Outgoing weights as far as the output distribution depends on them to first order.
 
-        Before a softmax the mean over the classes is taken off each column.
+        Before a softmax, the mean over the classes is subtracted from each column.
         """
         if not self.meets_softmax:
             return self.outgoing
@@ -184,7 +185,7 @@ def _affine(layer: Any) -> tuple[Tensor, Tensor]:
 
 
 def _width(kind: str, layer: Any) -> int:
-    """Number of units that a layer makes."""
+    """Number of units of a layer."""
     if kind == "batchnorm":
         return int(layer.num_features)
     return int(layer.weight.shape[kind == "embedding"])
@@ -193,8 +194,10 @@ def _width(kind: str, layer: Any) -> int:
 def hidden_units_of(flow: Flow, *, softmax: bool = False) -> tuple[HiddenUnits, ...]:
     """Hidden layers whose units can be changed one at a time, in the order in which they run.
 
-    Left out are units that reach something other than affine layers, such as a residual sum, and
-    layers that are called twice. `softmax` says that the outputs are the logits of one.
+    Units that are read by a step other than an affine layer, such as a residual sum, and layers
+    that are called twice are left out.
+
+    softmax: whether the outputs are logits of a softmax.
     """
     last = last_layer(flow) if softmax else None
     return tuple(_found(flow, None if last is None else last.name))
@@ -225,7 +228,7 @@ def _found(flow: Flow, last: str | None) -> Iterator[HiddenUnits]:
 
 
 def _activation_behind(flow: Flow, node: FlowNode) -> tuple[FlowNode, Activation, list[FlowNode]]:
-    """The activation that alone reads a step, or the step itself, and the steps up to it."""
+    """The activation after a step if only it reads the step, or the step; and steps between."""
     steps: list[FlowNode] = []
     current = node
     while len(users := flow.users(current)) == 1:
@@ -239,14 +242,14 @@ def _activation_behind(flow: Flow, node: FlowNode) -> tuple[FlowNode, Activation
 
 
 def _axes_agree(maker: str, reader: str, between: set[str]) -> bool:
-    """Whether the axis of the units is the one that is read: channels come before positions."""
+    """Whether the reader reads the axis of the units; channels come before positions."""
     if maker == "conv" and reader == "linear":
         return not between.isdisjoint({"flatten", "mean", "select"})
     return reader != "conv" or maker in ("conv", "batchnorm")
 
 
 def reads_units(flow: Flow, end: FlowNode, width: int) -> bool:
-    """Whether a step is an affine layer that reads so many units, each in columns of its own."""
+    """Whether a step is an affine layer that reads `width` units, each in its own columns."""
     if end.kind not in ("linear", "conv", "batchnorm") or not flow.is_single(end):
         return False
     layer: Any = flow.layer(end)
@@ -256,7 +259,7 @@ def reads_units(flow: Flow, end: FlowNode, width: int) -> bool:
 
 
 def last_layer(flow: Flow) -> FlowNode | None:
-    """The linear layer that the outputs are of, looking back through steps that pass values on."""
+    """The linear layer that returns the outputs, possibly through steps that keep units."""
     node = flow.output
     while node is not None and node.kind in _PASSING and len(node.parents) == 1:
         (node,) = flow.parents(node)

@@ -1,4 +1,4 @@
-"""What a module must be before its geometry can be measured."""
+"""Checks of a module before it is measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skgeo.exceptions import NotAModelError, SkgeoError, warn
 
 
 def check_kind(module: object) -> nn.Module:
-    """Refuse objects that are not modules, or whose tensors hold no values."""
+    """Raise an error for objects that are not modules, or whose tensors have no values."""
     if isinstance(module, type) and issubclass(module, nn.Module):
         raise NotAModelError(
             f"Got the class {module.__name__}; expected an instance of it. "
@@ -48,12 +48,9 @@ def check_kind(module: object) -> nn.Module:
 
 
 def check_finite(module: nn.Module) -> None:
-    """Refuse weights that are not numbers.
+    """Raise SkgeoError if a parameter or buffer is NaN or infinite.
 
-    Minus infinity is let through in buffers, where attention masks are kept.
-
-    Raises SkgeoError naming the first parameter or floating buffer that has NaN or infinite
-        entries.
+    Minus infinity is accepted in buffers, which may be attention masks.
     """
     for name, tensor in _named_tensors(module):
         if not (tensor.is_floating_point() or tensor.is_complex()):
@@ -64,15 +61,12 @@ def check_finite(module: nn.Module) -> None:
         if bad.any():
             raise SkgeoError(
                 f"{name!r} has {int(bad.sum())} entries that are NaN or infinite "
-                f"(of {tensor.numel()}). Finite weights are needed; did its training diverge?"
+                f"(of {tensor.numel()}); expected finite weights. Check whether training diverged."
             )
 
 
 def check_samples_apart(module: nn.Module) -> None:
-    """Refuse normalisation over the batch, which ties every output to every sample.
-
-    Raises SkgeoError naming each BatchNorm layer that keeps no running statistics.
-    """
+    """Raise SkgeoError for BatchNorm without running statistics, whose outputs mix samples."""
     names = [
         name or type(child).__name__
         for name, child in module.named_modules()
@@ -89,10 +83,7 @@ def check_samples_apart(module: nn.Module) -> None:
 
 
 def warn_train_mode(module: nn.Module) -> None:
-    """Warn once if eval mode changes what the module computes.
-
-    module: as its owner left it.
-    """
+    """Warn once if eval mode changes what the module computes."""
     names = [
         name or type(child).__name__
         for name, child in module.named_modules()
@@ -102,7 +93,7 @@ def warn_train_mode(module: nn.Module) -> None:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         warn(
             f"The module is in train mode and holds layers that behave differently there ({shown})."
-            " It is measured in eval mode; call module.eval() first to say that this is meant.",
+            " It is measured in eval mode; call module.eval() before to silence this warning.",
             stacklevel=4,
         )
 

@@ -1,4 +1,4 @@
-"""The first floating tensor of whatever a layer returns, and how to put another in its place."""
+"""The first floating tensor in the result of a layer, and its replacement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The first floating tensor of what a layer returned, however it is nested."""
+    """The first floating tensor in a nested result of a layer."""
     if isinstance(value, Tensor):
         return value if value.is_floating_point() else None
     for _, item in _items(value):
@@ -20,10 +20,10 @@ def first_tensor(value: Any) -> Tensor | None:
 
 
 def with_first_tensor(value: Any, tensor: Tensor) -> Any:
-    """The same with another tensor in place of the first floating one.
+    """The result with another tensor in place of the first floating one.
 
-    Tuples and frozen dataclasses are rebuilt; what can be written to is changed in place, so that
-    subclasses (a ``ModelOutput``) keep all they hold.
+    Tuples and frozen dataclasses are rebuilt. Other containers are changed in place, so subclasses
+    such as ``ModelOutput`` keep all their attributes.
     """
     if isinstance(value, Tensor):
         return tensor

@@ -1,4 +1,4 @@
-"""What the layers of a network meet on its data: ranges of values, and how often each runs."""
+"""Ranges of values at the layers of a network on its data, and numbers of calls."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _WATCHED = ("linear", "conv", "batchnorm", "layernorm", "rmsnorm", "embedding")
 
 
 class Range(NamedTuple):
-    """Smallest and largest values over samples and positions, one per unit, on the CPU."""
+    """Smallest and largest values over samples and positions, per unit, on the CPU."""
 
     low: Tensor
     high: Tensor
 
     def joined(self, other: Range) -> Range:
-        """The smallest range that holds both."""
+        """The smallest range that contains both."""
         return Range(torch.minimum(self.low, other.low), torch.maximum(self.high, other.high))
 
 
 @dataclass(frozen=True, eq=False)
 class LayerRanges:
-    """What one layer meets on the data."""
+    """Inputs and outputs of one layer on the data."""
 
     inputs: Range | None  # per input column; None for an embedding
     outputs: Range
-    # Of an embedding, which rows were read; of a convolution, which entries of the weight ever met
-    # an input other than zero.
+    # For an embedding, which rows were read; for a convolution, which entries of the weight were
+    # ever multiplied with a nonzero input.
     reached: Tensor | None
 
     def joined(self, other: LayerRanges) -> LayerRanges:
-        """What the layer meets on both batches."""
+        """Ranges over both batches."""
         inputs, reached = self.inputs, self.reached
         if inputs is not None and other.inputs is not None:
             inputs = inputs.joined(other.inputs)
@@ -51,16 +51,16 @@ class LayerRanges:
 
 @dataclass(frozen=True, eq=False)
 class Ranges:
-    """What all layers meet on the data, by the names of their modules."""
+    """Ranges of all layers, by the names of their modules."""
 
     layers: dict[str, LayerRanges]
     calls: Counter[str]  # of every module, over all batches
 
     def runs_as_traced(self, flow: Flow, node: FlowNode) -> bool:
-        """Whether a step is in a part of the network that runs as a whole.
+        """Whether the forward pass calls the part of a step as it was traced.
 
-        A part whose surroundings are not known was traced alone, and the forward pass may call the
-        modules inside in some other way.
+        A part whose place is not known was traced separately; the forward pass may call the modules
+        inside differently.
         """
         part = node.name.split("/")[0]
         inside = [n for n in flow if n.name.startswith(f"{part}/") and n.module is not None]
@@ -68,7 +68,7 @@ class Ranges:
 
 
 def measure_ranges(replica: Replica, flow: Flow, batches: Iterable[Inputs]) -> Ranges:
-    """Ranges of all layers of a data flow that was read on the replica, in one pass."""
+    """Ranges of all layers of a data flow, in one pass of the replica."""
     watched = {str(node.module): node.kind for node in flow if node.kind in _WATCHED}
     found: dict[str, LayerRanges] = {}
     calls: Counter[str] = Counter()
@@ -104,7 +104,7 @@ def _observed(layer: Any, kind: str, inputs: Tensor, outputs: Tensor) -> LayerRa
 
 
 def _reached(layer: Any, inputs: Tensor) -> Tensor:
-    """Entries of a kernel whose gradient is not zero for want of inputs."""
+    """Entries of a kernel that are multiplied with a nonzero input."""
     kernel = torch.ones_like(layer.weight, requires_grad=True)
     with torch.enable_grad():
         total = layer._conv_forward(inputs.detach().abs(), kernel, None).sum()

@@ -1,7 +1,7 @@
-"""A private copy of a module that every measurement runs on.
+"""Private copy of a module, on which every measurement runs.
 
-Hooks, functional calls and mode switches on a shared module corrupt what other threads compute, so
-they never happen on the user's own object.
+Hooks, functional calls and changes of mode on a shared module would affect other threads, so they
+never happen on the user's module.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WRAP = (
 
 
 class _Slot(NamedTuple):
-    """A place that holds a parameter, alone or inside an immutable value."""
+    """An item of a container that is a parameter, or an immutable value that holds one."""
 
     container: Any
     key: Any
@@ -47,28 +47,28 @@ class _Slot(NamedTuple):
 class Replica:
     """A private copy of a module, in eval mode, that shares its weights.
 
-    Made by :func:`replica`. One replica belongs to one thread; any number of replicas of one
+    Made by :func:`replica`. A replica must be used by one thread only; several replicas of one
     module may be used at the same time.
 
     Attributes
     ----------
     module : torch.nn.Module
-        The copy. Hooks may be put on it freely.
+        The copy, to which hooks may be added.
     names : tuple of str
         All parameter names in ``named_parameters()`` order, tied parameters once.
     parameters : dict of str to torch.nn.Parameter
         All parameters by name: new objects over the memory of the user's.
     selected : tuple of str
-        Names of the parameters that derivatives are taken by, in the order of `names`; only these
-        have ``requires_grad``.
+        Names of the parameters with respect to which derivatives are taken, in the order of
+        `names`; only these have ``requires_grad``.
     n_parameters : int
         Number of entries of the selected parameters.
     dtype : torch.dtype
-        The type that the selected parameters promote to.
+        Promoted dtype of the selected parameters.
     device : torch.device
-        Where the selected parameters are.
+        Device of the selected parameters.
     takes_integers : bool
-        Whether an embedding layer is in the tree, so that integer inputs are indices.
+        Whether there is an embedding layer, so integer inputs are indices.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Replica:
         for parameter in chosen:
             self.dtype = torch.promote_types(self.dtype, parameter.dtype)
         self.takes_integers = has_embedding(tree.root)
-        # A forward that closes over the user's module must reach the copy instead.
+        # A forward function with the user's module in its closure must use the copy instead.
         self._forward: list[Forward | None] = [tree.visit(forward)]
         holders = [self._forward, *(vars(m) for m in tree.modules)]
         self._slots = _find_slots(holders, self.parameters)
@@ -110,11 +110,10 @@ class Replica:
         )
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        """Run the forward pass and check what comes out.
+        """Run the forward pass and check its result.
 
-        inputs: a batch, samples first, handed to the module as one argument.
-        Raises SkgeoError if the result is not one real floating tensor whose first axis is that of
-            the batch.
+        inputs: a batch, samples first, passed to the module as one argument.
+        Raises SkgeoError if the result is not one real floating tensor with samples first.
         """
         # -> (b, ...)
         with no_fast_path():
@@ -124,12 +123,12 @@ class Replica:
 
     @property
     def forward(self) -> Forward | None:
-        """How the copy is called; None for ``module(inputs)``."""
+        """Forward function of the copy; None for ``module(inputs)``."""
         return self._forward[0]
 
     @contextmanager
     def restored(self, *, containers: bool = True) -> Iterator[None]:
-        """Put back, on leaving, every attribute that was set on a module of the copy."""
+        """Restore, on exit, every attribute that was set on a module of the copy."""
         before = [(attributes, dict(attributes)) for attributes in self._writable]
         held = [(each, copy.copy(each)) for each in self._containers] if containers else []
         try:
@@ -149,10 +148,10 @@ class Replica:
         inputs: a batch, samples first.
         Raises SkgeoError for an unknown name, or as for a plain call.
 
-        ``torch.func.functional_call`` reaches only what is registered as a parameter. This also
-        reaches the same tensor in lists and closures (the flat weights of recurrent layers), and
-        afterwards puts back every attribute that the forward pass has set, so that nothing of a
-        ``torch.func`` transform outlives it. Not for two threads at once on one replica.
+        Unlike ``torch.func.functional_call``, this also replaces references to a parameter in lists
+        and closures (the flat weights of recurrent layers). Afterwards it restores every attribute
+        that the forward pass has set, so no tensor of a ``torch.func`` transform remains. It must
+        not run in two threads at once on one replica.
         """
         # -> (b, ...)
         unknown = [name for name in parameters if name not in self.parameters]
@@ -169,12 +168,11 @@ class Replica:
                 slot.container[slot.key] = slot.value
 
     def reached(self, outputs: Tensor) -> tuple[str, ...]:
-        """List the selected parameters that a result was computed from.
+        """Names of the selected parameters on which outputs depend, in the order of `selected`.
 
         outputs: a result of this replica with its graph.
-        Returns: In the order of `selected`.
-        Raises SkgeoError if the graph ends in the user's own parameters: the module keeps them in
-            an object that the copy shares, and derivatives would silently be zero.
+        Raises SkgeoError if the graph contains the user's own parameters: they are in an object
+        that the copy shares, and derivatives would be zero.
         """
         leaves = _graph_leaves(outputs)
         for leaf in leaves:
@@ -198,21 +196,21 @@ def replica(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Replica:
-    """Make a private copy of a module to measure on.
+    """Make a private copy of a module for measurements.
 
-    The module is only read: its weights, gradients, flags, hooks, device and mode stay as they
-    are, and other threads may use it meanwhile. The copy is in eval mode.
+    The module itself is not changed, and other threads may use it meanwhile. The copy is in eval
+    mode.
 
     module: wrappers of ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel`` are
-        taken off.
+        removed.
     forward: ``forward(module, inputs) -> Tensor`` of shape (b, ...); by default ``module(inputs)``.
-    parameters: which parameters derivatives are taken with respect to: those with
-        ``requires_grad``, all floating ones, those named, or none.
-    device: where to copy parameters and buffers; by default they stay and are shared.
-    dtype: what floating parameters and buffers are converted to; by default they stay as they are.
+    parameters: parameters with respect to which derivatives are taken: "trainable" ones (with
+        ``requires_grad``), "all" floating ones, a list of names, or None.
+    device: of the copied parameters and buffers; by default parameters are shared.
+    dtype: of floating parameters and buffers; by default it does not change.
 
-    Costs one pass over the objects of the tree, one over the weights (to see that they are
-    finite) and the memory of the buffers.
+    The cost is one pass over the objects of the tree and over the weights (to check that they are
+    finite), and the memory of the buffers.
 
     >>> from torch import nn
     >>> from skgeo.network import replica
@@ -230,9 +228,9 @@ def replica(
     tree = TreeCopy(source, None if device is None else _indexed(torch.device(device)))
     if tree.misplaced:
         raise SkgeoError(
-            f"Asked for device {device}, but tensors held outside parameters and buffers are "
+            f"device={str(device)!r}: tensors outside parameters and buffers are "
             f"elsewhere: {', '.join(tree.misplaced)}. Register them with register_buffer(...), or "
-            "move the module yourself."
+            "move the module before."
         )
     if dtype is not None and any(p.dtype != dtype for p in _floating(tree.root)):
         tree.root.to(dtype)
@@ -246,14 +244,14 @@ def _floating(module: nn.Module) -> list[Tensor]:
 
 
 def _indexed(device: torch.device) -> torch.device:
-    """Name the current index of a device given without one, so that devices compare equal."""
+    """The device with its index, so devices can be compared."""
     if device.type == "cpu" or device.index is not None:
         return device
     return torch.empty(0, device=device).device
 
 
 def _find_slots(holders: list[Any], parameters: Mapping[str, Tensor]) -> list[_Slot]:
-    """Find every place in lists and dicts, nested ones included, that leads to a parameter."""
+    """Items of nested lists and dicts that are or hold parameters."""
     stand_ins = {id(p): torch.empty(0) for p in parameters.values()}
     slots: list[_Slot] = []
     entered: set[int] = set()

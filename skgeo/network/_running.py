@@ -1,4 +1,4 @@
-"""Batches of samples, and what a failing first run is told."""
+"""Batches of samples, and the error message of a failing forward pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skgeo.network._batch import Inputs
 
 
 def check_batch_size(batch_size: Any) -> None:
-    """Refuse what is not a number of samples or None."""
+    """Raise SkgeoError unless `batch_size` is a positive integer or None."""
     if batch_size is not None:
         check_integer("batch_size", batch_size, also="None")
 
@@ -31,18 +31,15 @@ def batch_ranges(n_samples: int, size: int) -> list[range]:
 
 @contextmanager
 def running(inputs: Inputs) -> Iterator[None]:
-    """Say of a failing forward pass what the model was given.
-
-    Raises SkgeoError in place of whatever a forward pass inside the block raises.
-    """
+    """Raise SkgeoError, with the shapes of the inputs, if a forward pass in the block fails."""
     try:
         yield
     except SkgeoError:
         raise
     except Exception as error:
         raise SkgeoError(
-            f"the model cannot be run on this data. One sample is {_described(inputs)}; the "
-            f"forward pass says: {type(error).__name__}: {error}"
+            f"The model cannot be run on this data. One sample is {_described(inputs)}; the "
+            f"forward pass raises {type(error).__name__}: {error}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Which parameters of a module derivatives are taken by."""
+"""Parameters of a module with respect to which derivatives are taken."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from skgeo.exceptions import SkgeoError
 def select(
     root: nn.Module, trainable: set[str], parameters: str | Sequence[str]
 ) -> tuple[str, ...]:
-    """Choose the parameters that derivatives are taken by.
+    """Names of the parameters with respect to which derivatives are taken.
 
-    trainable: first names of the parameters that the user's module trains.
-    Returns: First names, in ``named_parameters()`` order.
-    Raises SkgeoError if nothing is selected, a name is unknown or a parameter is not real and
-        floating.
+    A tied parameter has its first name; the order is that of ``named_parameters()``.
+
+    trainable: first names of the parameters with ``requires_grad`` in the user's module.
+    Raises SkgeoError if nothing is selected, a name is unknown, or a parameter is not real and
+    floating.
     """
     own = dict(root.named_parameters())
     first_name = {id(p): name for name, p in own.items()}
-    # The second name of a tied parameter is as good as its first.
+    # A tied parameter may be selected by any of its names.
     aliases = {name: first_name[id(p)] for name, p in root.named_parameters(remove_duplicate=False)}
     asked: set[str]
     if parameters == "trainable":
@@ -31,8 +32,8 @@ def select(
         asked = {name for name, p in own.items() if p.is_floating_point() or p.is_complex()}
     elif isinstance(parameters, str):
         raise SkgeoError(
-            f"parameters={parameters!r} is not understood; expected 'trainable', 'all' or a list "
-            f"of names such as [{parameters!r}]."
+            f"parameters={parameters!r}: expected 'trainable', 'all' or a list of names such as "
+            f"[{parameters!r}]."
         )
     else:
         unknown = [name for name in parameters if name not in aliases]
@@ -48,14 +49,14 @@ def select(
     for name in own:
         if name in asked and not own[name].is_floating_point():
             raise SkgeoError(
-                f"Parameter {name!r} has dtype {own[name].dtype}; derivatives are taken by real "
-                "floating parameters only. Leave it out with a list of names."
+                f"Parameter {name!r} has dtype {own[name].dtype}; derivatives are taken "
+                "with respect to real floating parameters only. Leave it out with a list of names."
             )
     return tuple(name for name in own if name in asked)
 
 
 def unknown_names(unknown: Sequence[str], known: Sequence[str]) -> str:
-    """Word the message about parameter names that do not exist."""
+    """Error message for parameter names that do not exist."""
     close = difflib.get_close_matches(str(unknown[0]), known, n=3)
     hint = f"Did you mean {', '.join(map(repr, close))}? " if close else ""
     shown = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")

@@ -1,4 +1,4 @@
-"""A plain chain of affine maps and activations: its weights in float64, and the way back."""
+"""Plain chains of affine layers and activations: reading and rebuilding them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Stack:
     Attributes
     ----------
     weights : tuple of Tensor
-        Of each layer, detached, float64, on the CPU: (out, in), or (out, in, *kernel) for a
-        convolution.
+        Weights of the layers, detached, float64, on the CPU: (out, in), or (out, in, *kernel) for
+        a convolution.
     biases : tuple of Tensor or None
-        (out,) each; None where the layer has none.
+        Biases (out,) of the layers; None for a layer without one.
     activations : tuple of Activation
-        After each layer but the last; the identity between two layers in a row.
+        After each layer but the last; the identity between two successive layers.
     names : tuple of str
         Dotted names of the modules of the layers.
     kinds : tuple of str
@@ -38,12 +38,12 @@ class Stack:
     settings : tuple of tuple
         Stride, padding, padding mode and dilation of each convolution; empty for linear layers.
     spreads : tuple of int
-        Of each layer but the last: neighbouring input columns of the next layer that belong to one
-        unit. 1 but for a convolution that is flattened into a linear layer.
+        For each layer but the last, the number of adjacent input columns of the next layer that
+        belong to one unit: 1 except for a convolution that is flattened before a linear layer.
     dtype : torch.dtype
-        Of the module's parameters.
+        Dtype of the module's parameters.
     final : Activation
-        After the last layer; the identity unless the reader was told that there may be one.
+        After the last layer; the identity unless the chain may end in an activation.
     """
 
     weights: tuple[Tensor, ...]
@@ -73,9 +73,10 @@ class Stack:
         weights: Sequence[Tensor] | None = None,
         biases: Sequence[Tensor | None] | None = None,
     ) -> Iterator[Tensor]:
-        """What goes into each activation, and the outputs last, of linear layers.
+        """Yield the input of each activation, then the outputs, of a chain of linear layers.
 
-        Of (N, n) numbers, in float64; with other weights, if they are given.
+        x: (N, n), float64.
+        weights, biases: by default those of the chain.
         """
         weights = self.weights if weights is None else weights
         biases = self.biases if biases is None else biases
@@ -91,24 +92,25 @@ class Stack:
         weights: Sequence[Tensor] | None = None,
         biases: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
-        """The last of :meth:`arguments`."""
+        """Outputs of a chain of linear layers; see :meth:`arguments`."""
         *_, last = self.arguments(x, weights, biases)
         return last
 
     def rebuild(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> nn.Module:
-        """Make a module of the same classes with other weights, on the device of the first.
+        """Make a module of the same classes with other weights.
+
+        It shares no tensor with the original module, and has its dtype, device, modes and
+        ``requires_grad``.
 
         weights: hidden widths may differ from those of the module.
-        biases: a layer without a bias may get one, and the reverse.
-        Returns: Shares no tensor with the module it was read from, has its dtype, and the mode and
-            the ``requires_grad`` of each part.
-        Raises SkgeoError if the shapes do not fit each other.
+        biases: may be None for layers that have one, and the reverse.
+        Raises SkgeoError if the shapes do not fit together.
         """
         self._check(weights, biases)
         for index, each in enumerate(self.activations):
             if each.per_unit and len(weights[index]) != len(self.weights[index]):
                 raise SkgeoError(
-                    f"Hidden layer {index} has {each}, with a slope of its own for each unit, so "
+                    f"Hidden layer {index} has {each}, with one slope per unit, so "
                     f"its width of {len(self.weights[index])} cannot change."
                 )
         copy = TreeCopy(self.module)
@@ -137,8 +139,8 @@ class Stack:
         shapes = [tuple(weight.shape) for weight in weights]
         if len(weights) != self.depth or len(biases) != self.depth:
             raise SkgeoError(
-                f"{len(weights)} weights and {len(biases)} biases were given for a chain of "
-                f"{self.depth} layers; expected one of each a layer (None for no bias)."
+                f"Got {len(weights)} weights and {len(biases)} biases for a chain of {self.depth} "
+                "layers; expected one of each per layer (None for no bias)."
             )
         fits = (weights[0].shape[1], weights[-1].shape[0]) == (self.widths[0], self.widths[-1])
         for before, after, spread in zip(weights, weights[1:], self.spreads, strict=False):
@@ -148,8 +150,8 @@ class Stack:
             fits = fits and (bias is None or bias.shape == weight.shape[:1])
         if not fits:
             raise SkgeoError(
-                f"Weights of shapes {shapes} do not follow on one another, do not fit their "
-                f"biases, or change the inputs and outputs; the chain has "
+                f"Weights of shapes {shapes} do not fit together or with their biases, or change "
+                f"the number of inputs or outputs; the chain has "
                 f"{[tuple(weight.shape) for weight in self.weights]}."
             )
 
@@ -161,8 +163,7 @@ def read_stack(
 ) -> Stack:
     """Read a model that is a plain chain of affine layers and pointwise activations.
 
-    model: however it is written: what counts is its data flow. Flattening, identities, and dropout,
-        which does nothing in eval mode, are passed over.
+    model: read by its data flow. Flattening, identities and dropout (in eval mode) are skipped.
     convolutions: whether layers may be convolutions (without groups).
 
     >>> from torch import nn
@@ -179,9 +180,10 @@ def read_stack(
 def stack_of(
     flow: Flow, module: nn.Module, *, convolutions: bool = False, final: bool = False
 ) -> Stack:
-    """The plain chain that a data flow is, to be rebuilt from the user's module.
+    """Plain chain of a data flow.
 
-    With `final` it may end in an activation.
+    module: the user's module, from which the chain is rebuilt.
+    final: whether the chain may end in an activation.
     """
     allowed = ("linear", "conv") if convolutions else ("linear",)
     layers: list[FlowNode] = []
@@ -200,7 +202,7 @@ def stack_of(
         elif node.kind not in ("identity", "flatten"):
             raise _no_chain(flow, node)
     if not layers:
-        raise SkgeoError(f"{type(flow.root).__name__} has no affine layer, so it is no chain.")
+        raise SkgeoError(f"{type(flow.root).__name__} has no affine layer, so it is not a chain.")
     last = IDENTITY
     if final and len(activations) == len(layers):
         last = activations.pop()
@@ -213,7 +215,7 @@ def stack_of(
 
 
 def _chain(flow: Flow) -> list[FlowNode]:
-    """Steps from the input to the output, each read by the next one alone."""
+    """Steps from the input to the output, each read by the next one only."""
     node = flow.nodes[0]
     found: list[FlowNode] = []
     while True:
@@ -235,8 +237,8 @@ def _no_chain(flow: Flow, node: FlowNode) -> SkgeoError:
     reasons = f" ({'; '.join(flow.unread)})" if flow.unread else ""
     return SkgeoError(
         f"{type(flow.root).__name__} is not a plain chain of linear layers and pointwise "
-        f"activations: {what}, {node.what}, is no part of one{reasons}. Only such chains have a "
-        "complete description; pass the part of the network that is one."
+        f"activations: {what}, {node.what}, is no part of one{reasons}. Pass the part of the "
+        "network that is such a chain."
     )
 
 
@@ -275,10 +277,10 @@ def _as_stack(
         if rest or spread == 0 or (spread > 1 and not (flat and spatial)):
             raise SkgeoError(
                 f"A layer of {before.shape[0]} units is followed by one that reads "
-                f"{after.shape[1]}: positions and units are mixed in a way that is not known."
+                f"{after.shape[1]}: it is not known how positions and units are mixed."
             )
         spreads.append(spread)
-    given = unwrap(module)  # a replica that was read may be in float64
+    given = unwrap(module)  # a replica may be in float64
     theirs: Any = given.get_submodule(str(nodes[0].module))
     return Stack(
         weights,

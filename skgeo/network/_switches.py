@@ -1,4 +1,4 @@
-"""Switches of torch that a measurement needs, safe to hold from several threads at once."""
+"""Settings of torch for measurements, safe to change from several threads at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class _SharedSwitch:
-    """A process-wide setting that the first holder changes and the last one restores.
+    """Process-wide setting that the first holder changes and the last one restores.
 
-    torch keeps these settings in globals. Two threads that each save and restore them on their
-    own can interleave, and leave the setting changed for good; counting the holders cannot.
+    torch keeps these settings in globals. If two threads save and restore them independently, the
+    setting may stay changed; counting the holders prevents this.
     """
 
     def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
@@ -52,7 +52,7 @@ def _fast_path_off() -> Iterator[None]:
 
 @contextmanager
 def _fallback_warnings_off() -> Iterator[None]:
-    # Private in torch, and without a way to read it: left alone if it is ever renamed.
+    # Private in torch, and its value cannot be read; ignored if it is ever renamed.
     switch = getattr(torch._C._functorch, "_set_vmap_fallback_warning_enabled", lambda _: None)
     switch(False)
     try:
@@ -67,10 +67,10 @@ _math = _SharedSwitch(lambda: sdpa_kernel(SDPBackend.MATH))
 
 
 def no_fast_path() -> AbstractContextManager[None]:
-    """Context in which attention layers never take their fused inference path.
+    """Context in which attention layers do not use their fused inference path.
 
-    In eval mode ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer`` may compute a whole
-    block in one kernel, which has no derivative and skips the hooks of the layers inside.
+    In eval mode ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer`` may compute a block in
+    one kernel, which has no derivative and skips the hooks of the layers inside.
     """
     return _fast_path.held()
 
@@ -79,14 +79,14 @@ def math_attention() -> AbstractContextManager[None]:
     """Context in which attention is computed from plain matrix products.
 
     The fused CPU kernels have no rule for ``torch.func`` transforms, forward-mode derivatives or
-    second derivatives; the plain formula has all of them, at a cost of one (T, T) matrix a head.
+    second derivatives. The plain formula has all of them, but needs one (T, T) matrix per head.
     """
     return _math.held()
 
 
 def silent_vmap() -> AbstractContextManager[None]:
-    """Context in which ``torch.func.vmap`` runs operations it has no rule for without a warning.
+    """Context in which ``torch.func.vmap`` does not warn of operations without a batching rule.
 
-    Such operations (weight normalisation is one) are looped over inside torch: slower, and right.
+    torch runs such operations, for example weight normalisation, in a loop.
     """
     return _fallback_warnings.held()

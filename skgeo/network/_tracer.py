@@ -1,4 +1,4 @@
-"""Recording what a forward pass does with its input, without a change to anything global."""
+"""Tracing of forward passes without global side effects."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from skgeo.network._switches import no_fast_path
 
 
 class PlaceholderTracer(fx.Tracer):
-    """Records what is done with a placeholder.
+    """Records the operations on a placeholder.
 
-    ``Tracer.trace`` would swap methods of ``nn.Module`` for the whole process while it runs, which
-    other threads would see. Here the leaves of a private copy have a forward pass of their own
-    instead, and nothing global is changed.
+    ``Tracer.trace`` replaces methods of ``nn.Module`` while it runs, which affects other threads.
+    Here only the leaves of a private copy are changed.
     """
 
     def __init__(self, root: nn.Module) -> None:
@@ -28,17 +27,15 @@ class PlaceholderTracer(fx.Tracer):
         self.leaves: dict[str, Callable[..., Any]] = {}
 
     def enter(self, name: str) -> Any:
-        """The placeholder that stands for an input."""
+        """Placeholder of an input."""
         return self.create_proxy("placeholder", name, (), {})
 
 
 class ExampleTracer(PlaceholderTracer):
-    """Records what is done with an example, of which shapes and types are known on the way.
+    """Records the operations on an example of a few samples, with known shapes and dtypes.
 
-    Lengths that are asked for are those of the example. Its values are not looked at: a forward
-    pass that decides by them raises, as it does for a placeholder.
-
-    example: a few samples.
+    Its values are not used: a forward pass whose control flow depends on them raises, as for a
+    placeholder.
     """
 
     def __init__(self, root: nn.Module, example: Any) -> None:
@@ -46,19 +43,19 @@ class ExampleTracer(PlaceholderTracer):
         self._example = example
 
     def enter(self, name: str) -> Any:
-        """The stand-in for the example."""
+        """Proxy of the example."""
         proxy: Any = self.create_proxy("placeholder", name, (), {})
         proxy.value = self._example
         return proxy
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """Make a stand-in that can hold a value."""
+        """Make a proxy that can hold a value."""
         return _Known(node, self)
 
     def create_proxy(
         self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **options: Any
     ) -> Any:
-        """Record a step, and take it."""
+        """Record a step and compute its value."""
         proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **options)
         if kind == "placeholder":
             return proxy
@@ -76,7 +73,7 @@ class ExampleTracer(PlaceholderTracer):
 
 
 class _Known(fx.Proxy):
-    """A stand-in for a value that was computed from the example."""
+    """Proxy of a value that was computed from the example."""
 
     value: Any = None
 
@@ -108,7 +105,7 @@ class _Known(fx.Proxy):
 
 
 def _values(arguments: Any) -> Any:
-    """Arguments of a call with values in place of what stands for them."""
+    """Arguments of a call with values in place of proxies."""
     if isinstance(arguments, _Known):
         return arguments.value
     if isinstance(arguments, (list, tuple)):

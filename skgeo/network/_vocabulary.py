@@ -1,4 +1,4 @@
-"""What a step of a forward pass is called: layers, activations, and what leaves units apart."""
+"""Kinds of steps of a forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skgeo.network._activation_reading import activation_call, read_activation, 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of a forward pass does.
+    """One step of a forward pass.
 
     Attributes
     ----------
@@ -28,10 +28,10 @@ class Step:
         ``"pool"``, ``"mean"``, ``"identity"``, ``"add"``, ``"select"`` (one item of several),
         ``"shape"``, or ``"other"``.
     what : str
-        Name of an activation (``"relu"``, ``"leaky_relu"``, ``"tanh"``, ...); of anything else its
-        class or function.
+        Name of an activation (``"relu"``, ``"leaky_relu"``, ``"tanh"``, ...); otherwise the class
+        or function.
     activation : Activation or None
-        With its options, of kind ``"activation"``.
+        The activation of a step of kind ``"activation"``.
     """
 
     kind: str
@@ -68,7 +68,7 @@ _KINDS: dict[type[nn.Module], str] = {
     **dict.fromkeys(_CONVOLUTIONS, "conv"),
     **dict.fromkeys(_MAX_POOLS + _AVERAGE_POOLS, "pool"),
 }
-# Containers only call what they hold; everything else of torch.nn is a leaf.
+# Containers only call their items; all other modules of torch.nn are leaves.
 _CONTAINERS = (
     nn.Sequential,
     nn.ModuleList,
@@ -81,10 +81,10 @@ _CONTAINERS = (
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Tell whether a module is one step, rather than a composition to look into.
+    """Whether a module is one step, instead of a composition of steps.
 
-    Returns: True for the layers of ``torch.nn``, and for what cannot be looked into: a module with
-        hooks, or whose weights are computed from others.
+    True for the layers of ``torch.nn``, and for modules that cannot be traced: those with hooks or
+    with weights that are computed from others.
     """
     if is_parametrized(module) or module._forward_hooks or module._forward_pre_hooks:
         return True
@@ -93,11 +93,7 @@ def is_leaf(module: nn.Module) -> bool:
 
 
 def describe_module(module: nn.Module) -> Step:
-    """Name the step that a leaf module is.
-
-    module: as its forward pass stands in eval mode.
-    Returns: Of kind ``"other"`` where nothing is known of it.
-    """
+    """Step of a leaf module in eval mode; of kind ``"other"`` if it is not known."""
     base = torch_base(module)
     if module._forward_hooks or module._forward_pre_hooks:
         return Step("other", f"{type(module).__name__} with hooks")
@@ -122,10 +118,9 @@ def describe_module(module: nn.Module) -> Step:
 def describe_call(
     target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, method: bool
 ) -> Step:
-    """Name the step that a function call, or a method call of a tensor, is.
+    """Step of a call of a function or a tensor method.
 
-    target: the function, or the method's name.
-    method: whether `target` is a method's name.
+    target: the function, or with `method` the name of the method.
     """
     if method:
         name = str(target)
@@ -163,10 +158,10 @@ def describe_call(
 
 
 def rewritten(module: nn.Module) -> Callable[..., Any]:
-    """Forward pass of a composition in terms of its parts, for a placeholder to go through.
+    """Forward pass of a composition that can be traced on a placeholder.
 
-    Returns: The module's own, but for the encoders of torch: those ask for shapes, masks and fused
-        kernels on the way to the plain formula that is returned here, without masks.
+    It is the module's own, except for the encoders of torch, whose control flow depends on shapes,
+    masks and fused kernels; for them it is the plain formula without masks.
     """
     if isinstance(module, nn.TransformerEncoder):
         return lambda src: _encode(module, src)
@@ -202,7 +197,7 @@ _POOL_NAMES = {
     for mode in ("max", "avg")
     for dimension in (1, 2, 3)
 }
-# By the function itself: names alone do not tell one of torch from a user's own.
+# Keys are functions, since a user's function may have the same name as one of torch.
 _FUNCTIONS: dict[Any, str] = {
     getattr(home, name): name.removesuffix("_")
     for home in (torch, F, torch._C._nn)

@@ -50,9 +50,9 @@ def test_matrices_are_copied_and_no_random_number_is_drawn():
 @pytest.mark.parametrize(
     ("matrices", "message"),
     [
-        ([], "the list is empty"),
-        (np.eye(2), "Put it in a list"),
-        (torch.eye(2), "Put it in a list"),
+        ([], "list of matrices is empty"),
+        (np.eye(2), "Put the matrix in a list"),
+        (torch.eye(2), "Put the matrix in a list"),
         ([np.ones(3)], r"W_1 has shape \(3,\)"),
         ([np.ones((2, 2)), np.ones((0, 2))], r"W_2 has shape \(0, 2\)"),
         ([np.ones((3, 2)), np.ones((2, 2))], r"W_1 of shape \(3, 2\) and W_2 of shape \(2, 2\)"),
@@ -61,6 +61,6 @@ def test_matrices_are_copied_and_no_random_number_is_drawn():
         ([[["a"]]], "W_1 is not a matrix of numbers"),
     ],
 )
-def test_what_is_no_chain(matrices, message):
+def test_what_is_not_a_chain(matrices, message):
     with pytest.raises(SkgeoError, match=message):
         linear_network(matrices)

@@ -105,8 +105,8 @@ def test_places_that_cannot_be_started_from():
     with pytest.raises(SkgeoError, match="behind the embedding"):
         Segment(layers.replica, case.inputs(), None)
     segment = Segment(layers.replica, case.inputs(), layers["0"], layers["2"])
-    with pytest.raises(SkgeoError, match="the source before the layer"):
+    with pytest.raises(SkgeoError, match="the source must come before the layer"):
         segment(torch.zeros(5, 3).double())
     mlp = BY_NAME["mlp"]
-    with pytest.raises(SkgeoError, match=r"\(5, 3\); this batch starts from \(5, 4\)"):
+    with pytest.raises(SkgeoError, match=r"\(5, 3\); expected \(5, 4\)"):
         Segment(replica(mlp.module(), parameters=None), mlp.inputs(), None)(torch.zeros(5, 3))

@@ -85,7 +85,7 @@ def saved(value):
         (lambda path: None, "no file .*working directory"),
         (lambda path: path.write_bytes(b"not a torch file"), "cannot be read as a state dict"),
         (lambda path: path.write_bytes(b""), "cannot be read as a torch file"),
-        (saved(nn.Linear(3, 2)), r"whole pickled module.*weights_only=False"),
+        (saved(nn.Linear(3, 2)), r"a pickled module.*weights_only=False"),
         (saved([torch.ones(2)]), "holds a list"),
         (saved({0: torch.ones(2)}), "holds a dict"),
         (

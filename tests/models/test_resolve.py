@@ -112,7 +112,7 @@ def test_a_pair_fits_an_unfitted_model_on_its_own_data():
 
 
 @pytest.mark.parametrize(
-    ("refit", "advice"), [(True, r"pass fit\(X, y\)"), (False, r"give it as \(model, X, y\)")]
+    ("refit", "advice"), [(True, r"pass fit\(X, y\)"), (False, r"so pass \(model, X, y\)")]
 )
 def test_a_fit_without_targets(refit, advice):
     message = f"Ridge requires y to be passed, but the target y is None: .*{advice}"

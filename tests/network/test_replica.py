@@ -450,7 +450,7 @@ class TestOutputs:
     def test_inputs_of_unequal_length(self):
         copied = replica(linear(4, 3), forward=lambda m, x: m(x[0]))
         assert copied((X, X)).shape == (5, 3)
-        with pytest.raises(SkgeoError, match="share one leading axis"):
+        with pytest.raises(SkgeoError, match="the same number of samples"):
             copied((X, X[:2]))
 
     def test_attention_switches_are_restored(self):

@@ -166,9 +166,9 @@ def test_bad_input():
     with pytest.raises(SkgeoError, match="share a weight"):
         read_stack(nn.Sequential(first, nn.ReLU(), first))
     stack = read_stack(mlp(2, 3, 1))
-    with pytest.raises(SkgeoError, match="do not follow on one another"):
+    with pytest.raises(SkgeoError, match="do not fit together"):
         stack.rebuild([torch.zeros(4, 2), torch.zeros(1, 3)], stack.biases)
-    with pytest.raises(SkgeoError, match="one of each a layer"):
+    with pytest.raises(SkgeoError, match="one of each per layer"):
         stack.rebuild(stack.weights[:1], stack.biases)
 
 
@@ -233,7 +233,7 @@ def test_networks_without_hidden_units():
 
 def test_a_slope_for_each_unit_keeps_the_width():
     stack = read_stack(nn.Sequential(nn.Linear(2, 3), nn.PReLU(3), nn.Linear(3, 1)))
-    with pytest.raises(SkgeoError, match="slope of its own"):
+    with pytest.raises(SkgeoError, match="one slope per unit"):
         stack.rebuild(
             [stack.weights[0][:2], stack.weights[1][:, :2]], [stack.biases[0][:2], stack.biases[1]]
         )

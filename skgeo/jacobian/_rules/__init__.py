@@ -1,1 +1,1 @@
-"""What each type of layer knows about its own per-sample gradients."""
+"""Rules for the per-sample gradients of each type of layer."""

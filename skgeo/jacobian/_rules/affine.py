@@ -16,11 +16,11 @@ from torch import Tensor
 from skgeo.jacobian._rules.rule import LayerGradients, StructureRule, sample_slices
 from skgeo.jacobian._rules.symmetric import lower_blocks, lower_product
 
-# Bytes of a product and of its columns worked on at once: within reach of the caches.
+# Bytes of a product and of its columns processed together, which fit into the caches.
 _TILE_BYTES = 2**23
 _COLUMN_BYTES = 2**26
 _CACHED_BYTES = 2**20
-# Passes over memory are dear: so many operations does one entry of an elementwise product cost.
+# Cost in operations of one entry of an elementwise product, which is limited by memory access.
 _ENTRYWISE = 16
 
 
@@ -95,7 +95,7 @@ class AffineRule(StructureRule):
         return total
 
     def _pieces(self, call: LayerGradients) -> Iterator[LayerGradients]:
-        """Cut a call into parts in float64 that stay within the caches."""
+        """Cut a call into parts in float64 that fit into the caches."""
         per_sample = 8 * call.gradients[0].numel()
         for samples in sample_slices(call.n_samples, per_sample, _CACHED_BYTES):
             yield call.take(samples).double()
@@ -168,7 +168,7 @@ def _squares(g: Tensor) -> Tensor:
     """Sums over directions of the squares, (b, m, G, 1, o) to (b, G, o), in float64."""
     total = torch.zeros(g[:, 0, :, 0].shape, dtype=torch.float64, device=g.device)
     values = torch.empty_like(total)
-    for direction in g.unbind(1):  # each stays in the caches
+    for direction in g.unbind(1):  # each fits into the caches
         values.copy_(direction[:, :, 0])
         total.addcmul_(values, values)
     return total
@@ -245,11 +245,13 @@ def _add_pair(
         among_inputs = x[samples] @ x_right[:stop].T
         if bias:
             among_inputs += 1
-        # Repeated along the axis that is contiguous, so that the product below can be vectorised.
+        # Repeated along the contiguous axis, so the product below can be vectorised.
         among_inputs = among_inputs.repeat_interleave(k, 1)
         among_gradients = y[samples].flatten(0, 1) @ y_right[: stop * k].T
-        into = total[samples.start * m : samples.stop * m, : stop * k].unflatten(0, (-1, m))
-        into.addcmul_(among_gradients.unflatten(0, (-1, m)), among_inputs.unsqueeze(1))
+        into = total[samples.start * m : samples.stop * m, : stop * k]
+        torch.unflatten(into, 0, (-1, m)).addcmul_(
+            torch.unflatten(among_gradients, 0, (-1, m)), among_inputs.unsqueeze(1)
+        )
 
 
 def _add_columns(total: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> None:

@@ -27,15 +27,15 @@ class ConvolutionRule(AffineRule):
         # Axes between samples and channels, such as frames, join the positions.
         maps = call.inputs.flatten(0, -own - 1) if call.inputs.dim() > own else call.inputs
         patches = _patches(module, maps)
-        a = patches.unflatten(0, (b, -1)).movedim(2, 1).flatten(2, 3)
+        a = torch.unflatten(patches, 0, (b, -1)).movedim(2, 1).flatten(2, 3)
         g = call.gradients.flatten(1 - own) if own > 2 else call.gradients
-        g = g.reshape(b, m, -1, *g.shape[-2:]).unflatten(3, (groups, -1))
+        g = torch.unflatten(g.reshape(b, m, -1, *g.shape[-2:]), 3, (groups, -1))
         g = g.permute(0, 1, 3, 2, 5, 4).flatten(3, 4)
         return a, g
 
 
 def _patches(module: _ConvNd, x: Tensor) -> Tensor:
-    """What the kernel meets at each place: (b, channels, ...) to (b, groups, places, patch)."""
+    """Patches at each position: (b, channels, ...) to (b, groups, positions, patch)."""
     dimension = len(module.kernel_size)
     x = _padded(module, x)
     for axis, (size, step, gap) in enumerate(
@@ -43,8 +43,8 @@ def _patches(module: _ConvNd, x: Tensor) -> Tensor:
     ):
         windows = x.unfold(2 + axis, gap * (size - 1) + 1, step)
         x = windows[..., ::gap]
-    # (b, channels, *places, *kernel)
-    x = x.unflatten(1, (module.groups, -1))
+    # (b, channels, *positions, *kernel)
+    x = torch.unflatten(x, 1, (module.groups, -1))
     places = range(3, 3 + dimension)
     kernel = range(3 + dimension, 3 + 2 * dimension)
     x = x.permute(0, 1, *places, 2, *kernel)

@@ -1,4 +1,4 @@
-"""Tables of vectors that are looked up by index."""
+"""Embedding layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EmbeddingRule(StructureRule):
 
     def covers(self, module: nn.Module) -> bool:
         layer = cast(nn.Embedding, module)
-        # These change the table during the forward pass, or the gradient into something else.
+        # These options change the table in the forward pass, or scale the gradient.
         return layer.max_norm is None and not layer.scale_grad_by_freq and not layer.sparse
 
     def features(self, module: nn.Module) -> int:
@@ -72,7 +72,7 @@ class EmbeddingRule(StructureRule):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Indices that occur in either call, and this call as a linear layer on them."""
         tokens = call.inputs.reshape(call.n_samples, 1, -1)
-        used = torch.cat([call.inputs.reshape(-1), other.inputs.reshape(-1)]).unique()
+        used = torch.unique(torch.cat([call.inputs.reshape(-1), other.inputs.reshape(-1)]))
         padding = cast(nn.Embedding, call.module).padding_idx
         if padding is not None:
             used = used[used != padding]

@@ -1,4 +1,4 @@
-"""The Jacobian of a batch in factored form, and the products that need no dense one."""
+"""The Jacobian of a batch in factored form, and products with it."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class FactoredJacobian:
 
     @property
     def n_samples(self) -> int:
-        """Samples b."""
+        """Number of samples b."""
         return self.rest_rows.shape[0]
 
     @property
     def n_directions(self) -> int:
-        """Directions m per sample."""
+        """Number of directions m per sample."""
         return self.rest_rows.shape[1]
 
     @property
     def n_parameters(self) -> int:
-        """Entries P of the selected parameters."""
+        """Number P of entries of the selected parameters."""
         return sum(shape.numel() for shape in self.shapes.values())
 
     def weighted(self, weights: Tensor) -> FactoredJacobian:
@@ -132,7 +132,7 @@ class FactoredJacobian:
             if _key(call) in theirs:
                 structured.update(call.names.values())
                 _rule(call).add_gram(total, call, theirs[_key(call)])
-        # What goes the general way on one side has to do so on the other.
+        # A layer without structure on one side is treated so on both.
         ways = [_full_names(side) for side in (self, right)]
         dense = (ways[0] & ways[1]) - structured
         if dense:
@@ -144,10 +144,10 @@ class FactoredJacobian:
 
     @property
     def has_quick_products(self) -> bool:
-        """Whether :meth:`push` and :meth:`pull` take fewer operations than differentiation does.
+        """Whether :meth:`push` and :meth:`pull` need fewer operations than differentiation.
 
-        Products with the factors of a layer cost its weights once and its result once a direction;
-        a pass of automatic differentiation costs the weights twice.
+        Products with the factors of a layer cost its weights once and its result once per
+        direction; a pass of automatic differentiation costs the weights twice.
         """
         factors, passes = 0, 0
         for call in self.calls:
@@ -169,7 +169,7 @@ class FactoredJacobian:
         total = torch.zeros(size, dtype=self.dtype, device=vectors.device)
         for call in self.calls:
             parts = {
-                local: vectors[:, where[name]].unflatten(1, self.shapes[name])
+                local: torch.unflatten(vectors[:, where[name]], 1, self.shapes[name])
                 for local, name in call.names.items()
             }
             total += _rule(call).push(call, parts)
@@ -207,7 +207,7 @@ class FactoredJacobian:
         total = torch.zeros(width, dtype=torch.float64, device=self.rest_rows.device)
         squares = self.rest_rows.double().square().sum((0, 1))
         sizes = [self.shapes[name].numel() for name in self.rest]
-        for name, each in zip(self.rest, squares.split(sizes), strict=True):
+        for name, each in zip(self.rest, torch.split(squares, sizes), strict=True):
             total[where[name]] = each
         for call in self.calls:
             for local, each in _rule(call).diagonal(call).items():

@@ -1,4 +1,4 @@
-"""One forward pass and one batched backward pass, which give every layer's factors."""
+"""Factors of every layer from one forward pass and one batched backward pass."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def structured_gradients(
         inputs = _plain(inputs)
         z, calls = _forward(replica, inputs)
         if not replica.reached(z) or not _trustworthy(replica, inputs, z):
-            # The general path tells what is wrong.
+            # General differentiation reports what is wrong.
             output_jacobian(replica, inputs)
             raise SkgeoError(
                 "Outputs of the same samples differ from one forward pass to the next. Each "
@@ -126,7 +126,7 @@ def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call]]:
 
 
 def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
-    """Whether outputs are finite and the first sample's are the same without the others."""
+    """Whether outputs are finite, and those of the first sample do not depend on the others."""
     if not bool(torch.isfinite(z).all()):
         return False
     with torch.no_grad():
@@ -188,7 +188,7 @@ def _backward(
 
 
 def _one_by_one(z: Tensor, by: Sequence[Tensor], directions: Tensor | None) -> list[Tensor | None]:
-    """A backward pass a direction: of many samples, each is work enough and stays in the caches."""
+    """One backward pass per direction, efficient for many samples."""
     total = _count(z, directions)
     kept: list[Tensor | None] = [None] * len(by)
     for index in range(total):
@@ -205,7 +205,7 @@ def _one_by_one(z: Tensor, by: Sequence[Tensor], directions: Tensor | None) -> l
 def _batched(
     z: Tensor, by: Sequence[Tensor], directions: Tensor | None, max_bytes: int
 ) -> list[Tensor | None]:
-    """Many directions a backward pass."""
+    """Many directions per backward pass."""
     total = _count(z, directions)
     step = max(1, max_bytes // (3 * sum(y.numel() * y.element_size() for y in by)))
     parts: list[list[Tensor]] = [[] for _ in by]

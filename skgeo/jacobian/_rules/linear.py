@@ -13,7 +13,7 @@ from skgeo.jacobian._rules.rule import LayerGradients
 
 
 class LinearRule(AffineRule):
-    """Rule of ``nn.Linear``: every axis between samples and features is one of positions."""
+    """Rule of ``nn.Linear``: all axes between samples and features are positions."""
 
     quick_products = True
 
@@ -36,17 +36,18 @@ class LinearRule(AffineRule):
             moved = torch.addmm(bias, a.flatten(0, 1), weight.T).view(b, positions, w, o)
         else:
             moved = bias.view(w, o).expand(b, positions, w, o)
-        # (b, T, w, o) by (b, m, T, o), in one product per sample; this order is the faster one.
+        # (b, T, w, o) by (b, m, T, o), in one product per sample; this order is faster.
         return torch.bmm(moved.transpose(1, 2).flatten(2), g.flatten(2).mT).mT
 
     def pull(self, call: LayerGradients, weights: Tensor) -> dict[str, Tensor]:
         a, g = self._flat(call)
-        mixed = torch.bmm(weights.mT, g.flatten(2)).unflatten(2, g.shape[2:]).transpose(1, 2)
+        mixed = torch.bmm(weights.mT, g.flatten(2))
+        mixed = torch.unflatten(mixed, 2, g.shape[2:]).transpose(1, 2)
         found = {}
         if "weight" in call.names:
             w, o = mixed.shape[2:]
             product = mixed.flatten(2).flatten(0, 1).T @ a.flatten(0, 1)
-            found["weight"] = product.unflatten(0, (w, o))
+            found["weight"] = torch.unflatten(product, 0, (w, o))
         if "bias" in call.names:
             found["bias"] = mixed.sum((0, 1))
         return found

@@ -1,4 +1,4 @@
-"""Normalisation layers: what has been normalised, times a scale, plus a shift."""
+"""Normalisation layers: normalised values, times a scale, plus a shift."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skgeo.jacobian._rules.rule import LayerGradients, StructureRule
 
 
 class _ChannelRule(StructureRule):
-    """One scale and one shift a channel, on axis 1; all axes behind it are positions."""
+    """One scale and one shift per channel, on axis 1; all axes after it are positions."""
 
     quick_products = True
 
@@ -65,7 +65,7 @@ class GroupNormRule(_ChannelRule):
 
 
 class LayerNormRule(StructureRule):
-    """Rule of ``nn.LayerNorm``: every axis before the normalised ones is one of positions."""
+    """Rule of ``nn.LayerNorm``: all axes before the normalised ones are positions."""
 
     quick_products = True
 
@@ -101,7 +101,7 @@ class RMSNormRule(LayerNormRule):
         layer = cast(nn.RMSNorm, module)
         eps = layer.eps
         if eps is None:
-            # Of the type that the network runs in, also where x has been taken to float64.
+            # That of the dtype in which the network runs, even if x was converted to float64.
             eps = torch.finfo(cast(Tensor, layer.weight).dtype).eps
         return F.rms_norm(x, layer.normalized_shape, eps=eps)
 

@@ -22,7 +22,7 @@ from skgeo.jacobian._rules.rule import LayerGradients, sample_slices
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Columns:
-    """Some columns of a Jacobian, as outer products; plain columns have ``i = 1`` and ones for a.
+    """Columns of a Jacobian as outer products; dense columns have ``i = 1`` and ones for a.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Columns:
 
     @classmethod
     def of_rows(cls, rows: Tensor, places: Mapping[str, slice]) -> Columns:
-        """Columns given as they are, in the order of `places`."""
+        """Dense columns, in the order of `places`."""
         pieces, start = [], 0
         for place in places.values():
             stop = start + place.stop - place.start
@@ -70,7 +70,7 @@ def add_block(total: Tensor, left: Columns, right: Columns) -> None:
     """
     # total (P, P)
     if not all(t.numel() for t in (left.a, left.g, right.a, right.g)):
-        return  # of a layer without units
+        return  # a layer without units
     if left is right and left.a.shape[1] > 1:
         _add_within(total, left)
         return
@@ -86,8 +86,9 @@ def add_block(total: Tensor, left: Columns, right: Columns) -> None:
 
 
 def _view(total: Tensor, rows: slice, columns: slice, shape: Sequence[int]) -> Tensor:
-    """Part of a matrix with an axis for each of o, i, p and j: no copy."""
-    return total[rows, columns].unflatten(1, shape[2:]).unflatten(0, shape[:2])
+    """View of part of a matrix with axes o, i, p and j."""
+    part = torch.unflatten(total[rows, columns], 1, shape[2:])
+    return torch.unflatten(part, 0, shape[:2])
 
 
 def parameter_block(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:
@@ -99,7 +100,7 @@ def parameter_block(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -
     (a, g), (c, h) = left, right
     b, i, j = len(a), a.shape[1], c.shape[1]
     m, o, p = g.shape[1], g.shape[2], h.shape[2]
-    if i == j == 1:  # nothing is gained by keeping samples apart
+    if i == j == 1:  # samples need not be kept separate
         block = (g * a.unsqueeze(1)).reshape(b * m, o).T @ (h * c.unsqueeze(1)).reshape(b * m, p)
         return block.reshape(o, 1, p, 1)
     total = a.new_zeros(o * p, i * j)
@@ -118,11 +119,11 @@ def _add_within(total: Tensor, columns: Columns) -> None:
     products = a.new_zeros(o * (o + 1) // 2, i * (i + 1) // 2)
     for samples in sample_slices(b, 8 * (2 * o * o + i * i)):
         outer, some = torch.bmm(g[samples].mT, g[samples]), a[samples]
-        # Row after row of the upper triangle; an index would gather them one by one.
+        # Rows of the upper triangle one after another, which is faster than indexing.
         among_gradients = torch.cat([outer[:, k, k:] for k in range(o)], 1)
         among_inputs = torch.cat([some[:, k : k + 1] * some[:, k:] for k in range(i)], 1)
         products.addmm_(among_gradients.T, among_inputs)
-    # One output feature at a time, so that the block never exists beside the matrix.
+    # One output feature at a time, so the block needs no memory next to the matrix.
     for here in range(o):
         part = products[o_index[here]][:, i_index]
         for every, rows_i, rows in columns.pieces:
@@ -134,7 +135,7 @@ def _add_within(total: Tensor, columns: Columns) -> None:
 
 
 def _pair_numbers(n: int, device: torch.device) -> Tensor:
-    """Number each entry of a symmetric (n, n) matrix by its place in the upper triangle."""
+    """Index in the upper triangle of each entry of a symmetric (n, n) matrix."""
     first, second = torch.triu_indices(n, n, device=device)
     numbers = torch.empty(n, n, dtype=torch.long, device=device)
     numbers[first, second] = torch.arange(len(first), device=device)

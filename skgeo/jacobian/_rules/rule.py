@@ -1,4 +1,4 @@
-"""What a layer rule sees of one layer call, and what it has to say about it."""
+"""The interface of layer rules: one call of a layer, and its per-sample gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skgeo.jacobian._rules.symmetric import lower_product, mirror
 
-# Bound on what a product holds beside its result.
+# Bound on the memory of a product besides its result.
 _WORK_BYTES = 2**26
 
 
@@ -40,17 +40,17 @@ class LayerGradients:
 
     @property
     def n_samples(self) -> int:
-        """Samples b."""
+        """Number of samples b."""
         return self.gradients.shape[0]
 
     @property
     def n_directions(self) -> int:
-        """Directions m per sample."""
+        """Number of directions m per sample."""
         return self.gradients.shape[1]
 
     @property
     def n_parameters(self) -> int:
-        """Entries of the parameters in `names`."""
+        """Number of entries of the parameters in `names`."""
         return sum(self.parameter(local).numel() for local in self.names)
 
     def parameter(self, local: str) -> Tensor:
@@ -320,7 +320,7 @@ class StructureRule:
 
 
 def sample_slices(count: int, bytes_each: float, budget: int = _WORK_BYTES) -> Iterator[slice]:
-    """Cut samples into slices that each fit a budget, one sample at the least.
+    """Cut samples into slices that each fit a budget, at least one sample each.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""When a layer rule can be trusted: where its factors reproduce the derivative."""
+"""Checks of layer rules: their factors must reproduce the derivative."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Arrange = Callable[[Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class _Shown:
-    """How a call was arranged when it passed the check, and what it looked like."""
+    """Arrangement and shapes of a call that passed the check."""
 
     arrangement: str
     names: tuple[str, ...]
@@ -34,7 +34,7 @@ class _Shown:
 
 
 class Certificate:
-    """What a check on some samples has shown, for batches of others.
+    """Results of a check on some samples, for batches of others.
 
     A call of another batch is taken at its rule's word if it was admitted in the check with the
     same parameters, the same arrangement of the samples and the same shapes per sample. A batch
@@ -45,17 +45,17 @@ class Certificate:
         self._shown: dict[str, _Shown | None] = {}
 
     def __bool__(self) -> bool:
-        """Whether anything has been checked yet."""
+        """Whether anything has been checked."""
         return bool(self._shown)
 
     def note(self, call: Call, arrangement: str, found: LayerGradients | None) -> None:
-        """Keep the verdict on a call."""
+        """Keep the result for a call."""
         self._shown[call.name] = None if found is None else _Shown.of(arrangement, found)
 
     def read(
         self, call: Call, gradients: Tensor | None, names: Mapping[str, str], size: int
     ) -> tuple[bool, LayerGradients | None]:
-        """Whether the verdict on a call is known, and the call if it was admitted.
+        """Whether the result for a call is known, and the call if it passed.
 
         names: the call's parameters that are used once.
         """
@@ -119,7 +119,7 @@ def edges(outputs: Tensor) -> Counter[int]:
 
 
 class RuleCheck:
-    """When a layer rule can be trusted with a call.
+    """Check of the layer rules for calls.
 
     A parameter is admitted if the graph uses it once and, for a random cotangent v, the rule's
     :math:`J^T v` is that of a plain backward pass. The first catches a second use however slight;
@@ -185,7 +185,7 @@ class RuleCheck:
 
 
 def own_names(module: nn.Module, known: Mapping[int, str]) -> dict[str, str]:
-    """Local and full names of the parameters that a layer's rule may speak for.
+    """Local and full names of the parameters that a layer's rule may cover.
 
     known: names of the parameters that the graph uses once, by ``id``.
     """
@@ -207,7 +207,7 @@ def _arranged(
 
 
 def _arrangements(call: Call, size: int) -> Iterator[tuple[str, Arrange]]:
-    """Ways to bring the samples first; the check decides between them."""
+    """Ways to put the samples first; the check selects one of them."""
     rule = structure_rule(call.module)
     assert rule is not None
     shape, features = call.inputs[0].shape, rule.features(call.module)
@@ -221,7 +221,7 @@ def _arrangements(call: Call, size: int) -> Iterator[tuple[str, Arrange]]:
     if shape[0] == size:
         yield "as it is", _as_it_is
     elif shape[0] % size == 0:
-        yield "folded", lambda tensor: tensor.unflatten(0, (size, -1))
+        yield "folded", lambda tensor: torch.unflatten(tensor, 0, (size, -1))
     if before > 1 and shape[1] == size:
         yield "second axis", lambda tensor: tensor.transpose(0, 1)
 

@@ -1,4 +1,4 @@
-"""Which rule holds for which type of layer."""
+"""Rules by type of layer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _RULES: dict[type[nn.Module], StructureRule] = {
 
 
 def register_structure(module_type: type[nn.Module], rule: StructureRule) -> None:
-    """Teach the package the structure of a type of layer.
+    """Register the rule of a type of layer.
 
     Parameters
     ----------

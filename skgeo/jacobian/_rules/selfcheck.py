@@ -1,4 +1,4 @@
-"""Does a rule say what the general path says?"""
+"""Comparison of a rule with general differentiation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIRECTIONS = 3
 def check_structure(
     rule: StructureRule, module: nn.Module, x: Tensor, *, rtol: float = 1e-9
 ) -> None:
-    """Compare a rule with the general path on one layer.
+    """Compare a rule with general differentiation on one layer.
 
     Per-sample gradients, their sum, Gram matrices (of a batch with itself and with another),
     diagonal, trace and, where the rule gives them, outer-product factors are compared in float64
@@ -30,7 +30,7 @@ def check_structure(
     module : torch.nn.Module
         A layer that the rule is for. Left as it is; a copy in float64 is measured.
     x : Tensor of shape (b, ...)
-        What the layer is called with; more than one sample, and values in general position.
+        Inputs of the layer: more than one sample, with values in general position.
     rtol : float, default=1e-9
         Allowed difference, relative to the largest entry.
 
@@ -99,7 +99,7 @@ class _Comparison:
         self._rule, self._call, self._rtol = rule, call, rtol
         sizes = [call.parameter(local).numel() for local in order]
         self._dense, self._order = dense, order
-        self._by_name = dict(zip(order, dense.split(sizes, 2), strict=True))
+        self._by_name = dict(zip(order, torch.split(dense, sizes, 2), strict=True))
 
     def run(self) -> None:
         rule, call = self._rule, self._call

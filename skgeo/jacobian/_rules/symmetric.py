@@ -1,4 +1,4 @@
-"""Products of which only half is computed when both sides are the same."""
+"""Products of which only half is computed if both factors are the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lower_blocks(n_rows: int, n_columns: int, same: bool, step: int) -> Iterator
 
 
 def lower_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add ``left @ right.T`` to a matrix, only below the diagonal where both are one tensor.
+    """Add ``left @ right.T`` to a matrix, only below the diagonal if both are the same tensor.
 
     total: (n, m), changed in place.
     """
@@ -33,7 +33,7 @@ def lower_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def mirror(matrix: Tensor) -> Tensor:
-    """Copy what is below the diagonal to above it.
+    """Copy the part below the diagonal to above it.
 
     matrix: (n, n), changed in place.
     """
