@@ -9,7 +9,7 @@ J. R. Shewchuk and S. Bhattacharya, "The Geometry of the Set of Equivalent Linea
 arXiv:2404.14855.
 """
 
-from skgeo.fiber._barcode import Bar, Barcode, BarCopy, barcode_from_rank_list
+from skgeo.fiber._barcode import Barcode, barcode_from_rank_list
 from skgeo.fiber._chain import as_parameters, from_parameters
 from skgeo.fiber._dimensions import (
     closed_stratum,
@@ -55,8 +55,6 @@ from skgeo.fiber.display import BarcodeDisplay, HasseDisplay
 from skgeo.fiber.estimator import LinearFiberStratifier
 
 __all__ = [
-    "Bar",
-    "BarCopy",
     "Barcode",
     "BarcodeDisplay",
     "FactoredNormals",

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from skgeo.data import Samples, as_samples
 from skgeo.exceptions import SkgeoError
+from skgeo.likelihood import Likelihood
 from skgeo.models._checkpoint import Checkpoint
 from skgeo.models._kinds import (
     check_model,
@@ -50,7 +51,7 @@ class ResolvedModel:
     module: nn.Module
     forward: Forward | None = None
     preprocess: Callable[[Any], Any] | None = None
-    likelihood: str | None = None
+    likelihood: str | Likelihood | None = None
     estimator: Any = None
     keep_integers: bool = False
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.exceptions import NotAModelError
+from skgeo.likelihood import Likelihood
 
 
 class WrappedModel:
@@ -25,7 +26,7 @@ class WrappedModel:
     forward : callable, default=None
         ``forward(module, inputs) -> Tensor`` of shape (n_samples, ...). It must call the module
         that it receives, since measurements run on copies. By default ``module(inputs)``.
-    likelihood : str, default=None
+    likelihood : str or Likelihood, default=None
         Likelihood of the outputs, such as ``"categorical"``. By default the estimator decides.
 
     See Also
@@ -56,7 +57,7 @@ class WrappedModel:
         self,
         module: nn.Module,
         forward: Callable[[nn.Module, Any], Tensor] | None = None,
-        likelihood: str | None = None,
+        likelihood: str | Likelihood | None = None,
     ) -> None:
         if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
             raise NotAModelError(
@@ -68,10 +69,10 @@ class WrappedModel:
                 f"WrappedModel got forward={forward!r}; expected a function "
                 f"forward(module, inputs) that returns a tensor."
             )
-        if likelihood is not None and not isinstance(likelihood, str):
+        if likelihood is not None and not isinstance(likelihood, str | Likelihood):
             raise NotAModelError(
                 f"WrappedModel got likelihood={likelihood!r}; expected a name such as "
-                f"'categorical', or None."
+                f"'categorical', a Likelihood, or None."
             )
         self.module = module
         self.forward = forward

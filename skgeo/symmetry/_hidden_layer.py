@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import RELU, Activation, as_activation
+from skgeo.network._stack import Stack, read_stack
 
 # Entries of the hidden layer that are evaluated at a time.
 _BLOCK = 2**22
 
 
-@dataclass(frozen=True, eq=False)
-class HiddenLayer:
+@dataclass(frozen=True, eq=False, repr=False)
+class HiddenLayer(Result):
     """One hidden layer, as a function of the layer before it.
 
     :func:`one_hidden` makes one from arrays and checks it.
@@ -47,6 +49,10 @@ class HiddenLayer:
     precision: float = torch.finfo(torch.float64).eps
     units: Tensor | None = None
 
+    def _line(self) -> str:
+        skip = "" if self.skip is None else ", with a linear part"
+        return f"{self.n_inputs} -> {self.n_units} {self.activation} -> {self.n_outputs}{skip}"
+
     @property
     def n_units(self) -> int:
         """Width d of the hidden layer."""
@@ -73,8 +79,16 @@ class HiddenLayer:
         return result if self.skip is None else result + inputs @ self.skip.T
 
     def rounding(self, inputs: Tensor) -> Tensor:
-        """Size of the rounding errors of each output, from the weights and from float64."""
-        # inputs (N, n) -> (N, k)
+        """Size of the rounding errors of each output, from the weights and from float64.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, n)
+
+        Returns
+        -------
+        Tensor of shape (N, k)
+        """
         size = max(1, _BLOCK // max(self.n_units, 1))
         w, b, q = self.weights.abs(), self.biases.abs(), self.outputs.abs()
         parts = [(x.abs() @ w.T + b) @ q.T for x in torch.split(inputs, size)]
@@ -84,19 +98,46 @@ class HiddenLayer:
         return 4 * self.precision * gross
 
     def keep(self, which: Tensor) -> HiddenLayer:
-        """The units of a mask, with `units` updated."""
+        """The units of a mask, with `units` updated.
+
+        Parameters
+        ----------
+        which : Tensor of shape (d,), bool
+
+        Returns
+        -------
+        HiddenLayer
+        """
         number = torch.full((self.n_units,), -1, dtype=torch.int64)
         number[which] = torch.arange(int(which.sum()))
         return replace(self.take(which), units=self.followed(number))
 
     def followed(self, then: Tensor) -> Tensor:
-        """For each original unit its image under the map `then` of the present units."""
+        """For each original unit its image under a map of the present units.
+
+        Parameters
+        ----------
+        then : Tensor of shape (d,), int64
+
+        Returns
+        -------
+        Tensor of shape (d_before,), int64
+        """
         if self.units is None:
             return then
         return torch.cat([then, then.new_tensor([-1])])[self.units]  # -1 stays -1
 
     def take(self, units: Tensor) -> HiddenLayer:
-        """The same network with some of its units, in the given order."""
+        """The same network with some of its units, in the given order.
+
+        Parameters
+        ----------
+        units : Tensor of int64 or bool
+
+        Returns
+        -------
+        HiddenLayer
+        """
         return replace(
             self,
             weights=self.weights[units],
@@ -116,15 +157,35 @@ def one_hidden(
 ) -> HiddenLayer:
     """Network of one hidden layer from arrays, checked and in float64.
 
-    weights: (d, n), one row per unit.
-    skip: (k, n), linear part in parallel with the hidden layer.
-    Raises SkgeoError for wrong shapes, NaN or infinite weights, or an unknown activation.
+    Parameters
+    ----------
+    weights : array or Tensor of shape (d, n)
+        One row per unit.
+    biases : array or Tensor of shape (d,), or None
+    outputs : array or Tensor of shape (k, d)
+    shift : array or Tensor of shape (k,), optional
+        Bias of the outputs.
+    skip : array or Tensor of shape (k, n), optional
+        Linear part in parallel with the hidden layer.
+    activation : str, default="relu"
+
+    Returns
+    -------
+    HiddenLayer
+
+    Raises
+    ------
+    SkgeoError
+        For wrong shapes, NaN or infinite weights, or an unknown activation.
+
+    Examples
+    --------
+    The absolute value as two units:
 
     >>> net = one_hidden([[1.0], [-1.0]], [0.0, 0.0], [[1.0, 1.0]])  # |x|
     >>> net(torch.tensor([[-3.0]], dtype=torch.float64))
     tensor([[3.]], dtype=torch.float64)
     """
-    # biases (d,); outputs (k, d); shift (k,)
     w, q = _tensor(weights), _tensor(outputs)
     if w.dim() != 2 or q.dim() != 2 or q.shape[1] != len(w):
         raise SkgeoError(
@@ -156,3 +217,64 @@ def _tensor(values: Any) -> Tensor:
     if isinstance(values, Tensor):
         return values.detach()
     return torch.from_numpy(np.asarray(values))
+
+
+def as_hidden_layer(model: Any) -> HiddenLayer:
+    """A model with one hidden layer of rectifiers as arrays; a HiddenLayer itself."""
+    if isinstance(model, HiddenLayer):
+        return model
+    stack = read_stack(model)
+    found = one_hidden_of(stack)
+    if found is None:
+        shown = ", ".join(map(str, stack.activations))
+        raise SkgeoError(
+            f"The network has the activations {shown}; expected one hidden layer of ReLU or leaky "
+            "ReLU, for which such a form is known. Deeper networks: see canonical_form."
+        )
+    return found
+
+
+def one_hidden_of(stack: Stack) -> HiddenLayer | None:
+    """A chain with at most one hidden layer of rectifiers as a ReLU layer with a linear part.
+
+    Leaky ReLU of slope s is (1 - s) relu(z) + s z. Layers without an activation between them are
+    multiplied together. Returns None for other chains.
+    """
+    bent = [i for i, each in enumerate(stack.activations) if not each.is_identity]
+    if any(kind != "linear" for kind in stack.kinds) or len(bent) > 1:
+        return None
+    if bent and not stack.activations[bent[0]].is_rectifier:
+        return None
+    precision = torch.finfo(stack.dtype).eps
+    outer, shift = _product(stack, bent[0] + 1 if bent else 0, len(stack.weights))
+    if not bent:
+        n, k = stack.widths[0], stack.widths[-1]
+        inner, bias = outer.new_zeros((0, n)), outer.new_zeros(0)
+        return HiddenLayer(inner, bias, outer.new_zeros((k, 0)), shift, outer, precision=precision)
+    inner, bias = _product(stack, 0, bent[0] + 1)
+    slope = stack.activations[bent[0]].slope
+    if slope == -1:
+        return None  # leaky ReLU of slope -1 is the absolute value
+    if slope == 0:
+        return HiddenLayer(inner, bias, outer, shift, precision=precision)
+    return HiddenLayer(
+        inner,
+        bias,
+        (1 - slope) * outer,
+        shift + slope * (outer @ bias),
+        slope * (outer @ inner),
+        precision=precision,
+    )
+
+
+def _product(stack: Stack, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Matrix and bias of consecutive layers multiplied together."""
+    matrix = stack.weights[start]
+    first = stack.biases[start]
+    bias = matrix.new_zeros(len(matrix)) if first is None else first
+    for weight, added in zip(
+        stack.weights[start + 1 : stop], stack.biases[start + 1 : stop], strict=True
+    ):
+        matrix, bias = weight @ matrix, weight @ bias
+        bias = bias if added is None else bias + added
+    return matrix, bias

@@ -224,6 +224,8 @@ def test_calls_need_one_model():
     wrapped = WrappedModel(mlp(2, 3, 1), forward=lambda module, x: module(x) + 1)
     with pytest.raises(SkgeoError, match="not a plain chain"):
         SymmetryClassifier(wrapped).canonical()
+    plain = WrappedModel(mlp(2, 3, 1), forward=lambda module, x: module(x))
+    assert SymmetryClassifier(plain).equivalent(plain.module).verdict == "equivalent"
     assert not hasattr(SymmetryClassifier(), "predict")
 
 

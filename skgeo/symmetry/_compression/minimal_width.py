@@ -21,7 +21,7 @@ from torch import Tensor
 from skgeo._results import Result
 from skgeo.symmetry._compression.binary import binary_blocks
 from skgeo.symmetry._equivalence.hinges import HingeForm, hinge_form
-from skgeo.symmetry._hidden_layer import HiddenLayer
+from skgeo.symmetry._hidden_layer import HiddenLayer, as_hidden_layer
 
 # Most passes over the boundaries in the greedy search, and multiplications in it.
 _PASSES = 8
@@ -68,13 +68,13 @@ class MinimalWidth(Result):
 
 
 def minimal_width(
-    network: HiddenLayer, *, tol: Any = "auto", ball: tuple[Tensor, float] | None = None
+    model: Any, *, tol: Any = "auto", ball: tuple[Tensor, float] | None = None
 ) -> MinimalWidth:
     r"""Least width of a one-hidden-layer ReLU network that computes the same function.
 
     Parameters
     ----------
-    network : HiddenLayer
+    model : Module, WrappedModel, Checkpoint, scikit-learn model or HiddenLayer
         Network of d ReLU units. A linear part in parallel with the hidden layer is computed by
         units in the result.
     tol : "auto" or float, default="auto"
@@ -117,12 +117,13 @@ def minimal_width(
     --------
     Four units compute the absolute value, for which two suffice:
 
-    >>> from skgeo.symmetry._hidden_layer import one_hidden
+    >>> from skgeo.symmetry import one_hidden
     >>> net = one_hidden([[1.0], [2.0], [-1.0], [-1.0]], None, [[0.5, 0.25, 0.5, 0.5]])
     >>> found = minimal_width(net)
     >>> found.width, found.n_boundaries, found.optimal
     (2, 1, True)
     """
+    network = as_hidden_layer(model)
     form = hinge_form(network, tol=tol)
     live = form.live.nonzero()[:, 0]
     u, t, jumps = form.directions[live], form.offsets[live], form.jumps[live]

@@ -17,7 +17,7 @@ from skgeo.symmetry._equivalence.correspondence import match_forms
 from skgeo.symmetry._equivalence.hinge_equivalence import compare_hinges
 from skgeo.symmetry._equivalence.hinges import HingeForm, hinge_form
 from skgeo.symmetry._equivalence.layerwise import LayerForm, canonical_layers, random_keys
-from skgeo.symmetry._hidden_layer import HiddenLayer
+from skgeo.symmetry._hidden_layer import HiddenLayer, one_hidden_of
 from skgeo.symmetry._tolerance import resolve_tolerance
 
 
@@ -249,52 +249,6 @@ def stack_form(stack: Stack, tol: float, *, drop_off: bool = True) -> LayerForm:
         foldable=[kind == "linear" for kind in stack.kinds[1:]],
         drop_off=drop_off,
     )
-
-
-def one_hidden_of(stack: Stack) -> HiddenLayer | None:
-    """A chain with at most one hidden layer of rectifiers as a ReLU layer with a linear part.
-
-    Leaky ReLU of slope s is (1 - s) relu(z) + s z. Layers without an activation between them are
-    multiplied together. Returns None for other chains.
-    """
-    bent = [i for i, each in enumerate(stack.activations) if not each.is_identity]
-    if any(kind != "linear" for kind in stack.kinds) or len(bent) > 1:
-        return None
-    if bent and not stack.activations[bent[0]].is_rectifier:
-        return None
-    precision = torch.finfo(stack.dtype).eps
-    outer, shift = _product(stack, bent[0] + 1 if bent else 0, len(stack.weights))
-    if not bent:
-        n, k = stack.widths[0], stack.widths[-1]
-        inner, bias = outer.new_zeros((0, n)), outer.new_zeros(0)
-        return HiddenLayer(inner, bias, outer.new_zeros((k, 0)), shift, outer, precision=precision)
-    inner, bias = _product(stack, 0, bent[0] + 1)
-    slope = stack.activations[bent[0]].slope
-    if slope == -1:
-        return None  # leaky ReLU of slope -1 is the absolute value
-    if slope == 0:
-        return HiddenLayer(inner, bias, outer, shift, precision=precision)
-    return HiddenLayer(
-        inner,
-        bias,
-        (1 - slope) * outer,
-        shift + slope * (outer @ bias),
-        slope * (outer @ inner),
-        precision=precision,
-    )
-
-
-def _product(stack: Stack, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Matrix and bias of consecutive layers multiplied together."""
-    matrix = stack.weights[start]
-    first = stack.biases[start]
-    bias = matrix.new_zeros(len(matrix)) if first is None else first
-    for weight, added in zip(
-        stack.weights[start + 1 : stop], stack.biases[start + 1 : stop], strict=True
-    ):
-        matrix, bias = weight @ matrix, weight @ bias
-        bias = bias if added is None else bias + added
-    return matrix, bias
 
 
 def _hinge_layers(form: HingeForm, stack: Stack) -> tuple[list[Tensor], list[Tensor]]:

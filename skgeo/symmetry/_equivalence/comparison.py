@@ -10,11 +10,12 @@ from torch import Tensor
 
 from skgeo.network._stack import Stack
 from skgeo.symmetry._equivalence.apply import transform_layers
-from skgeo.symmetry._equivalence.canonical import one_hidden_of, stack_form
+from skgeo.symmetry._equivalence.canonical import stack_form
 from skgeo.symmetry._equivalence.correspondence import match_forms, relative_distance
 from skgeo.symmetry._equivalence.hinge_equivalence import compare_hinges
 from skgeo.symmetry._equivalence.layerwise import LayerForm, layer_blocks
 from skgeo.symmetry._equivalence.report import EquivalenceReport
+from skgeo.symmetry._hidden_layer import one_hidden_of
 
 
 def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:

@@ -16,7 +16,7 @@ from torch import Tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.symmetry._equivalence.hinges import HingeForm, hinge_form, relative
 from skgeo.symmetry._equivalence.report import EquivalenceReport
-from skgeo.symmetry._hidden_layer import HiddenLayer
+from skgeo.symmetry._hidden_layer import HiddenLayer, as_hidden_layer
 from skgeo.symmetry._tolerance import resolve_tolerance
 
 # Divisors of the tolerance for crowded boundaries.
@@ -50,7 +50,7 @@ def difference_network(a: HiddenLayer, b: HiddenLayer) -> HiddenLayer:
 
     Raises SkgeoError if the networks differ in their inputs, outputs or activations.
 
-    >>> from skgeo.symmetry._hidden_layer import one_hidden
+    >>> from skgeo.symmetry import one_hidden
     >>> net = one_hidden([[1.0]], [0.0], [[1.0]])
     >>> difference_network(net, net)(torch.tensor([[5.0]], dtype=torch.float64))
     tensor([[0.]], dtype=torch.float64)
@@ -80,12 +80,12 @@ def difference_network(a: HiddenLayer, b: HiddenLayer) -> HiddenLayer:
     )
 
 
-def compare_hinges(a: HiddenLayer, b: HiddenLayer, *, tol: Any = "auto") -> EquivalenceReport:
+def compare_hinges(a: Any, b: Any, *, tol: Any = "auto") -> EquivalenceReport:
     """Whether two one-hidden-layer ReLU networks compute the same function, with evidence.
 
     Parameters
     ----------
-    a, b : HiddenLayer
+    a, b : Module, WrappedModel, Checkpoint, scikit-learn model or HiddenLayer
         Networks with the same inputs and outputs, of any widths.
     tol : "auto" or float, default="auto"
         Relative tolerance, as in :func:`~skgeo.symmetry.hinge_form`.
@@ -118,13 +118,14 @@ def compare_hinges(a: HiddenLayer, b: HiddenLayer, *, tol: Any = "auto") -> Equi
 
     Examples
     --------
-    >>> from skgeo.symmetry._hidden_layer import one_hidden
+    >>> from skgeo.symmetry import one_hidden
     >>> a = one_hidden([[1.0], [-1.0]], [-1.0, -1.0], [[1.0, 1.0]], [2.0])
     >>> b = one_hidden([[-1.0], [1.0]], [1.0, 1.0], [[1.0, 1.0]])
     >>> report = compare_hinges(a, b)
     >>> report.verdict, report.flips[0].tolist(), report.bias_shift.tolist()
     ('equivalent', [-1, -1], [-2.0])
     """
+    a, b = as_hidden_layer(a), as_hidden_layer(b)
     difference = difference_network(a, b)
     tol = resolve_tolerance(tol, difference.precision)
     form, residual = _difference_form(a, b, difference, tol)

@@ -19,7 +19,7 @@ from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import RELU
 from skgeo.symmetry._grouping import group_rows
-from skgeo.symmetry._hidden_layer import HiddenLayer
+from skgeo.symmetry._hidden_layer import as_hidden_layer
 from skgeo.symmetry._tolerance import resolve_tolerance
 
 # Distance from zero, in tolerances, at which the sign of a projection is settled by pairs, and the
@@ -106,7 +106,7 @@ class HingeForm(Result):
 
 
 def hinge_form(
-    network: HiddenLayer,
+    model: Any,
     *,
     tol: Any = "auto",
     seed: int = 0,
@@ -124,7 +124,7 @@ def hinge_form(
 
     Parameters
     ----------
-    network : HiddenLayer
+    model : Module, WrappedModel, Checkpoint, scikit-learn model or HiddenLayer
         Network of d hidden units, n inputs and k outputs.
     tol : "auto" or float, default="auto"
         Relative tolerance. Boundaries :math:`(u, t)` closer than this, with :math:`t` measured
@@ -163,7 +163,7 @@ def hinge_form(
     --------
     Orientation reversal: ``relu(x-1) + relu(-x-1) + 2 = relu(-x+1) + relu(x+1)``.
 
-    >>> from skgeo.symmetry._hidden_layer import one_hidden
+    >>> from skgeo.symmetry import one_hidden
     >>> a = hinge_form(one_hidden([[1.0], [-1.0]], [-1.0, -1.0], [[1.0, 1.0]], [2.0]))
     >>> b = hinge_form(one_hidden([[-1.0], [1.0]], [1.0, 1.0], [[1.0, 1.0]]))
     >>> bool(torch.equal(a.jumps, b.jumps) and torch.equal(a.offsets, b.offsets))
@@ -171,6 +171,7 @@ def hinge_form(
     >>> bool(torch.equal(a.linear, b.linear) and torch.equal(a.constant, b.constant))
     True
     """
+    network = as_hidden_layer(model)
     if network.activation != RELU:
         raise SkgeoError(
             f"Got a network with the activation {network.activation}; expected relu, the only "

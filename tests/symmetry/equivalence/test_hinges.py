@@ -2,11 +2,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from helpers.networks import mlp, normal
 from helpers.planted import Planter, evaluate, flip, seed_case_31
-from skgeo import SkgeoError
+from skgeo import SkgeoError, WrappedModel
 from skgeo.exceptions import GeometryWarning
-from skgeo.symmetry import hinge_form
+from skgeo.symmetry import compare_hinges, hinge_form, minimal_width
 from skgeo.symmetry._grouping import group_rows
 from skgeo.symmetry._hidden_layer import one_hidden
 from skgeo.symmetry._tolerance import resolve_tolerance
@@ -174,3 +176,15 @@ def test_bad_input():
         resolve_tolerance("auto", torch.finfo(torch.float16).eps)
     with pytest.raises(SkgeoError, match="overflow"):
         hinge_form(one_hidden([[1e200]], [0.0], [[1e200]]))
+
+
+def test_any_model_of_one_hidden_layer():
+    net = mlp(3, 5, 2, activation=nn.ReLU)
+    layer = one_hidden(net[0].weight, net[0].bias, net[2].weight, net[2].bias)
+    x = normal(20, 3)
+    for model in (net, WrappedModel(net), layer):
+        torch.testing.assert_close(hinge_form(model)(x), net(x).detach(), rtol=1e-12, atol=1e-12)
+        assert minimal_width(model).width == 5
+        assert compare_hinges(model, net).verdict == "equivalent"
+    with pytest.raises(SkgeoError, match="expected one hidden layer of ReLU"):
+        hinge_form(mlp(3, 5, 2, activation=nn.Tanh))
