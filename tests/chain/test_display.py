@@ -94,7 +94,7 @@ def test_a_new_figure_is_made_without_axes(fitted):
 
 
 def test_estimators_without_a_profile_are_refused(fitted):
-    with pytest.raises(SkgeoError, match="bind it"):
+    with pytest.raises(SkgeoError, match="bind the model"):
         ProfileDisplay.from_estimator(JacobianChainProfiler())
     with pytest.raises(NotFittedError):
         ProfileDisplay.from_estimator(JacobianChainProfiler(nn.Linear(2, 2)))

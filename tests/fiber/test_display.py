@@ -107,7 +107,7 @@ def test_a_new_figure_is_made_without_axes():
 
 @pytest.mark.parametrize("display", [BarcodeDisplay, HasseDisplay])
 def test_what_cannot_be_drawn(display, monkeypatch):
-    with pytest.raises(SkgeoError, match="bind it"):
+    with pytest.raises(SkgeoError, match="bind the model"):
         display.from_estimator(LinearFiberStratifier())
     with pytest.raises(NotFittedError):
         display.from_estimator(LinearFiberStratifier(linear_network([np.eye(2)])))

@@ -551,7 +551,7 @@ def test_nothing_is_fitted_before_fit():
         LinearFiberStratifier(linear_network([np.eye(2)])).strata()
     unbound = LinearFiberStratifier().fit([(linear_network([np.eye(2)]), None)])
     for name in ("strata", "hasse", "tangent_basis", "distance_to_strata", "summary", "up_moves"):
-        with pytest.raises(SkgeoError, match="bind it"):
+        with pytest.raises(SkgeoError, match="bind the model"):
             getattr(unbound, name)()
 
 

@@ -57,7 +57,7 @@ def test_a_new_figure_is_made_without_axes(fitted):
 
 
 def test_estimators_without_a_spectrum_are_refused(fitted):
-    with pytest.raises(SkgeoError, match="bind it"):
+    with pytest.raises(SkgeoError, match="bind the model"):
         SpectrumDisplay.from_estimator(FisherRankEstimator())
     with pytest.raises(NotFittedError):
         SpectrumDisplay.from_estimator(FisherRankEstimator(nn.Linear(2, 2)))

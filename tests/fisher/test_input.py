@@ -125,10 +125,10 @@ class TestBadInput:
             fitted.null_projector(np.ones(7))
 
     def test_unbound_estimators_have_no_geometry_of_their_own(self):
-        with pytest.raises(SkgeoError, match="bind it"):
+        with pytest.raises(SkgeoError, match="bind the model"):
             FisherRankEstimator().fit([(mlp(3, 2), normal(5, 3))]).summary()
 
     def test_extra_columns_are_not_ignored(self):
         frame = pd.DataFrame({"model": [mlp(3, 2)], "X": [normal(5, 3)], "labels": [0]})
-        with pytest.raises(SkgeoError, match=r"\['labels'\] not read"):
+        with pytest.raises(SkgeoError, match=r"\['labels'\] not expected"):
             FisherRankEstimator().fit(frame)

@@ -80,6 +80,13 @@ def all_widths(depth: int, most: int) -> Iterator[tuple[int, ...]]:
     yield from product(range(1, most + 1), repeat=depth + 1)
 
 
+def some_widths(depth: int, most: int, count: int) -> list[tuple[int, ...]]:
+    """Widths drawn without repetition, of which none is the reverse of another."""
+    found = [widths for widths in all_widths(depth, most) if widths <= widths[::-1]]
+    drawn = np.random.default_rng(depth).permutation(len(found))[:count]
+    return [found[k] for k in sorted(drawn)]
+
+
 def differential(weights) -> np.ndarray:
     """Matrix of d mu at a point: (d_L d_0, P), weights flattened row by row, layer by layer."""
     depth = len(weights)

@@ -64,7 +64,7 @@ def test_a_new_figure_is_made_without_axes(fitted):
 
 
 def test_estimators_without_a_profile_are_refused(fitted):
-    with pytest.raises(SkgeoError, match="bind it"):
+    with pytest.raises(SkgeoError, match="bind the model"):
         RankProfileDisplay.from_estimator(LayerQuotientEstimator())
     with pytest.raises(NotFittedError):
         RankProfileDisplay.from_estimator(LayerQuotientEstimator(nn.Linear(2, 2)))

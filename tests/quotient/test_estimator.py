@@ -301,7 +301,7 @@ class TestBadInput:
             lambda: unbound.null_projector("0", normal(5, 4)),
             lambda: unbound.rank_jumps(normal(4), normal(4)),
         ):
-            with pytest.raises(SkgeoError, match="bind it"):
+            with pytest.raises(SkgeoError, match="bind the model"):
                 method()
         with pytest.raises(NotFittedError):
             LayerQuotientEstimator(mlp(4, 5, 3)).null_projector("0", normal(5, 4))

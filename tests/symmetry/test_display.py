@@ -182,7 +182,7 @@ def test_estimators_that_are_not_fitted_are_refused():
     for display in (BoundaryDisplay, NullityDisplay):
         with pytest.raises(NotFittedError):
             display.from_estimator(SymmetryClassifier(mlp(2, 3, 1)))
-        with pytest.raises(SkgeoError, match="bind it"):
+        with pytest.raises(SkgeoError, match="bind the model"):
             display.from_estimator(SymmetryClassifier())
 
 

@@ -43,4 +43,4 @@ assert_type(fiber.barcode_, Barcode)
 
 assert_type(fisher_rank(net, X, likelihood="categorical").rank, int)
 assert_type(equivalent(net, net), EquivalenceReport)
-print(curvature(net, X))
+print(curvature(net, X, velocity=X))
