@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
-from skgeo.jacobian._agreement import seeded_normal
 from skgeo.jacobian._layers import Layers
 from skgeo.jacobian._segment import Segment
 from skgeo.linalg._memory import require_memory
+from skgeo.network._agreement import seeded_normal
 from skgeo.network._batch import tensors_of
 from skgeo.network._bound import BoundNetwork
 from skgeo.network._finite import check_derivatives

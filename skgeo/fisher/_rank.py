@@ -90,7 +90,7 @@ def fisher_rank(
         fisher = FisherRows(network)
         n, p = fisher.n_rows, fisher.n_parameters
         metric, _ = fisher_metric(fisher, plan_fisher(fisher, solver=solver, tangent=False))
-        resolved = resolution(n, p, fisher.network.replica.dtype)
+        resolved = resolution(n, p, fisher.network.first_run.arithmetic)
         values = leading_eigenvalues(metric, resolved if tol == "auto" else float(tol))
         return decide_rank(values, tol=tol, resolution=resolved, name="Fisher rank")
 

@@ -240,7 +240,7 @@ def measure_fisher(
         return _leading(fisher, plan, n_components)
     n, p = fisher.n_rows, fisher.n_parameters
     squared = tol == "auto" or tol >= resolution(n, p)
-    resolved = resolution(n, p, fisher.network.replica.dtype, squared=squared)
+    resolved = resolution(n, p, fisher.network.first_run.arithmetic, squared=squared)
     metric: Tensor | None
     metric, kernel = fisher_metric(fisher, plan, tangent=tangent, progress=progress)
     trace = float(metric.diagonal().sum())

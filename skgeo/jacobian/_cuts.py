@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
-from skgeo.jacobian._agreement import agree, seeded_normal
 from skgeo.jacobian._calls import Call, CallRecorder
 from skgeo.jacobian._layer_names import default_groups, leaves, named, resolve
+from skgeo.network._agreement import agree, seeded_normal
 from skgeo.network._batch import Inputs, tensors_of
 from skgeo.network._finite import check_derivatives, check_outputs
 from skgeo.network._replica import Replica

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from skgeo.exceptions import SkgeoError
-from skgeo.jacobian._agreement import agree
+from skgeo.network._agreement import agree
 from skgeo.network._batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.network._finite import check_outputs, not_differentiable
 from skgeo.network._replica import Replica
@@ -124,7 +124,7 @@ def _assemble(
     found = {name: torch.zeros_like(gradient) for name, gradient in check.expected.items()}
     squares = 0.0
     for where, which, alone, gradients in pieces(replica, inputs, flat, samples, outputs):
-        _check_apart(alone, flat[where], flat)
+        _check_apart(alone, flat[where], flat, replica.arithmetic)
         start = 0
         for name in replica.selected:
             stop = start + replica.parameters[name].numel()
@@ -213,14 +213,14 @@ def _slices(length: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, length))
 
 
-def _check_apart(alone: Tensor, together: Tensor, every: Tensor) -> None:
+def _check_apart(alone: Tensor, together: Tensor, every: Tensor, dtype: torch.dtype) -> None:
     """Raise SkgeoError if outputs of a batch and of its single samples differ."""
     if alone.shape != together.shape:
         raise SkgeoError(
             f"A sample alone gives {alone.shape[1]} outputs and {together.shape[1]} within its "
             "batch. The outputs of one sample must not depend on the others."
         )
-    if not agree(alone, together, every.dtype, float(every.abs().max()), by_entry=True):
+    if not agree(alone, together, dtype, float(every.abs().max()), by_entry=True):
         difference = float((alone.detach() - together).abs().max())
         raise SkgeoError(
             f"Outputs of one sample depend on others: computed alone and within its batch they "

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
-from skgeo.jacobian._agreement import agree, seeded_normal
 from skgeo.jacobian._layer import Layer
+from skgeo.network._agreement import agree, seeded_normal
 from skgeo.network._switches import math_attention, silent_vmap
 
 # What goes through one batched pass.

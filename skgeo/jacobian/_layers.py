@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
-from skgeo.jacobian._agreement import agree, seeded_normal
 from skgeo.jacobian._calls import CallRecorder
 from skgeo.jacobian._cuts import find_calls
 from skgeo.jacobian._elementwise import LinkParts, link_parts
 from skgeo.jacobian._layer import Layer
 from skgeo.jacobian._layer_names import named
 from skgeo.jacobian._recording import Recording
+from skgeo.network._agreement import agree, seeded_normal
 from skgeo.network._batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.network._finite import check_outputs
 from skgeo.network._replica import Replica

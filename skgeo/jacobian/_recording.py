@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
-from skgeo.jacobian._agreement import agree, seeded_normal
 from skgeo.jacobian._cotangents import pull_back, unit_cotangents
 from skgeo.jacobian._elementwise import ElementwiseLink, LinkParts, slopes
 from skgeo.jacobian._layer import Layer
 from skgeo.jacobian._layer_jacobian import LayerJacobian
+from skgeo.network._agreement import agree, seeded_normal
 from skgeo.network._finite import check_derivatives
 
 # Numbers held in one batched pass, besides the result.

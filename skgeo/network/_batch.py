@@ -49,6 +49,11 @@ def take(inputs: Inputs, where: slice) -> Inputs:
     return map_inputs(lambda tensor: tensor[where], inputs)
 
 
+def pick(inputs: Inputs, rows: Tensor) -> Inputs:
+    """Samples of a batch by their numbers."""
+    return map_inputs(lambda tensor: tensor[rows.to(tensor.device)], inputs)
+
+
 def plain(tensor: Tensor) -> Tensor:
     """A tensor without its graph; a copy only if it was made in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()

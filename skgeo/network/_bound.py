@@ -16,6 +16,8 @@ from skgeo.exceptions import SkgeoError
 from skgeo.likelihood import Likelihood, resolve_likelihood
 from skgeo.linalg._memory import memory_budget as usable_memory
 from skgeo.models import ResolvedModel, resolve_model
+from skgeo.network._apart import check_apart, random_state_kept
+from skgeo.network._batch import pick, tensors_of
 from skgeo.network._finite import check_outputs
 from skgeo.network._flow import Flow, read_flow
 from skgeo.network._outputs import first_tensor
@@ -23,9 +25,14 @@ from skgeo.network._ranges import Ranges, measure_ranges
 from skgeo.network._replica import Replica, replica
 from skgeo.network._running import batch_ranges, check_batch_size, running
 from skgeo.network._stack import Stack, stack_of
+from skgeo.network._watch import Watch, WritesTo
 
 # Memory of one batch, unless the user chooses its size.
 _BATCH_BYTES = 2**28
+# Samples of a batch that is run in other orders, to see whether samples depend on each other.
+_JUDGED = 64
+# Names of the inputs among the tensors that a forward pass may write to; no parameter's.
+_INPUT = "input of the model: "
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +46,14 @@ class FirstRun:
         Number of calls of each leaf module, by the ``id`` of the replica's module.
     n_activations : int
         Number of entries that leaf modules returned.
+    arithmetic : torch.dtype
+        The coarsest floating dtype in which anything was computed.
     """
 
     outputs: Tensor
     calls: Counter[int]
     n_activations: int
+    arithmetic: torch.dtype
 
 
 class BoundNetwork:
@@ -89,6 +99,7 @@ class BoundNetwork:
         self._memory_budget = memory_budget
         self._dtype = dtype
         self._noticed = False
+        self._judged = False
 
     # The network itself.
 
@@ -117,7 +128,10 @@ class BoundNetwork:
     @cached_property
     def graph(self) -> Flow:
         """Data flow of the forward pass."""
-        example = None if self._samples is None else self.inputs(range(min(2, self.n_samples)))
+        example = None
+        if self._samples is not None:
+            _ = self.first_run  # whose refusals come before what the graph does not know
+            example = self.inputs(range(min(2, self.n_samples)))
         return read_flow(self.replica, example=example)
 
     @cached_property
@@ -143,7 +157,7 @@ class BoundNetwork:
         return found
 
     def _again(self, samples: Samples | None, dtype: torch.dtype | None) -> BoundNetwork:
-        return BoundNetwork(
+        found = BoundNetwork(
             self.model,
             samples,
             likelihood=self._likelihood,
@@ -154,6 +168,8 @@ class BoundNetwork:
             dtype=dtype,
             progress=self.progress,
         )
+        found._judged = self._judged
+        return found
 
     @property
     def precision(self) -> float:
@@ -231,7 +247,11 @@ class BoundNetwork:
 
     @cached_property
     def first_run(self) -> FirstRun:
-        """Forward pass of one sample; raises SkgeoError if model and data do not fit."""
+        """Forward pass of one sample; raises SkgeoError if model and data do not fit.
+
+        Tensors that the forward pass writes to get copies, and whole batches are compared: the
+        outputs must be a fixed function of each sample.
+        """
         inputs = self.inputs(range(1))
         sizes: list[int] = []
         calls: Counter[int] = Counter()
@@ -244,12 +264,48 @@ class BoundNetwork:
         modules = list(self.replica.module.modules())
         handles = [m.register_forward_hook(count) for m in modules if not list(m.children())]
         try:
-            with torch.no_grad(), running(inputs):
-                outputs = self.replica(inputs)
+            with torch.no_grad(), random_state_kept(self.device), running(inputs):
+                while True:
+                    sizes.clear()
+                    calls.clear()
+                    watch = Watch({**self._given(inputs), **self.replica.shared})
+                    try:
+                        with watch:
+                            outputs = self.replica(inputs)
+                        break
+                    except WritesTo as stopped:
+                        self._give_copies(stopped.names)
         finally:
             for handle in handles:
                 handle.remove()
-        return FirstRun(outputs, calls, sum(sizes))
+        arithmetic = watch.coarsest or self.replica.dtype
+        self.replica.arithmetic = arithmetic
+        found = FirstRun(outputs, calls, sum(sizes), arithmetic)
+        if not self._judged:
+            self._check_apart(found)
+            self._judged = True
+        return found
+
+    @staticmethod
+    def _given(inputs: Inputs) -> dict[str, Tensor]:
+        return {f"{_INPUT}{i}": tensor for i, tensor in enumerate(tensors_of(inputs))}
+
+    def _give_copies(self, names: Sequence[str]) -> None:
+        """Copies of what the forward pass writes to, so nothing of the user's changes."""
+        if any(name.startswith(_INPUT) for name in names):
+            self.replica.writes_inputs = True
+        self.replica.own({name for name in names if not name.startswith(_INPUT)})
+
+    def _check_apart(self, first: FirstRun) -> None:
+        """Compare whole batches, those of the first samples and of samples from all over."""
+        room = self.budget // 4 // max(8 * first.n_activations, 1)
+        size = int(min(self.n_samples, _JUDGED, max(room, 2)))
+        spread = torch.linspace(0, self.n_samples - 1, size).long()
+        chosen = [torch.arange(size)] + ([spread] if size < self.n_samples else [])
+        for where in chosen:
+            inputs = cast_inputs(pick(self._cast.inputs, where), device=self.device)
+            with torch.no_grad(), running(inputs):
+                check_apart(self.replica, inputs, first.arithmetic, self.device)
 
     @property
     def n_outputs(self) -> int:

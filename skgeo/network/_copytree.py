@@ -15,6 +15,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -171,6 +172,8 @@ class TreeCopy:
             return self._remember(value, self._copy_tensor(value))
         if isinstance(value, (list, dict, deque)):
             return self._copy_container(value)
+        if isinstance(value, np.ndarray):
+            return self._remember(value, value.copy())
         if is_record(value):
             return self._copy_record(value)
         if isinstance(value, types.FunctionType):
@@ -231,7 +234,7 @@ class TreeCopy:
         elif type(value) is deque:
             new = deque(maxlen=value.maxlen)
         else:
-            return value  # a subclass may do anything when it is written to
+            return self._copy_subclass(value)
         self._remember(value, new)
         if isinstance(value, dict):
             for key, item in list(value.items()):
@@ -240,6 +243,24 @@ class TreeCopy:
                 )
         else:
             new.extend(self.visit(item) for item in list(value))
+        return new
+
+    def _copy_subclass(self, value: Any) -> Any:
+        """A Counter or its like; its items are set by the base class."""
+        try:
+            new = copy.copy(value)
+        except Exception:  # what cannot be copied is shared
+            return value
+        if type(new) is not type(value) or new is value:
+            return value
+        self._remember(value, new)
+        if isinstance(value, dict):
+            for key, item in list(value.items()):
+                dict.__setitem__(new, key, self.visit(item))
+        else:
+            base = list if isinstance(value, list) else deque
+            for place, item in enumerate(list(value)):
+                base.__setitem__(new, place, self.visit(item))
         return new
 
     def _copy_record(self, value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
 from skgeo.models._kinds import has_embedding, unwrap
-from skgeo.network._batch import Inputs, batch_size
+from skgeo.network._batch import Inputs, batch_size, map_inputs
 from skgeo.network._copytree import TreeCopy, is_record, substitute
 from skgeo.network._modelcheck import (
     check_finite,
@@ -101,6 +101,12 @@ class Replica:
             for held in vars(module).values()
             if type(held) in (list, dict, OrderedDict, set, deque)
         ]
+        # Whether the forward pass writes to its inputs, which then get copies.
+        self.writes_inputs = False
+        # Parameters over the user's memory. Buffers have been copied.
+        self.shared = dict(self.parameters)
+        # The coarsest dtype in which anything is computed; known once the network has run.
+        self.arithmetic = self.dtype
         self._originals = {id(source): (name, source) for name, source in sources.items()}
 
     def __repr__(self) -> str:
@@ -116,6 +122,8 @@ class Replica:
         Raises SkgeoError if the result is not one real floating tensor with samples first.
         """
         # -> (b, ...)
+        if self.writes_inputs:
+            inputs = map_inputs(Tensor.clone, inputs)
         with no_fast_path():
             forward = self.forward
             outputs = self.module(inputs) if forward is None else forward(self.module, inputs)
@@ -140,6 +148,12 @@ class Replica:
             for each, as_it_was in held:
                 each.clear()
                 (each.extend if isinstance(each, (list, deque)) else each.update)(as_it_was)
+
+    def own(self, names: Iterable[str]) -> None:
+        """Give parameters memory of their own, since the forward pass writes to them."""
+        for name in names:
+            self.parameters[name].data = self.parameters[name].data.clone()
+        self.shared = {name: p for name, p in self.shared.items() if name not in names}
 
     def call(self, parameters: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
         """Run the forward pass as a function of some of the parameters.

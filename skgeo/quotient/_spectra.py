@@ -233,7 +233,8 @@ def _measured(
     n_directions: int | None,
 ) -> LayerSpectrum:
     found = rows.layers[name]
-    resolved = resolution(metric.n_total, found.dim, rows.network.dtype, squared=metric.squared)
+    arithmetic = rows.network.first_run.arithmetic
+    resolved = resolution(metric.n_total, found.dim, arithmetic, squared=metric.squared)
     mean_values = metric.eigenvalues()
     common = decide_rank(
         mean_values, tol=tol, resolution=resolved, name=f"common rank at layer {name!r}:"
@@ -280,7 +281,7 @@ def pointwise_tolerance(tol: Tolerance, rows: LayerRows, name: str) -> float:
     """Tolerance of pointwise ranks at a layer."""
     if tol != "auto":
         return float(tol)
-    return resolution(rows.n_rows, rows.layers[name].dim, rows.network.dtype)
+    return resolution(rows.n_rows, rows.layers[name].dim, rows.network.first_run.arithmetic)
 
 
 def _groups(rows: LayerRows) -> list[list[str]]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
-from skgeo.jacobian._agreement import agree
 from skgeo.jacobian._calls import Call, CallRecorder
 from skgeo.jacobian._cotangents import unit_cotangents
 from skgeo.jacobian._dense_rows import output_jacobian
@@ -24,6 +23,7 @@ from skgeo.jacobian._rules.rule_check import (
     own_names,
     watched,
 )
+from skgeo.network._agreement import agree
 from skgeo.network._batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.network._replica import Replica
 from skgeo.network._switches import math_attention, silent_vmap
@@ -133,7 +133,8 @@ def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
         alone = replica(take(inputs, slice(0, 1)))
     if alone.shape != z[:1].shape:
         return False
-    return agree(alone, z[:1], z.dtype, float(z.detach().abs().max()), by_entry=True)
+    scale = float(z.detach().abs().max())
+    return agree(alone, z[:1], replica.arithmetic, scale, by_entry=True)
 
 
 def _checked(directions: Tensor, z: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from skgeo.jacobian._agreement import agree, seeded_normal
 from skgeo.jacobian._calls import Call
 from skgeo.jacobian._rules.rule import LayerGradients, StructureRule
 from skgeo.jacobian._rules.rule_table import structure_rule
+from skgeo.network._agreement import agree, seeded_normal
 from skgeo.network._replica import Replica
 
 Arrange = Callable[[Tensor], Tensor]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
-from skgeo.jacobian._agreement import seeded_normal
 from skgeo.jacobian._dense_rows import output_jacobian
 from skgeo.jacobian._rules.rule import LayerGradients, StructureRule
+from skgeo.network._agreement import seeded_normal
 from skgeo.network._replica import replica
 
 _DIRECTIONS = 3

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from skgeo import SkgeoError
-from skgeo.jacobian._agreement import agree, agreement_tolerance, seeded_normal
+from skgeo.network._agreement import agree, agreement_tolerance, seeded_normal
 from skgeo.network._finite import check_derivatives, check_outputs
 
 EPS = torch.finfo(torch.float64).eps

@@ -1,0 +1,105 @@
+"""Whether a network's outputs are a fixed function of each sample, judged on whole batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skgeo.exceptions import SkgeoError
+from skgeo.network._agreement import agree
+from skgeo.network._batch import Inputs, batch_size, pick
+
+# Runs of a network that drew random numbers, of which none may differ: where each draw changes the
+# outputs with probability 1/10, all would agree with probability 0.2 %.
+_RUNS = 60
+
+
+def check_apart(
+    run: Callable[[Inputs], Tensor], inputs: Inputs, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Refuse a forward pass that is random, or whose samples depend on each other.
+
+    The batch is run again, in another order, and in part.
+
+    run: forward pass without gradients.
+    dtype: of the coarsest arithmetic in it, whose rounding is allowed for.
+    Raises SkgeoError that says which of the two it is, and the usual causes.
+    """
+    with random_state_kept(device):
+        before = _random_state(device)
+        first = run(inputs)
+        runs = 1 if _same(before, _random_state(device)) else _RUNS
+        scale = float(first.abs().nan_to_num(0.0, 0.0, 0.0).max()) if first.numel() else 0.0
+
+        def differs(found: Tensor, expected: Tensor) -> float:
+            """Largest difference beyond rounding; 0 where there is none."""
+            if found.shape != expected.shape:
+                return float("inf")
+            both = torch.isfinite(found) & torch.isfinite(expected)
+            a, b = found[both].double(), expected[both].double()
+            if not a.numel() or agree(a, b, dtype, scale, by_entry=True):
+                return 0.0
+            return float((a - b).abs().max())
+
+        for _ in range(runs):
+            difference = differs(run(inputs), first)
+            if difference:
+                raise SkgeoError(
+                    "The outputs are random: one batch, run twice in eval mode, gives outputs "
+                    f"that differ by {difference:.3g}. Usual causes are F.dropout(x) without "
+                    "training=self.training, stochastic depth, and noise drawn in forward. Each "
+                    "sample's outputs must be a fixed function of that sample: switch the draws "
+                    "off in eval mode."
+                )
+        n = batch_size(inputs)
+        if n == 1:
+            return
+        order = torch.from_numpy(np.random.default_rng(0).permutation(n)).to(device)
+        order = order.flip(0) if bool((order == torch.arange(n, device=device)).all()) else order
+        for part in (order, order[: (n + 1) // 2]):
+            difference = differs(run(pick(inputs, part)), first[part])
+            if difference:
+                raise SkgeoError(
+                    "Outputs of one sample depend on others: in another order, or in a smaller "
+                    f"batch, the outputs of a sample differ by {difference:.3g}. Usual causes are "
+                    "recurrent or attention layers that read (time, samples, features) where "
+                    "samples come first (batch_first=True), normalisation over the batch, and "
+                    "means or shifts along axis 0. Each sample's outputs must be a fixed function "
+                    "of that sample."
+                )
+
+
+def _random_state(device: torch.device) -> list[object]:
+    """States of the global generators that a forward pass may draw from."""
+    states: list[object] = [torch.get_rng_state(), random.getstate(), np.random.get_state()]  # noqa: NPY002
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def _same(before: list[object], after: list[object]) -> bool:
+    for one, other in zip(before, after, strict=True):
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            if not torch.equal(one, other):
+                return False
+        elif repr(one) != repr(other):
+            return False
+    return True
+
+
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Restore the global generators on exit."""
+    devices = [device] if device.type == "cuda" else []
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002

@@ -1,0 +1,77 @@
+"""One forward pass, watched: its arithmetic, and the tensors that it writes to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class WritesTo(Exception):
+    """The forward pass is about to write to a tensor that is not its own."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(*names)
+        self.names = names
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+    """Note the dtypes of results, and stop before an operation writes to a guarded tensor.
+
+    guarded: tensors by name; views of their memory are guarded as well.
+
+    Attributes
+    ----------
+    coarsest : torch.dtype or None
+        Of the floating results, the one with the largest rounding.
+    """
+
+    def __init__(self, guarded: Mapping[str, Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self.coarsest: torch.dtype | None = None
+        self._names: defaultdict[int, list[str]] = defaultdict(list)
+        for name, tensor in guarded.items():
+            if tensor.layout == torch.strided and tensor.numel():
+                self._names[tensor.untyped_storage().data_ptr()].append(name)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        written = [
+            name
+            for value in _written(func, args, kwargs)
+            if value.layout == torch.strided
+            for name in self._names.get(value.untyped_storage().data_ptr(), [])
+        ]
+        if written:
+            raise WritesTo(written)
+        result = func(*args, **kwargs)
+        for leaf in tree_leaves(result):
+            floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
+            if floating and (self.coarsest is None or _eps(leaf.dtype) > _eps(self.coarsest)):
+                self.coarsest = leaf.dtype
+        return result
+
+
+def _eps(dtype: torch.dtype) -> float:
+    return float(torch.finfo(dtype).eps)
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among the arguments of an operation that it writes to, by its schema."""
+    found: list[Tensor] = []
+    schema = func._schema
+    if not schema.is_mutable:
+        return found
+    for place, argument in enumerate(schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        value = args[place] if place < len(args) else kwargs.get(argument.name)
+        found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    return found

@@ -1,0 +1,148 @@
+"""Nothing of the user's is written to, whatever the forward pass writes to."""
+
+import collections
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from helpers.networks import mlp, normal
+from skgeo import (
+    FisherRankEstimator,
+    JacobianChainProfiler,
+    LayerQuotientEstimator,
+    SymmetryClassifier,
+    fisher_diagonal,
+    ntk,
+)
+from skgeo.chain import cauchy_green, curvature
+from skgeo.network import bind
+from skgeo.quotient import fisher_rao_length, layer_spectra
+
+
+class Shifted(nn.Module):
+    def __init__(self, in_place):
+        super().__init__()
+        self.net, self.in_place = mlp(3, 4, 2), in_place
+
+    def forward(self, x):
+        if not self.in_place:
+            return self.net((x - 2.0) / 3.0)
+        x -= 2.0
+        x /= 3.0
+        return self.net(x)
+
+
+def masked(in_place):
+    net = mlp(3, 4, 2)
+
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            low = x < 0.1
+            return self.net(x.masked_fill_(low, 0.5) if in_place else x.masked_fill(low, 0.5))
+
+    return Masked()
+
+
+def rectified(in_place):
+    return nn.Sequential(nn.ReLU(inplace=in_place), *mlp(3, 4, 2))
+
+
+def numbers(found):
+    return np.concatenate([np.ravel(np.asarray(value, dtype=float)) for value in found])
+
+
+MEASUREMENTS = {
+    "fisher": lambda net, X: (
+        FisherRankEstimator(net, likelihood="gaussian").fit(X).summary().values()
+    ),
+    "quotient": lambda net, X: (
+        LayerQuotientEstimator(net, likelihood="gaussian").fit(X).summary().values()
+    ),
+    "chain": lambda net, X: JacobianChainProfiler(net).fit(X).summary().values(),
+    "symmetry": lambda net, X: (
+        SymmetryClassifier(net, likelihood="gaussian").fit(X).summary().values()
+    ),
+    "diagonal": lambda net, X: fisher_diagonal(net, X, likelihood="gaussian"),
+    "ntk": lambda net, X: [ntk(net, X)],
+    "spectra": lambda net, X: [s.eigenvalues for s in layer_spectra(net, X, likelihood="gaussian")],
+    "curvature": lambda net, X: [curvature(net, X, velocity=np.ones_like(X)).curvature],
+    "stretches": lambda net, X: [cauchy_green(net, X).stretches],
+    "length": lambda net, X: [fisher_rao_length(net, X, likelihood="gaussian")],
+}
+
+
+@pytest.mark.filterwarnings("ignore::skgeo.GeometryWarning")
+@pytest.mark.parametrize("measure", MEASUREMENTS.values(), ids=MEASUREMENTS)
+@pytest.mark.parametrize("make", [Shifted, masked, rectified])
+def test_inputs_that_a_network_writes_to(make, measure):
+    X = normal(7, 3).numpy()
+    before = X.copy()
+    in_place, plain = make(True), make(False)
+    plain.load_state_dict(in_place.state_dict())
+    found = numbers(measure(in_place, X))
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_allclose(found, numbers(measure(plain, X)), rtol=1e-9, atol=1e-12)
+
+
+class Clamped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = mlp(3, 2)[0]
+
+    def forward(self, x):
+        self.layer.weight.data.clamp_(-0.1, 0.1)
+        return self.layer(x)
+
+
+def renormalised():
+    table = nn.Embedding(5, 4, max_norm=1.0)
+    table.weight.data.mul_(10)
+    return nn.Sequential(table, nn.Flatten(), nn.Linear(8, 2)).double()
+
+
+@pytest.mark.parametrize(
+    ("make", "X"),
+    [(Clamped, normal(6, 3)), (renormalised, torch.arange(10).reshape(5, 2) % 5)],
+)
+def test_weights_that_a_network_writes_to(make, X):
+    net = make()
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    network = bind(net, X, likelihood="gaussian")
+    outputs = network.outputs()
+    for name, parameter in net.named_parameters():
+        assert torch.equal(parameter, before[name])
+    torch.testing.assert_close(outputs.flatten(1), net(X).detach().flatten(1))
+
+
+def test_memory_is_shared_where_nothing_writes():
+    net = mlp(3, 4, 2)
+    network = bind(net, normal(5, 3))
+    _ = network.first_run
+    for name, parameter in net.named_parameters():
+        assert network.replica.parameters[name].data_ptr() == parameter.data_ptr()
+    assert not network.replica.writes_inputs
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = mlp(3, 2)[0]
+        self.calls, self.seen, self.log = np.zeros(1), collections.Counter(), []
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen["n"] += 1
+        self.log.append(len(x))
+        return self.layer(x)
+
+
+def test_counters_and_lists_stay_as_they_were():
+    net = Counting()
+    FisherRankEstimator(net, likelihood="gaussian").fit(normal(5, 3))
+    assert (net.calls[0], dict(net.seen), net.log) == (0, {}, [])
