@@ -191,6 +191,9 @@ class GeometryEstimator(
                 return self._measure_pair(network)
             kept = {k: v for k, v in self.get_params(deep=False).items() if k not in _CONDUCT}
             data = network.samples.fingerprint() if network.has_samples else None
+            family = kept.get("likelihood")
+            if isinstance(family, Likelihood):
+                kept["likelihood"] = fingerprint(family)  # its code counts
             key = (type(self).__qualname__, joblib.hash(kept), fingerprint(model), data)
             cached: Callable[..., PairRow] = memory.cache(_computed, ignore=["compute"])
             return cached(key, lambda: self._measure_pair(network))

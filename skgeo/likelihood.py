@@ -449,6 +449,26 @@ def as_likelihood(likelihood: str | Likelihood) -> Likelihood:
         ) from None
 
 
+def check_family(family: Likelihood, outputs: Tensor) -> None:
+    """Refuse a family whose root does not have the shape that it promises.
+
+    outputs: (..., K), a few.
+    """
+    name = type(family).__name__
+    if not isinstance(getattr(family, "name", None), str):
+        raise SkgeoError(f"{name} has no name: set the class attribute `name`.")
+    K = outputs.shape[-1]
+    shape = (*outputs.shape[:-1], family.rank(K), K)
+    root = family.transposed_root(outputs)
+    if not isinstance(root, Tensor) or tuple(root.shape) != shape:
+        given = tuple(root.shape) if isinstance(root, Tensor) else type(root).__name__
+        raise SkgeoError(
+            f"{name}.pull_rows gives {given} for the {K} rows of an identity matrix at each of "
+            f"{outputs[..., 0].numel()} outputs; expected {shape}: rank(K) = {family.rank(K)} "
+            "rows, in the columns that it was given."
+        )
+
+
 def resolve_likelihood(
     likelihood: str | Likelihood,
     *,

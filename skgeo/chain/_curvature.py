@@ -16,6 +16,7 @@ from skgeo.chain._layer_map import LayerMap
 from skgeo.exceptions import NonSmoothWarning, SkgeoError, warn
 from skgeo.jacobian._directional import push
 from skgeo.linalg._threads import single_blas_thread
+from skgeo.models import bare_model
 from skgeo.network._bound import bind
 from skgeo.network._finite import check_derivatives
 
@@ -211,7 +212,8 @@ def curvature(
         raise SkgeoError(f"radius={radius!r}: expected a positive number.")
     with single_blas_thread():
         given = read_curve(X, t, velocity, acceleration, needed=kind == "curve")
-        network = bind(model, given.points, parameters=None, device=device)
+        # Velocities are not taken through a Pipeline's first steps.
+        network = bind(bare_model(model), given.points, parameters=None, device=device)
         data = LayerMap(network, layer=layer, source=source)
         if kind == "curve":
             return _of_curve(data, given, radius)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skgeo._axes import new_axes
+from skgeo._axes import axes_for
 
 __all__ = ["ProfileDisplay"]
 
@@ -133,9 +133,7 @@ class ProfileDisplay:
         self : ProfileDisplay
             The display.
         """
-        volume, stretch, deviation = (
-            new_axes("ProfileDisplay", (12.0, 3.6), 3) if ax is None else ax
-        )
+        volume, stretch, deviation = axes_for("ProfileDisplay", ax, (12.0, 3.6), 3)
         self.lines_ = {}
         self.densities_ = {}
         prefix = f"{label}: " if label else ""

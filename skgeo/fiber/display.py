@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skgeo._axes import new_axes
+from skgeo._axes import axes_for
 from skgeo.fiber._enumeration import HasseDiagram
 
 __all__ = ["BarcodeDisplay", "HasseDisplay"]
@@ -103,8 +103,7 @@ class BarcodeDisplay:
         depth = len(self.widths) - 1
         # Bars of the product first and long ones before short ones, from the bottom.
         bars = sorted(self.bars, key=lambda bar: (_kind(bar, depth), bar[0] - bar[1], bar[0]))
-        if ax is None:
-            ax = new_axes("BarcodeDisplay", (1.6 + 0.9 * (depth + 1), 1.4 + 0.3 * len(bars)))
+        ax = axes_for("BarcodeDisplay", ax, (1.6 + 0.9 * (depth + 1), 1.4 + 0.3 * len(bars)))
         style = {"linewidth": 5.0, "solid_capstyle": "round", **kwargs}
         self.lines_ = []
         for height, bar in enumerate(bars):
@@ -245,8 +244,7 @@ class HasseDisplay:
         -------
         self
         """
-        if ax is None:
-            ax = new_axes("HasseDisplay", (6.8, 5.2))
+        ax = axes_for("HasseDisplay", ax, (6.8, 5.2))
         from matplotlib.collections import LineCollection
 
         places = _layout(self.diagram)

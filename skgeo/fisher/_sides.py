@@ -13,6 +13,7 @@ from skgeo.fisher._rows import FisherRows
 from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.symmetric import mirror
 from skgeo.likelihood import Gaussian
+from skgeo.network._finite import check_metric
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
@@ -30,12 +31,16 @@ def fisher_metric(
     """
     # -> (n_rows, n_rows) and (n_tangent_rows, n_tangent_rows), or (P, P) twice
     two = tangent and not isinstance(fisher.network.likelihood, Gaussian)
+    kernel: Tensor | None = None
     if plan.side == "parameter":
-        return _parameter_side(fisher, two, progress)
-    if not two:
-        return _gram(fisher, plan, progress, weighted=True)[0], None
-    kernel, outputs = _gram(fisher, plan, progress, weighted=False)
-    return _weigh_gram(fisher, kernel, outputs), kernel
+        metric, kernel = _parameter_side(fisher, two, progress)
+    elif not two:
+        metric, _ = _gram(fisher, plan, progress, weighted=True)
+    else:
+        kernel, outputs = _gram(fisher, plan, progress, weighted=False)
+        metric = _weigh_gram(fisher, kernel, outputs)
+    check_metric(metric.diagonal(), fisher.network.likelihood.name)
+    return metric, kernel
 
 
 def _gram(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skgeo._axes import new_axes
+from skgeo._axes import axes_for
 from skgeo.exceptions import SkgeoError
 
 __all__ = ["SpectrumDisplay"]
@@ -132,7 +132,7 @@ class SpectrumDisplay:
         -------
         self
         """
-        spectrum, path = new_axes("SpectrumDisplay", (9.0, 3.6), 2) if ax is None else ax
+        spectrum, path = axes_for("SpectrumDisplay", ax, (9.0, 3.6), 2)
         if not self.eigenvalues[0] > 0:
             raise SkgeoError("The Fisher metric is identically zero: there is nothing to draw.")
         index = np.arange(1, len(self.eigenvalues) + 1)

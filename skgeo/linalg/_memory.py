@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -70,12 +71,12 @@ def memory_budget(budget: int | str | None, device: torch.device | str = "cpu") 
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", budget, re.IGNORECASE)
         if match is not None:
             budget = int(float(match[1]) * _UNITS[match[2].upper()])
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0:
+    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget <= 0:
         raise SkgeoError(
             f"memory_budget={budget!r}: expected a positive number of bytes, a text such as "
             "'2 GiB', or None."
         )
-    return budget
+    return int(budget)
 
 
 def format_bytes(count: float) -> str:

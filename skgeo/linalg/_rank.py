@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
 
 # A gap below one order of magnitude: a tolerance half an order away may give another rank.
@@ -16,8 +17,8 @@ AMBIGUOUS_GAP = 10.0
 _EPS = float(torch.finfo(torch.float64).eps)
 
 
-@dataclass(frozen=True)
-class NumericalRank:
+@dataclass(frozen=True, repr=False)
+class NumericalRank(Result):
     """A numerical rank, its tolerance, and the ranks for other tolerances.
 
     Attributes
@@ -40,6 +41,9 @@ class NumericalRank:
     gap: float
     path_tol: np.ndarray
     path_rank: np.ndarray
+
+    def _line(self) -> str:
+        return f"rank {self.rank}, gap {self.gap:.2g}, tolerance {self.tol:.2g}"
 
     @property
     def is_ambiguous(self) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from skgeo.data._samples import hash_array, hash_tensor
+from skgeo.likelihood import Likelihood
 from skgeo.models._checkpoint import Checkpoint
 from skgeo.models._kinds import check_model, is_estimator, unwrap
 from skgeo.models._resolve import ResolvedModel
@@ -46,8 +47,8 @@ def fingerprint(model: Any) -> str:
     parameters and fitted attributes. It does not depend on train or eval mode, gradients,
     device, or on which of several copies is given.
 
-    model: any kind of model; a Checkpoint is loaded. Of a ResolvedModel, the preprocessing is left
-        out.
+    model: any kind of model, or a likelihood; a Checkpoint is loaded. Of a ResolvedModel, the
+        preprocessing is left out.
     Returns 40 hexadecimal digits, the same in every process under the same versions of Python,
     torch and scikit-learn.
     Raises NotAModelError if `model` is not a model.
@@ -65,7 +66,9 @@ def fingerprint(model: Any) -> str:
     False
     """
     walk = _Walk()
-    if isinstance(model, ResolvedModel):
+    if isinstance(model, Likelihood):
+        walk.value([type(model), sorted(vars(model).items())])
+    elif isinstance(model, ResolvedModel):
         walk.value([model.module, model.forward, model.likelihood, model.keep_integers])
     else:
         check_model(model)
@@ -98,7 +101,8 @@ class _Walk:
 
     def model(self, model: Any) -> None:
         if isinstance(model, WrappedModel):
-            self.text("wrapped", model.likelihood)
+            self.text("wrapped")
+            self.value(model.likelihood)
             self.value(model.module)
             self.value(model.forward)
         elif isinstance(model, Checkpoint):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -103,9 +103,8 @@ def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> R
         return model
     check_model(model)
     if isinstance(model, WrappedModel):
-        resolved = ResolvedModel(
-            unwrap(model.module), model.forward, likelihood=model.likelihood, keep_integers=True
-        )
+        plain = _plain(unwrap(model.module), model.forward)
+        resolved = replace(plain, likelihood=model.likelihood)
     elif isinstance(model, Checkpoint):
         resolved = _plain(model.load(), model.forward)
     elif isinstance(model, nn.Module):
@@ -122,6 +121,11 @@ def bare_model(model: Any) -> ResolvedModel:
 
     Raises SkgeoError for a Pipeline of several steps.
     """
+    if needs_fit(model) and not _is_fitted(model):
+        raise SkgeoError(
+            f"{type(model).__name__} is not fitted, and there are no data here to fit it on. Fit "
+            "it first."
+        )
     resolved = resolve_model(model, refit=False)
     if resolved.preprocess is not None:
         raise SkgeoError(
@@ -188,7 +192,7 @@ def _fitted(model: Any, X: Any, y: Any, *, refit: bool) -> Any:
         advice = (
             "pass fit(X, y), or a FrozenEstimator around a fitted model."
             if refit
-            else "it is not fitted, so pass (model, X, y), or fit it before."
+            else "it is not fitted: fit it first, or pass y as well, as in (model, X, y)."
         )
         raise SkgeoError(f"{name} requires y to be passed, but the target y is None: {advice}")
     if not is_skorch(model):

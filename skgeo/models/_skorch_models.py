@@ -35,6 +35,8 @@ class SkorchForward:
         outputs = module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
         if isinstance(outputs, tuple):
             outputs = outputs[0]
+        if isinstance(outputs, torch.fx.Proxy) and self.link == "identity":
+            return cast(Tensor, outputs)  # a graph is read: outputs are vectors
         if self.link == "log":
             # A probability that underflows has neither a finite logarithm nor a derivative.
             outputs = torch.log(outputs.clamp_min(torch.finfo(outputs.dtype).tiny))
@@ -42,7 +44,7 @@ class SkorchForward:
             outputs = torch.logit(outputs, eps=torch.finfo(outputs.dtype).eps)
         if outputs.ndim == 1:
             outputs = outputs.unsqueeze(-1)
-        elif self.classes_first:
+        elif self.classes_first and outputs.ndim > 2:
             outputs = outputs.movedim(1, -1)
         return cast(Tensor, outputs)
 

@@ -69,7 +69,7 @@ class WrappedModel:
                 f"WrappedModel got forward={forward!r}; expected a function "
                 f"forward(module, inputs) that returns a tensor."
             )
-        if likelihood is not None and not isinstance(likelihood, str | Likelihood):
+        if likelihood == "auto" or not isinstance(likelihood, str | Likelihood | None):
             raise NotAModelError(
                 f"WrappedModel got likelihood={likelihood!r}; expected a name such as "
                 f"'categorical', a Likelihood, or None."

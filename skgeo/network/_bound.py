@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from skgeo.data import Inputs, Samples, cast_inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.likelihood import Likelihood, resolve_likelihood
+from skgeo.likelihood import Likelihood, check_family, resolve_likelihood
 from skgeo.linalg._memory import memory_budget as usable_memory
 from skgeo.models import ResolvedModel, resolve_model
 from skgeo.network._apart import check_apart, random_state_kept
@@ -331,7 +331,9 @@ class BoundNetwork:
             targets=None if self._samples is None else self._samples.targets,
             n_outputs=self.n_outputs,
         )
-        found.check(self.sized(self.first_run.outputs))
+        outputs = self.sized(self.first_run.outputs)
+        found.check(outputs)
+        check_family(found, outputs)
         return found
 
     def notice(self, outputs: Tensor) -> None:

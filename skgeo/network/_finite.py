@@ -26,6 +26,16 @@ def check_derivatives(derivatives: Tensor, what: str) -> None:
         raise not_differentiable(what)
 
 
+def check_metric(values: Tensor, family: str) -> None:
+    """Raise SkgeoError if entries of a metric, such as its diagonal, overflow or are NaN."""
+    if not bool(torch.isfinite(values).all()):
+        raise SkgeoError(
+            f"The Fisher metric under likelihood={family!r} is NaN or infinite, although outputs "
+            "and derivatives are finite: it is too large for floating-point numbers, as for rates "
+            "beyond exp(700). Rescale the outputs, or the data."
+        )
+
+
 def check_outputs(outputs: Tensor, start: int = 0) -> None:
     """Raise SkgeoError if outputs (b, ...) are NaN or infinite; `start` is the first sample."""
     bad = ~torch.isfinite(outputs.detach())

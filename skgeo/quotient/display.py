@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skgeo._axes import new_axes
+from skgeo._axes import axes_for
 
 __all__ = ["RankProfileDisplay"]
 
@@ -130,7 +130,7 @@ class RankProfileDisplay:
         self : RankProfileDisplay
             The display.
         """
-        ranks, nullities = new_axes("RankProfileDisplay", (9.0, 3.6), 2) if ax is None else ax
+        ranks, nullities = axes_for("RankProfileDisplay", ax, (9.0, 3.6), 2)
         table = self.layers
         depth = np.arange(len(table))
         dim = table["dim"].to_numpy(dtype=np.float64)

@@ -236,9 +236,10 @@ class LayerQuotientEstimator(GeometryEstimator):
             center = rows.representations(self.layer_).mean(0).cpu()
             self.components_ = chosen.directions.numpy()
             self.mean_ = center.numpy()
-            self.quotient_fidelity_ = quotient_fidelity(
-                rows, self.layer_, center, chosen.directions
-            )
+            if type(rows.network.likelihood).kl is not Likelihood.kl:
+                self.quotient_fidelity_ = quotient_fidelity(
+                    rows, self.layer_, center, chosen.directions
+                )
 
     def _n_components(self) -> int | None:
         asked = self.n_components

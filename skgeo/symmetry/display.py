@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skgeo._axes import new_axes
+from skgeo._axes import axes_for
 from skgeo.exceptions import SkgeoError
 from skgeo.network._stack import Stack, read_stack
 from skgeo.symmetry._generators.table import SYMMETRIES
@@ -133,8 +132,7 @@ class BoundaryDisplay:
             The display, already drawn.
         """
         estimator._check_measured()
-        model = replace(estimator.model_, preprocess=None)
-        display = cls(model=model, labels=estimator.labels_)
+        display = cls(model=estimator.model_, labels=estimator.labels_)
         return display.plot(X, ax=ax, extent=extent, **kwargs)
 
     def plot(
@@ -166,8 +164,7 @@ class BoundaryDisplay:
         BoundaryDisplay
             The display itself.
         """
-        if ax is None:
-            ax = new_axes("BoundaryDisplay", (5.4, 4.6))
+        ax = axes_for("BoundaryDisplay", ax, (5.4, 4.6))
         points = None if X is None else np.asarray(X, dtype=np.float64)
         view = _view(self._stack, points) if extent is None else tuple(map(float, extent))
         across = np.linspace(view[0], view[1], resolution)
@@ -374,8 +371,7 @@ class NullityDisplay:
         NullityDisplay
             The display itself.
         """
-        if ax is None:
-            ax = new_axes("NullityDisplay", (7.0, 2.0))
+        ax = axes_for("NullityDisplay", ax, (7.0, 2.0))
         row = sum(1 for _ in _rows(ax))
         style = {"height": 0.6, "edgecolor": "white", **kwargs}
         self.bars_ = {}
