@@ -20,6 +20,12 @@ def mlp(*widths, activation=nn.Tanh, seed=0, dtype=torch.float64):
         return nn.Sequential(*layers[:-1]).to(dtype)
 
 
+def linear(*shape, seed=0, dtype=torch.float64, **options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Linear(*shape, **options).to(dtype).eval()
+
+
 def flat(module):
     return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
 
