@@ -245,7 +245,7 @@ class TestBadInput:
         with pytest.raises(SkgeoError, match=r"No layer '2' among those looked at: 0, 1"):
             self.fit(net, X, layers=["0", "1"], layer="2")
         for name in ("1", "leaves"):
-            with pytest.raises(SkgeoError, match=f"layers='{name}' is not understood"):
+            with pytest.raises(SkgeoError, match=f"layers='{name}'; expected None or a list"):
                 self.fit(net, X, layers=name)
 
     def test_branches_warn(self):
