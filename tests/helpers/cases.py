@@ -61,6 +61,9 @@ class Case:
             return {key: cast(value) for key, value in drawn.items()}
         return tuple(map(cast, drawn)) if isinstance(drawn, tuple) else cast(drawn)
 
+    def run(self, module: nn.Module, inputs: Any) -> Any:
+        return module(inputs) if self.forward is None else self.forward(module, inputs)
+
 
 def _unsettle(module: nn.Module) -> None:
     """Move statistics, scales and shifts away from their initial ones and zeros."""

@@ -20,10 +20,14 @@ def mlp(*widths, activation=nn.Tanh, seed=0, dtype=torch.float64):
         return nn.Sequential(*layers[:-1]).to(dtype)
 
 
-def linear(*shape, seed=0, dtype=torch.float64, **options):
+def seeded(build, seed=0, dtype=torch.float64):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Linear(*shape, **options).to(dtype).eval()
+        return build().to(dtype).eval()
+
+
+def linear(*shape, seed=0, dtype=torch.float64, **options):
+    return seeded(lambda: nn.Linear(*shape, **options), seed, dtype)
 
 
 def flat(module):

@@ -21,10 +21,6 @@ from skgeo.network._copytree import TreeCopy
 X = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4)
 
 
-def run(case, module, inputs):
-    return module(inputs) if case.forward is None else case.forward(module, inputs)
-
-
 def perturbed(module):
     """A deep copy with every parameter somewhere else, and the new values by name."""
     other = copy.deepcopy(module)
@@ -41,7 +37,7 @@ class TestEveryLayer:
         module, inputs = case.module(), case.inputs()
         with assert_untouched(module):
             copied = replica(module, forward=case.forward)
-            torch.testing.assert_close(copied(inputs), run(case, module, inputs))
+            torch.testing.assert_close(copied(inputs), case.run(module, inputs))
 
     def test_shares_parameters(self, case):
         module = case.module()
@@ -72,7 +68,7 @@ class TestEveryLayer:
         other, parameters = perturbed(module)
         with assert_untouched(module):
             found = copied.call(parameters, inputs)
-        torch.testing.assert_close(found, run(case, other, inputs))
+        torch.testing.assert_close(found, case.run(other, inputs))
         assert not torch.allclose(found, before)
         assert torch.equal(copied(inputs), before)
 
@@ -85,7 +81,7 @@ class TestEveryLayer:
             copied.call(leaves, inputs).sum(), list(leaves.values()), materialize_grads=True
         )
         expected = torch.autograd.grad(
-            run(case, other, inputs).sum(), list(other.parameters()), materialize_grads=True
+            case.run(other, inputs).sum(), list(other.parameters()), materialize_grads=True
         )
         torch.testing.assert_close(found, expected)
 
