@@ -22,7 +22,7 @@ def tanh(dtype):
     return mlp(3, 5, 4, 2, dtype=dtype)
 
 
-def linear(dtype):
+def linear_network(dtype):
     return nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 2, bias=False)).to(dtype)
 
 
@@ -39,7 +39,7 @@ CASES = {
     "chain": (JacobianChainProfiler, tanh, 1),
     "chain_to_the_output": (lambda net: JacobianChainProfiler(net, chain="output"), tanh, 1),
     "fiber": (
-        LinearFiberStratifier, linear, 1,
+        LinearFiberStratifier, linear_network, 1,
     ),
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
+from helpers.networks import normal
 from skgeo import FisherRankEstimator, _sklearn
 
 
@@ -29,7 +30,7 @@ class Recorder:
 
 @pytest.fixture
 def data():
-    X = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    X = normal(9, 3, dtype=torch.float32)
     return torch.nn.Linear(3, 2), X
 
 

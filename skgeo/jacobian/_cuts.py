@@ -1,9 +1,9 @@
-r"""The first forward pass: which layers are called, and through which of them everything passes.
+r"""The first forward pass: which layers are called, and which of them are cuts.
 
-A layer is a *cut* when all that the output takes from the root :math:`h_0` passes through it. With
-a random cotangent :math:`v` of the output and :math:`g_l = (\partial z/\partial h_l)^T v`, it is
-one iff :math:`(\partial h_l/\partial h_0)^T g_l = g_0`. Layers inside a residual branch are not,
-and products of layer Jacobians have a meaning between cuts only.
+A layer is a *cut* if the output depends on the root :math:`h_0` through this layer only. For a
+random cotangent :math:`v` of the output and :math:`g_l = (\partial z/\partial h_l)^T v`, this holds
+iff :math:`(\partial h_l/\partial h_0)^T g_l = g_0`. Layers inside a residual branch are not cuts,
+and products of layer Jacobians are meaningful between cuts only.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def find_calls(replica: Replica, inputs: Inputs, names: Sequence[str] | None) ->
 
 
 def _starts_behind(replica: Replica, inputs: Inputs) -> bool:
-    """Whether the graph has to start behind an embedding."""
+    """Whether the graph has to start after an embedding."""
     floating = [tensor.is_floating_point() for tensor in tensors_of(inputs)]
     # A floating tensor next to indices is most likely a mask or a weight.
     return not any(floating) or (replica.takes_integers and not all(floating))
@@ -150,7 +150,7 @@ def _first_with_cuts(
 
 
 def _chosen(recorder: CallRecorder, choice: list[tuple[str, int | None]]) -> list[Call]:
-    """The calls that were asked for, in the order in which they ran."""
+    """The requested calls, in the order in which they ran."""
     kept: set[str] = set()
     for layer, number in choice:
         own = [call.name for call in recorder.calls if call.layer == layer]

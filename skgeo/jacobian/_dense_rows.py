@@ -17,7 +17,7 @@ from skgeo.network._finite import check_outputs, not_differentiable
 from skgeo.network._replica import Replica
 from skgeo.network._switches import math_attention, silent_vmap
 
-# Outputs and Jacobian rows of one piece of the work: samples, then outputs.
+# Samples, outputs, their values and their Jacobian rows, for one piece of the work.
 _Piece = tuple[slice, slice, Tensor, dict[str, Tensor]]
 
 
@@ -31,7 +31,7 @@ def output_jacobian(
     forward and one backward pass of the whole batch.
     """
     if path not in ("auto", "vmap", "loop"):
-        raise SkgeoError(f"path={path!r}: expected 'auto', 'vmap' or 'loop'.")
+        raise SkgeoError(f"Got path={path!r}; expected 'auto', 'vmap' or 'loop'.")
     size = batch_size(inputs)
     if size == 0:
         raise SkgeoError("The batch has no samples; expected at least one.")
@@ -61,7 +61,7 @@ def output_jacobian(
 
 @dataclasses.dataclass
 class _Check:
-    """A plain backward pass of the whole batch, with which the Jacobian must agree.
+    """A plain backward pass of the whole batch, which the Jacobian is compared with.
 
     Rules of ``torch.func`` may be wrong, and samples may be coupled without an effect on their
     outputs; either would give a wrong Jacobian without an error.
@@ -203,7 +203,7 @@ def _backward(
 
 
 def _basis(which: slice, like: Tensor) -> Tensor:
-    """Return rows of the identity on the outputs, of shape (m, M), of the type of the outputs."""
+    """Rows (m, M) of the identity on the outputs, in their dtype."""
     index = torch.arange(which.start, which.stop, device=like.device)
     return torch.nn.functional.one_hot(index, like.shape[1]).to(like.dtype)
 

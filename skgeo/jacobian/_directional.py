@@ -1,4 +1,4 @@
-"""Repeated derivatives of a function of a batch, along one direction per sample each."""
+"""Repeated directional derivatives of a function of a batch, one direction per sample."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ def push(
     *directions: Tensor,
     create_graph: bool = False,
 ) -> tuple[Tensor, ...]:
-    r"""Value of a function and its derivatives along one direction after the other.
+    r"""Value of a function and its repeated derivatives along given directions.
 
-    function: from (b, n) to (b, \*out_shape), samples kept apart.
+    function: from (b, n) to (b, \*out_shape), sample by sample.
     create_graph: whether the results are on a graph to the parameters that the function closes
         over.
     Returns: :math:`f(x),\ Df(x)[u_1],\ D^2 f(x)[u_1, u_2], \dots`.
 
     With a cotangent :math:`c`, let :math:`s_1 = \langle J^T c, u_1 \rangle` and
     :math:`s_{k+1} = \langle \partial_x s_k, u_{k+1} \rangle`. Each is linear in :math:`c`, and its
-    derivative with respect to :math:`c` is the k-th result: one more backward pass for each
-    direction, and no derivative with respect to `x` beyond the order asked for. That matters,
-    because kernels that keep statistics treat them as constants in the derivatives of their second
-    derivatives.
+    derivative with respect to :math:`c` is the k-th result. This takes one more backward pass per
+    direction, and no derivative with respect to `x` beyond the requested order. The latter matters
+    because kernels that save statistics treat them as constants in third derivatives.
 
     >>> x, u = torch.tensor([[2.0]]), torch.tensor([[1.0]])
     >>> [float(value) for value in push(lambda x: x**3, x, u, u)]
@@ -50,7 +49,7 @@ def push(
 
 
 def _gradient(value: Tensor, by: Tensor, create_graph: bool = True) -> Tensor:
-    if not value.requires_grad:  # everything behind it is constant
+    if not value.requires_grad:  # it does not depend on the variable
         return torch.zeros_like(by)
     (found,) = torch.autograd.grad(
         value,
@@ -66,9 +65,9 @@ def _gradient(value: Tensor, by: Tensor, create_graph: bool = True) -> Tensor:
 class plain_normalisation(TorchFunctionMode):
     """Context in which layer and instance normalisation are computed from plain operations.
 
-    The fused kernels keep mean and variance, which their second derivatives take for constants: a
+    The second derivatives of the fused kernels treat the saved mean and variance as constants, so a
     third derivative, such as that of a curvature with respect to the weights, is silently wrong.
-    For this thread only. Running statistics are not updated.
+    Affects the current thread only. Running statistics are not updated.
     """
 
     def __torch_function__(

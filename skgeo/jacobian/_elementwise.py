@@ -1,4 +1,4 @@
-"""Links of a chain that are a linear layer, an elementwise activation, or one after the other."""
+"""Links of a chain that consist of a linear layer, an elementwise activation, or both in turn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skgeo.jacobian._layer_names import leaves
 from skgeo.network._activation import Activation
 from skgeo.network._activation_reading import read_activation
 
-# The linear layer and the activation of a link, either of which may be missing.
+# The linear layer and the activation of a link; one of them may be None.
 LinkParts = tuple[nn.Linear | None, Activation | None]
 
 
@@ -36,7 +36,7 @@ class ElementwiseLink:
     size: int
 
     def jacobian(self) -> Tensor:
-        """The Jacobians, formed: (b, m, n)."""
+        """Dense Jacobians (b, m, n)."""
         if self.weight is None:
             assert self.slopes is not None
             return torch.diag_embed(self.slopes)
@@ -65,14 +65,14 @@ class ElementwiseLink:
 def link_parts(
     module: nn.Module, ran: Sequence[str], pairs: Sequence[tuple[Layer, Layer]]
 ) -> dict[str, LinkParts]:
-    """Find the links between which only a linear layer and an activation run as modules.
+    """Find the links in which only a linear layer and an activation run as modules.
 
-    Functions that are not modules are not seen: what is found is a guess, to be checked against
-    derivatives of the network.
+    Functions that are not modules are not seen, so the result has to be checked against derivatives
+    of the network.
 
     ran: the leaves and layers that ran, in the order in which they returned.
     pairs: source and target.
-    Returns: By the name of the target; absent where anything else runs.
+    Returns the parts by name of the target; links in which anything else runs are left out.
     """
     own = leaves(module)
     found = {}
@@ -86,7 +86,7 @@ def link_parts(
 
 
 def _parts(modules: Sequence[nn.Module]) -> LinkParts | None:
-    """A linear layer and an activation in a row, or one of them; None for anything else."""
+    """A linear layer followed by an activation, or one of them; None for anything else."""
     linear: nn.Linear | None = None
     activation: Activation | None = None
     for module in modules:

@@ -1,4 +1,4 @@
-"""A place of a network: its input, one call of one of its layers, or its output."""
+"""Places of a network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A place at which a network can be cut open.
+    """A place of a network: its input, one call of one of its layers, or its output.
 
     Attributes
     ----------
@@ -19,13 +19,13 @@ class Layer:
     module : str
         Name of the layer's module; empty for the ends.
     number : int
-        Which of its calls, from 0.
+        Number of the call among those of its module, from 0.
     shape : tuple of int
-        Of one sample's representation.
+        Shape of the representation of one sample.
     axis : int
-        Where the samples are in what the layer returns.
+        Axis of the samples in what the layer returns.
     is_cut : bool
-        Whether all that the output takes from the root passes through it.
+        Whether the output depends on the root through this layer only.
     is_output : bool
         Whether it returns the network's output.
     """

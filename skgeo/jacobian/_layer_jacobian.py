@@ -10,21 +10,21 @@ from skgeo.jacobian._layer import Layer
 from skgeo.network._agreement import agree, seeded_normal
 from skgeo.network._switches import math_attention, silent_vmap
 
-# What goes through one batched pass.
+# Bytes in one batched pass.
 _CHUNK_BYTES = 2**26
 
 
 class LayerJacobian:
-    r"""The Jacobian J between two places of one recorded batch, known by its products.
+    r"""The Jacobian J between two places of one recorded batch, as a linear operator.
 
-    Made by :meth:`Recording.operator`. A product costs about one backward pass of what lies
-    between the places.
+    Made by :meth:`Recording.operator`. A product costs about one backward pass between the
+    places.
 
-    output: (b, \*out_shape), at the target, samples first, with its graph.
-    tensor: at the source.
+    output: (b, \*out_shape), the target with its graph.
+    tensor: the source.
     batched: whether several vectors may go through one pass.
-    Raises SkgeoError if something between the two has no second derivative, of which products with
-        J are made.
+    Raises SkgeoError if an operation between the two has no second derivative, which products with
+        J require.
     """
 
     def __init__(self, output: Tensor, tensor: Tensor, source: Layer, batched: bool) -> None:
@@ -33,9 +33,9 @@ class LayerJacobian:
         try:
             with torch.enable_grad(), math_attention():
                 self._dummy = torch.zeros_like(output, requires_grad=True)
-                # Linear in the cotangent, so its derivative with respect to the cotangent is J v:
-                # every operation with a second derivative has it, while many kernels have no
-                # forward-mode rule.
+                # J^T u is linear in the cotangent u, and the derivative of v J^T u with respect to
+                # u is J v. This needs second derivatives, which most kernels have, and not
+                # forward-mode rules, which many lack.
                 (self._pulled,) = torch.autograd.grad(
                     output, tensor, self._dummy, create_graph=True
                 )
@@ -52,7 +52,7 @@ class LayerJacobian:
             )
 
     def _is_adjoint(self) -> bool:
-        """Whether u (J v) = (J^T u) v: a derivative that was not recorded would give zeros."""
+        """Whether u (J v) = (J^T u) v; a derivative that was not recorded would give zeros."""
         size = len(self._output)
         v = seeded_normal(size, self._source.dim, like=self._tensor)
         u = seeded_normal(size, self._output[0].numel(), like=self._output, seed=1)

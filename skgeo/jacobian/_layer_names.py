@@ -1,4 +1,4 @@
-"""Which submodules count as the layers of a network, and how they are named."""
+"""Names of the layers of a network, and its default layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skgeo.exceptions import SkgeoError
 
 
 def named(module: nn.Module) -> dict[str, nn.Module]:
-    """Every module of a tree by name; the tree itself goes by its class."""
+    """Every module by name; the name of the outermost one is its class."""
     return {name or type(child).__name__: child for name, child in module.named_modules()}
 
 
@@ -32,14 +32,14 @@ def leaves(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def default_groups(module: nn.Module) -> tuple[list[list[str]], bool]:
-    """Groups of names to take layers from, the preferred one first, and whether all of it is meant.
+    """Groups of names to take layers from, and whether the layers are the whole first group.
 
-    It is where the network is one ``Sequential``. Elsewhere layers are the cuts of the first group
+    They are if the network is one ``Sequential``. Otherwise layers are the cuts of the first group
     that has any: members of a ``ModuleList``, the longest first, and then direct children.
     """
     prefix, core = _core(module)
     start = f"{prefix}." if prefix else ""
-    # A shared module goes by its first name, as its hook does.
+    # A shared module is known by its first name, as its hook is.
     known = {id(child): name for name, child in named(module).items()}
     children = [known[id(child)] for child in core.children()]
     if not children:
@@ -53,7 +53,7 @@ def default_groups(module: nn.Module) -> tuple[list[list[str]], bool]:
         and isinstance(child, nn.ModuleList)
         and "parametrizations." not in f"{name}."
     ]
-    # The longest list may hold what is never called itself; then the next one is looked at.
+    # Modules of the longest list may never be called themselves; then the next list is used.
     lists.sort(key=len, reverse=True)
     members = [[known[id(child)] for child in each] for each in lists if len(each) > 1]
     return [*members, children], False
@@ -68,11 +68,10 @@ def resolve(
     """
     if isinstance(names, str):
         raise SkgeoError(
-            f"layers={names!r} is not understood; expected None or a list of names such as "
-            f"[{names!r}]."
+            f"Got layers={names!r}; expected None or a list of names such as [{names!r}]."
         )
     if len(names) == 0:
-        raise SkgeoError("layers=[] names no layer; pass None for the default ones.")
+        raise SkgeoError("Got layers=[], which names no layer; pass None for the default ones.")
     return [_resolve_one(everything, name) for name in names]
 
 
@@ -92,7 +91,7 @@ def _is_chain(module: nn.Module) -> bool:
 
 
 def _core(module: nn.Module) -> tuple[str, nn.Module]:
-    """Step through modules that only hold one other."""
+    """Descend through modules that only contain one other."""
     name = ""
     while len(module._modules) == 1 and not module._parameters and not _is_chain(module):
         ((key, child),) = module._modules.items()

@@ -27,16 +27,16 @@ if TYPE_CHECKING:  # it imports the replica from this package
     from skgeo.network._bound import BoundNetwork
 
 
-# Samples of the first run: few, since it costs a backward pass per layer, but more than one, so
-# that an axis of samples shows, and a branch that is dead for one of them as well.
+# Samples of the first run: few, since it costs one backward pass per layer, but more than one, to
+# identify the axis of the samples, and not to be misled by a branch that is dead for one of them.
 _PROBE = 4
 
 
 class Layers:
     r"""The places of a network, found in one forward pass of a few samples.
 
-    replica: with ``parameters=None``, or its parameters are on the graphs too.
-    inputs: some samples, of which the first four are run.
+    replica: with ``parameters=None``; otherwise its parameters are on the graphs as well.
+    inputs: some samples; the first four are run.
     layers: names of submodules (all their calls) or of single calls (``"relu#1"``). None takes the
         children of a ``Sequential``; of any other module the members of its longest ``ModuleList``,
         or else its direct children, that are cuts.
@@ -46,7 +46,7 @@ class Layers:
     Attributes
     ----------
     layers : tuple of Layer
-        In the order in which they run, the root among them where it is one of the layers.
+        In the order in which they run; includes the root if it is one of the layers.
     output : Layer
         The network's output, named ``"output"``.
     batched : bool
@@ -103,7 +103,7 @@ class Layers:
     @classmethod
     def of(cls, network: BoundNetwork, names: Sequence[str] | None = None) -> Layers:
         """The places of a network on data."""
-        _ = network.first_run  # which says so where a model and data do not fit
+        _ = network.first_run  # raises if model and data do not fit
         return cls(network.replica, network.inputs(range(_PROBE)), names)
 
     def __getitem__(self, name: str) -> Layer:
@@ -137,7 +137,7 @@ class Layers:
 
     @functools.cached_property
     def cuts(self) -> tuple[Layer, ...]:
-        """The root and the layers that all of the computation passes through, in order."""
+        """The root and the cuts among the layers, in order."""
         return (self.root, *(layer for layer in self.after_root if layer.is_cut))
 
     def cut_before(self, layer: Layer) -> Layer:
@@ -167,10 +167,10 @@ class Layers:
         root: bool = False,
         start: int = 0,
     ) -> Recording:
-        """Run one forward pass of a batch, and keep what is at the layers and the output.
+        """Run one forward pass of a batch, and keep the results of the layers and the output.
 
         names: which layers; by default all. The graph starts at the first of them.
-        root: start it at the root instead, which is then one of the recording's places.
+        root: whether to start it at the root instead, which is then one of the recording's places.
         start: number of the first sample, for messages.
         """
         chosen = self.layers if names is None else tuple(self[name] for name in names)
@@ -197,7 +197,7 @@ class Layers:
 
 
 def _sized(layer: Layer, tensor: Tensor | None, size: int) -> Tensor:
-    """What a layer returned, refused where it is not of the size it had in the first run."""
+    """What a layer returned; raises if its shape is not that of the first run."""
     expected = (*layer.shape[: layer.axis], size, *layer.shape[layer.axis :])
     shape = None if tensor is None else tuple(tensor.shape)
     if tensor is None or shape != expected:
@@ -215,7 +215,7 @@ def _may_be_elementwise(before: tuple[int, ...], shape: tuple[int, ...]) -> bool
 
 
 def _sample_axes(output: Tensor, tensors: Sequence[Tensor]) -> list[int | None]:
-    """The axis of the samples in each, along which the output of sample 0 sees entry 0 only."""
+    """The axis of the samples in each: the output of sample 0 depends on its entry 0 only."""
     size = len(output)
     cotangent = seeded_normal(*output.shape, like=output)
     cotangent[1:] = 0.0

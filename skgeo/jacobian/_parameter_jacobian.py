@@ -23,12 +23,13 @@ Push = Callable[[dict[str, Tensor]], Tensor]
 class ParameterJacobian:
     r"""The Jacobian :math:`J = \partial z / \partial\theta` of one batch.
 
-    Products (:meth:`push`, :meth:`pull`), dense rows (:meth:`rows`), and the factors that layers
-    make of it (:meth:`factors`). Nothing is computed before it is asked for.
+    Products (:meth:`push`, :meth:`pull`), dense rows (:meth:`rows`), and a factored form layer by
+    layer (:meth:`factors`). Nothing is computed before it is
+    needed.
 
     replica: its selected parameters, in their order and each flattened, are the P columns.
         Parameters that an output does not depend on have zero columns.
-    inputs: a batch of b samples, samples first.
+    inputs: b samples.
 
     The Jacobian of a linear model repeats its inputs:
 
@@ -94,9 +95,9 @@ class ParameterJacobian:
         path: ``"vmap"`` takes all samples of a piece at once with ``torch.func``, ``"loop"`` one
             sample at a time with plain backward passes; ``"auto"`` uses the second where the first
             fails.
-        max_bytes: bound on the gradients held besides the result, at least one row.
+        max_bytes: bound on the gradients held in addition to the result, at least one row.
 
-        M backward passes per sample, and one of the whole batch that the result must agree with.
+        Costs M backward passes per sample, and one of the whole batch to check the result.
         """
         self._outputs, rows = output_jacobian(
             self._replica, self._inputs, path=path, max_bytes=max_bytes
@@ -108,12 +109,12 @@ class ParameterJacobian:
         cotangents: Cotangents | None = None,
         certificate: Certificate | None = None,
     ) -> FactoredJacobian:
-        """J, or combinations of its rows, in the factors that layers make of it.
+        """J, or combinations of its rows, in factored form layer by layer.
 
         cotangents: ``cotangents(outputs) -> Tensor of shape (b, m, *out_shape)``: the directions of
             the outputs to differentiate, sample by sample. By default all M outputs one by one.
-        certificate: of :meth:`certify` on some samples of the same data: layers that look as they
-            did there are not checked again.
+        certificate: from :meth:`certify` on some samples of the same data; layers whose
+            arrangement and shapes are the same are not checked again.
         """
         found = structured_gradients(
             self._replica, self._inputs, cotangents=cotangents, certificate=certificate
@@ -135,13 +136,13 @@ class ParameterJacobian:
     def _linear_map(self) -> Push:
         r"""``J v`` as the derivative with respect to u of :math:`v \cdot J^T u`, linear in u.
 
-        The backward pass is recorded once; forward mode would derive the network again for each
-        vector, at twice the cost.
+        The backward pass is recorded once; forward mode would differentiate the network again for
+        each vector, at twice the cost.
         """
         try:
             with torch.enable_grad(), math_attention():
                 return self._twice_backward()
-        except RuntimeError:  # an operation whose derivative has none in turn
+        except RuntimeError:  # an operation without second derivatives
             return lambda v: torch.func.jvp(self._function, (self._values,), (v,))[1]
 
     def _function(self, values: dict[str, Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""On which side of its kinks a piecewise linear network stands: the activation pattern."""
+"""Activation patterns: the sides of the kinks of a piecewise linear network."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from skgeo.network._switches import math_attention
 
 # Operations with a kink where two tensors meet.
 _MEETING = {"maximum", "minimum", "clamp", "clamp_min", "clamp_max"}
-# Operations that return where the largest value was found, besides the value.
+# Operations that return the largest value and its position.
 _WHERE = {"max", "min", "max_pool2d_with_indices", "max_pool3d_with_indices"} | {
     f"adaptive_max_pool{dimension}d" for dimension in (2, 3)
 }
 
 
 def _sides(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Above how many kinks of an operation each entry is; whether, where it has one."""
+    """Number of kinks of an operation below each entry; a boolean if it has one kink."""
     x = args[0] if args else None
     if not isinstance(x, Tensor) or not x.is_floating_point():
         return None
@@ -53,7 +53,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     ) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__.removesuffix("_")
-        # Before an operation in place overwrites what it reads.
+        # Read before an in-place operation overwrites its input.
         code = _sides(name, args, kwargs)
         result = func(*args, **kwargs)
         if name in _WHERE and isinstance(result, (tuple, list)) and len(result) == 2:
@@ -77,13 +77,13 @@ def activation_pattern(replica: Replica, inputs: Inputs) -> dict[str, Tensor]:
     mean that there is no kink between them.
 
     inputs: a batch, samples first.
-    Returns (b, n): by the module in which the kink is, later ones of the same module numbered
-        (``relu#1``). The values are signs, numbers of pieces, or the positions of maxima. Empty for
-        a smooth network.
+    Returns tensors (b, n) by the module that contains the kink; later kinks of the same module are
+        numbered (``relu#1``). The values are signs, numbers of pieces, or the positions of maxima.
+        Empty for a smooth network.
     Raises SkgeoError if an operation with a kink does not have the samples on its first axis.
 
-    Seen are rectifiers of all kinds, clamps, absolute values, maxima and max-pooling, called in
-    whatever way. Not seen are kinks that are written with ``torch.where`` or a comparison.
+    Rectifiers of all kinds, clamps, absolute values, maxima and max-pooling are seen, as modules or
+    functions. Kinks written with ``torch.where`` or a comparison are not.
 
     >>> import torch
     >>> from torch import nn

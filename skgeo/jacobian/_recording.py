@@ -16,12 +16,12 @@ from skgeo.jacobian._layer_jacobian import LayerJacobian
 from skgeo.network._agreement import agree, seeded_normal
 from skgeo.network._finite import check_derivatives
 
-# Numbers held in one batched pass, besides the result.
+# Bytes held in one batched pass in addition to the result.
 _CHUNK_BYTES = 2**26
 
 
 class _Places(Protocol):
-    """What a recording asks of the Layers it belongs to."""
+    """The part of Layers that a recording uses."""
 
     @property
     def batched(self) -> bool: ...
@@ -37,12 +37,11 @@ class _Places(Protocol):
 class Recording:
     """One forward pass of a batch, and products with the Jacobians between its places.
 
-    Made by :meth:`Layers.record`. Sources are the root or cuts: a derivative with respect to
-    anything else misses what goes around it.
+    Made by :meth:`Layers.record`. Sources are the root or cuts: a derivative with respect to any
+    other layer misses the paths around it.
 
     output: (b, ...), with its graph.
-    tensors: what the recorded layers, and the root if it was recorded, returned.
-    layers: the recorded layers.
+    tensors: results of the recorded layers, and of the root if it was recorded.
 
     Attributes
     ----------
@@ -67,10 +66,10 @@ class Recording:
         self._links: dict[Layer, ElementwiseLink | None] = {}
 
     def tensor(self, place: Layer) -> Tensor:
-        """What is at a place, on the graph, as it was returned."""
+        """The tensor at a place, on the graph, as it was returned."""
         if place not in self._tensors:
             raise SkgeoError(
-                f"{place.name!r} was not recorded in this forward pass; recorded are "
+                f"Layer {place.name!r} was not recorded in this forward pass; recorded are "
                 f"{', '.join(repr(known.name) for known in self._tensors)}."
             )
         return self._tensors[place]
@@ -140,7 +139,7 @@ class Recording:
     ) -> Tensor:
         """``J A`` for each sample: (b, n_source, c) to (b, n_target, c).
 
-        Raises SkgeoError if something between the two has no second derivative.
+        Raises SkgeoError if an operation between the two has no second derivative.
         """
         link = self._link(target, source)
         if link is not None:
@@ -213,7 +212,7 @@ class Recording:
         """The link from the last cut before a layer, if it is ``diag(d) W`` for each sample.
 
         It is recognised by the modules that run, and used only if it agrees with one backward pass
-        with random cotangents.
+        of random cotangents.
         """
         if target not in self._links:
             parts = self._places.elementwise.get(target.name)

@@ -27,7 +27,7 @@ class Segment:
     r"""The map :math:`h_m \mapsto h_l` from one representation of a batch to another.
 
     replica: with ``parameters=None``; otherwise its parameters are on the graphs as well.
-    inputs: the batch, of which the first floating tensor is replaced.
+    inputs: the batch; its first floating tensor is replaced.
     layer: end of the map; None for the outputs.
     source: start of the map instead of the first floating input. If it is not a cut, everything
         that does not pass through it is computed from the batch.
@@ -41,7 +41,7 @@ class Segment:
         Shape of one sample at the start.
 
     A call runs the network up to the layer; what precedes the source is computed and discarded.
-    It can be differentiated as often as the layers.
+    The map can be differentiated as often as the layers can.
 
     >>> import torch
     >>> from torch import nn
@@ -72,13 +72,13 @@ class Segment:
         if source is None and (mixed or not floating):
             raise SkgeoError(
                 "The inputs are indices, with respect to which there are no derivatives. Start at "
-                "a layer behind the embedding: source='...'."
+                "a layer after the embedding: source='...'."
             )
         self.shape = tuple(floating[0].shape[1:]) if source is None else source.shape
 
     @property
     def dim(self) -> int:
-        """Number of coordinates that a sample has at the start."""
+        """Number of coordinates of one sample at the start."""
         return torch.Size(self.shape).numel()
 
     def take(self, where: Tensor | slice) -> Segment:
@@ -94,16 +94,16 @@ class Segment:
         return self._run(None, self._source).detach()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Representations (b, n_l) of the batch started at x of shape (b, n_0), on its graph."""
+        """Representations (b, n_l) for x of shape (b, n_0) at the start, on its graph."""
         size = batch_size(self._inputs)
         if tuple(x.shape) != (size, self.dim):
-            raise SkgeoError(f"x has shape {tuple(x.shape)}; expected {(size, self.dim)}.")
+            raise SkgeoError(f"Got x of shape {tuple(x.shape)}; expected {(size, self.dim)}.")
         return self._run(x, self._layer)
 
     def jacobian(self, x: Tensor) -> Tensor:
         """Jacobian of each sample at x of shape (b, n_0): (b, n_l, n_0), without a graph.
 
-        One backward pass for each of the ``n_l`` rows, several of them together.
+        Costs one backward pass per row, several rows at a time.
         """
         x = x.detach().clone().requires_grad_(True)
         with torch.enable_grad():

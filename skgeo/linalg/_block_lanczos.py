@@ -60,12 +60,12 @@ def block_lanczos(
     # -> values (n_values,), vectors (n_values, n)
     width, n = start.shape
     if not 1 <= n_values <= n:
-        raise SkgeoError(f"n_values={n_values}: expected 1 to {n}, the size of the matrix.")
+        raise SkgeoError(f"Got n_values={n_values}; expected 1 to {n}, the size of the matrix.")
     space = _Space(start, min(n, krylov_capacity(n_values, width)))
     block = space.orthonormal(start, 0.0)
     known: Tensor | None = None
     since = 0
-    # What is dropped after a search remains in the residuals, whose sum must be below tol.
+    # Vectors dropped after a search remain in the residuals, and their sum must be below tol.
     share = tol / 2
     for _ in range(max_steps):
         rest = space.extend(block, product(block))
@@ -87,7 +87,7 @@ def block_lanczos(
         block = space.orthonormal(rest, scale)
         if space.filled + len(block) > space.capacity:
             kept = min(n_values + (space.capacity - n_values) // 3, space.capacity - 2 * width)
-            space.restart(mixing[:, : max(kept, 1)])
+            space.restart(mixing[:, : max(kept, 1)])  # thick restart, [1]_, section 3
     else:
         raise SkgeoError(
             f"{max_steps} products were not enough for {n_values} eigenpairs to converge to a "
@@ -98,7 +98,7 @@ def block_lanczos(
 
 
 class _Space:
-    """An orthonormal basis as rows, with the matrix that the operator has in it."""
+    """An orthonormal basis as rows, and the projection of the operator onto it."""
 
     def __init__(self, like: Tensor, capacity: int) -> None:
         self.capacity = capacity
@@ -108,7 +108,7 @@ class _Space:
         self._generator = torch.Generator().manual_seed(0)
 
     def _random(self) -> Tensor:
-        # Another distribution than callers use, so no seed gives a vector that is there already.
+        # Not the distribution that callers use, so no seed repeats a vector of the basis.
         size = self.basis.shape[1]
         row = torch.rand(1, size, generator=self._generator, dtype=torch.float64) - 0.5
         return row.to(self.basis)
@@ -117,8 +117,8 @@ class _Space:
         """Add a block and its products; returns the part of these outside the space."""
         stop = self.filled + len(block)
         self.basis[self.filled : stop] = block
-        # Nearly all that is inside lies in the last two blocks, so one pass over the others is as
-        # accurate as two.
+        # The products lie almost entirely in the last two blocks, so one pass over the others is
+        # as accurate as two.
         recent = slice(max(0, stop - 2 * len(block)), stop)
         first = moved @ self.basis[recent].T
         inside, rest = _split(moved - first @ self.basis[recent], self.basis[:stop])

@@ -24,15 +24,15 @@ def golub_kahan(
     start: (b, m), random vectors. :math:`A^T` maps them into the row space, which contains all
         further vectors, so r steps suffice for a matrix of rank r.
     n_steps: pairs of products, at least `n_values`.
-    Returns values (b, n_values): descending, never above the true ones; 0 beyond the rank; vectors
-        (b, n_values, n): right singular vectors as rows; zero beyond the rank; residuals (b,
-        n_values): :math:`\|A^T u_i - \sigma_i v_i\|`, a bound on the distance to a true singular
-        value.
+    Returns values (b, n_values), descending, never above the true ones; right singular vectors
+        (b, n_values, n) as rows; and residuals (b, n_values), :math:`\|A^T u_i - \sigma_i v_i\|`,
+        bounds on the distance to a true singular value. Values and vectors are zero beyond the
+        rank.
     Raises SkgeoError if `n_steps` is smaller than `n_values`.
 
-    Costs `n_steps` pairs of products and ``b * n_steps * (m + n)`` numbers. The vectors are
-    orthogonalised twice against all before them; otherwise the largest values would appear several
-    times after they have converged.
+    Costs `n_steps` pairs of products and ``b * n_steps * (m + n)`` numbers. Each vector is
+    orthogonalised twice against all previous ones; otherwise the largest values would appear
+    several times after they have converged.
 
     Source: G. Golub and W. Kahan, "Calculating the singular values and pseudo-inverse of a matrix",
     SIAM J. Numer. Anal. B 2 (1965), section 3.
@@ -50,7 +50,8 @@ def golub_kahan(
     """
     if not 1 <= n_values <= n_steps:
         raise SkgeoError(
-            f"n_values={n_values} leading values need at least as many steps; n_steps={n_steps}."
+            f"Got n_values={n_values} and n_steps={n_steps}; expected 1 or more values, and at "
+            "least as many steps."
         )
     size, steps = len(start), n_steps
     generator = torch.Generator().manual_seed(0)
@@ -69,8 +70,8 @@ def golub_kahan(
         scale = torch.maximum(scale, betas[:, j])
         if j + 1 < steps and not bool(betas[:, j].all()):
             # A closed Krylov space contains one direction of each repeated value, so start again
-            # outside of it, with another distribution than callers use: no seed gives the first
-            # vector again.
+            # outside of it. The distribution is not the one that callers use, so no seed repeats
+            # the first vector.
             fresh = torch.rand(start.shape, generator=generator, dtype=start.dtype).to(start) - 0.5
             other = rmatvec(fresh)
             length = torch.linalg.vector_norm(other, dim=1)

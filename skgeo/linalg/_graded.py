@@ -1,4 +1,4 @@
-"""Singular values of matrices whose rows differ in scale beyond the floating range."""
+"""Singular values of matrices whose rows differ in scale beyond the floating-point range."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 # Within this ratio plain singular values have 12 digits; beyond it, one-sided Jacobi keeps them.
 _BENIGN = 1e-4
-# In exp(+-300) numbers and their squares are far from the ends of the floating range.
+# Numbers up to exp(+-300) and their squares are within the floating-point range.
 SPAN = 600.0
 # Values that differ by exp(40) do not mix: exp(-80) is far below rounding.
 _APART = 40.0
@@ -17,7 +17,7 @@ _APART = 40.0
 def graded_log_singular_values(logs: Tensor, unit: Tensor) -> Tensor:
     r"""Logarithms of the singular values of :math:`\mathrm{diag}(e^{l}) U`.
 
-    logs: (b, r), l, of any size.
+    logs: (b, r), l, of any magnitude.
     unit: (b, r, r), U, upper triangular with ones on the diagonal. Where `logs` span more than
         :data:`SPAN`, entries between rows that lie far apart must be negligible, as those of sorted
         factors are.
@@ -50,9 +50,9 @@ def graded_log_singular_values(logs: Tensor, unit: Tensor) -> Tensor:
 def _graded(logs: Tensor, unit: Tensor) -> Tensor:
     """Logarithms of the singular values of ``diag(exp(logs)) unit`` for one sample.
 
-    Blocks on the diagonal that lie apart are finished alone. Where a span beyond the floating
-    range has no gap to split at, a window around a stretch of it is finished, and what is near
-    the ends of the window thrown away.
+    Diagonal blocks that differ enough in scale are decomposed separately. If a span beyond the
+    floating-point range has no gap to split at, overlapping windows are decomposed, and the values
+    near the ends of each window are discarded.
     """
     count = len(logs)
     above = torch.cummin(logs, 0).values
@@ -77,7 +77,7 @@ def _graded(logs: Tensor, unit: Tensor) -> Tensor:
         window = logs[first:last]
         middle = _middle(window)
         scaled = torch.exp(window - middle).unsqueeze(1) * unit[first:last, first:last]
-        values = _jacobi(scaled).log() + middle
+        values = _jacobi(scaled).log() + middle  # Demmel and Veselic, Theorem 4.1
         found[start:stop] = values[start - first : stop - first]
         start = stop
     return found
@@ -96,7 +96,7 @@ def _jacobi(rows: Tensor) -> Tensor:
     if len(rows) == 1:
         return rows.abs().flatten()
     values, _, _, work, _, info = dgejsv(rows.T.numpy(), joba=0, jobu=3, jobv=3, jobr=0)
-    if info != 0:  # no convergence within LAPACK's limit of sweeps; not met so far
+    if info != 0:  # no convergence within LAPACK's limit of sweeps; not observed so far
         plain: Tensor = torch.linalg.svdvals(rows)
         return plain
     return torch.from_numpy(values * (work[0] / work[1])).sort(descending=True).values

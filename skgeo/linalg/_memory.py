@@ -1,4 +1,4 @@
-"""Memory that is available, and checks before large allocations."""
+"""Available memory, and checks before large allocations."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def memory_budget(budget: int | str | None, device: torch.device | str = "cpu") 
             budget = int(float(match[1]) * _UNITS[match[2].upper()])
     if isinstance(budget, bool) or not isinstance(budget, Integral) or budget <= 0:
         raise SkgeoError(
-            f"memory_budget={budget!r}: expected a positive number of bytes, a text such as "
+            f"Got memory_budget={budget!r}; expected a positive number of bytes, a text such as "
             "'2 GiB', or None."
         )
     return int(budget)
@@ -101,9 +101,10 @@ def require_memory(
 ) -> None:
     """Raise an error before an allocation that does not fit into memory.
 
-    what: what takes them, with its shape.
+    count: bytes.
+    what: the object to allocate, with its shape.
     instead: what the caller can do about it.
-    Raises SkgeoError when ``count`` exceeds the budget.
+    Raises SkgeoError if `count` exceeds the budget.
     """
     usable = memory_budget(budget, device)
     if count > usable:

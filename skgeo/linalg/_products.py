@@ -1,9 +1,9 @@
 r"""Singular values of long products of matrices, without the product.
 
-Multiplied out, a product of many matrices keeps its largest singular values only: the others drown
-in rounding, and the entries may leave the range of floating point. Here the product is carried as
-triangular factors, swept forward and back until they are sorted, and the logarithms of its singular
-values are read off them.
+An explicit product of many matrices only retains its largest singular values: the others are lost
+in rounding, and entries may overflow or underflow. Here the product is represented by triangular
+factors, which are swept forward and back until they are sorted, and the logarithms of its singular
+values are computed from them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from skgeo.linalg._graded import SPAN, graded_log_singular_values
 _TRIANGULAR = 1e5
 # A rank is tested by a perturbation of the factors of this many units of rounding.
 _TRIAL = 100.0
-# A value that changes by a factor of two is rounding.
+# A value that changes by a factor of two, log 2 = 0.69, is rounding.
 _MOVED = 0.69
 
 
 def factor_tolerance(n_rows: int, n_columns: int, dtype: torch.dtype = torch.float64) -> float:
-    """Relative size under which a squared singular value of one factor is rounding.
+    """Relative size below which a squared singular value of one factor is rounding.
 
     ``16 d eps(dtype)^2`` with d the larger side: four times the uncertainty ``sqrt(d) eps`` of a
     singular value, squared, since tolerances are relative to eigenvalues.
@@ -39,34 +39,34 @@ class LongProduct:
     r"""A batch of products :math:`A_l = J_l J_{l-1} \cdots J_1` that grows on the left.
 
     tol: a direction is lost where a factor, restricted to the range of all before it, has a
-        singular value whose square is at most `tol` times its largest squared. By default
-        :func:`factor_tolerance`. Never relative to the product: one that shrinks without losing
-        anything keeps its rank.
-    dtype: in which the factors were computed; products are formed in float64 whatever it is.
+        singular value whose square is at most `tol` times the largest one squared. By default
+        :func:`factor_tolerance`. Not relative to the product, which may shrink without losing rank.
+    dtype: in which the factors were computed; products are always formed in float64.
 
     Each factor is multiplied with an orthonormal basis of the range before it and triangularised,
-    :math:`J_l Q_{l-1} = Q_l R_l`; where R is numerically singular, a singular value decomposition
-    takes its place, and the directions that are lost are set to zero. The product of the triangles
-    is kept as a diagonal, in logarithms, times a triangle of moderate size, of which one-sided
-    Jacobi finds the singular values. Where that triangle is ill-conditioned, or spans more than
-    floating point does, the factors are swept back once more, which sorts them.
+    :math:`J_l Q_{l-1} = Q_l R_l`; if R is numerically singular, a singular value decomposition is
+    used instead, and lost directions are set to zero. The product of the triangles is kept as a
+    diagonal, in logarithms, times a triangle of moderate size, and its singular values are computed
+    by one-sided Jacobi. If that triangle is ill-conditioned, or the diagonal spans more than the
+    floating-point range, the factors are swept back once more, which sorts them.
 
-    Where a factor has a null space and the range before it is not the whole space, rounding in the
-    weak directions of that range looks like a small singular value. Then all factors are moved by
-    a hundred units of rounding, entry by entry, and what changes by a factor of two is lost too.
+    If a factor has a null space and the range before it is not the whole space, rounding in the
+    weak directions of that range looks like a small singular value. Then all factors are perturbed
+    by a hundred units of rounding, entry by entry, and values that change by a factor of two are
+    lost too.
 
-    Costs one QR factorisation a factor, and a decomposition of the narrowest width a request; with
-    another QR factorisation of every factor so far where they have to be swept back.
+    Costs one QR factorisation per factor, and one decomposition of the narrowest width per request;
+    one more QR factorisation per factor if they have to be swept back.
 
-    The relative error of every singular value, the smallest as well, is about eps times the largest
-    condition number of a factor.
+    The relative error of every singular value, including the smallest, is about eps times the
+    largest condition number of a factor.
 
     Source: D. E. Stewart, "A new algorithm for the SVD of a long product of matrices and the
     stability of products", Electron. Trans. Numer. Anal. 5 (1997). J. Demmel and K. Veselic,
     "Jacobi's method is more accurate than QR", SIAM J. Matrix Anal. Appl. 13 (1992), Theorem 4.1:
     the relative accuracy of one-sided Jacobi.
 
-    A thousand shears and shrinkings, which together leave the range of floating point:
+    A thousand factors whose product is beyond the floating-point range:
 
     >>> import math, torch
     >>> product = LongProduct()
@@ -78,8 +78,8 @@ class LongProduct:
 
     def __init__(self, tol: float | None = None, dtype: torch.dtype = torch.float64) -> None:
         self._tol, self._dtype = tol, dtype
-        # Samples whose rank depends on how well the range is known, and the trial that decides it;
-        # until one is needed, what it would start from.
+        # Samples whose rank depends on the accuracy of the range, and the perturbed product that
+        # decides it; until it is needed, the factors it starts from.
         self._doubtful: Tensor | None = None
         self._trial: LongProduct | None = None
         self._given: list[Tensor] = []
@@ -87,7 +87,7 @@ class LongProduct:
         self._basis: Tensor | None = None
         self._alive: Tensor | None = None
         self._side = 0
-        # Samples whose factors are all triangles, and the product of these.
+        # Samples whose factors are all triangles, and the product of the triangles.
         self._straight: Tensor | None = None
         self._triangles: tuple[Tensor, Tensor] | None = None
 
@@ -111,7 +111,7 @@ class LongProduct:
                     f"{width} coordinates in a batch of {len(alive)}."
                 )
         if not bool(torch.isfinite(factor).all()):
-            raise SkgeoError("a factor holds NaN or infinity: the product is not defined.")
+            raise SkgeoError("A factor holds NaN or infinity: the product is not defined.")
         whole = factor if basis is None else factor @ basis
         if alive is not None and not bool(alive.all()):
             whole = whole * alive.unsqueeze(1)
@@ -155,10 +155,10 @@ class LongProduct:
             self._triangles = _accumulate(before, kept)
 
     def _doubt(self, factor: Tensor, width: int, sound: Tensor, tol: float) -> None:
-        """Note whose rank may have changed by what is not known well enough, and keep the trial.
+        """Mark samples whose rank is uncertain, and multiply the perturbed product for them.
 
-        Weak directions of the range are known less well, relative to their size. That matters
-        where the range is not the whole space and the factor has a null space that it may meet.
+        Weak directions of the range have larger relative errors. That matters if the range is not
+        the whole space and may intersect the null space of the factor.
         """
         if self._doubtful is None:
             self._doubtful = torch.zeros_like(sound)
@@ -187,17 +187,17 @@ class LongProduct:
     def log_singular_values(self) -> Tensor:
         """Logarithms of the singular values of the product so far.
 
-        Returns (b, k): descending, k the narrowest width so far; ``-inf`` beyond the rank. All
-            others are exactly zero.
+        Returns (b, k), descending, k the narrowest width so far; ``-inf`` beyond the rank. Further
+        singular values are exactly zero.
         """
         alive, straight = self._alive, self._straight
         if alive is None or straight is None:
-            raise SkgeoError("a product of no factors has no singular values.")
+            raise SkgeoError("A product of no factors has no singular values.")
         found = torch.full_like(alive, float("-inf"), dtype=torch.float64)
         settled = torch.zeros_like(straight)
         if self._triangles is not None:
             logs, unit = self._triangles
-            # Blocks lie apart only once a sweep back has sorted what is above the diagonal too.
+            # Blocks can be separated only after a sweep back, which sorts the upper triangle too.
             narrow = logs.amax(1) - logs.amin(1) <= SPAN
             settled = straight & narrow & (_triangle_condition(unit) <= _TRIANGULAR)
             found[settled] = graded_log_singular_values(logs[settled], unit[settled])
@@ -207,14 +207,14 @@ class LongProduct:
                 which = ((ranks == rank) & alike & ~settled).nonzero().flatten()
                 if rank and len(which):
                     factors = [factor[which] for factor in self._factors]
-                    # What is left is in front: a decomposition sorts.
+                    # Nonzero values come first, since the decomposition sorts.
                     factors[-1] = factors[-1][:, :rank]
                     found[which, :rank] = graded_log_singular_values(
                         *_product(_sorted_factors(factors, sweeps))
                     )
         if self._trial is not None and self._doubtful is not None:
             moved = (found - self._trial.log_singular_values()).abs()
-            # The difference of two infinities is NaN, which is kept: it is lost already.
+            # The difference of two infinities is NaN, and no change: the value is lost already.
             noise = self._doubtful.unsqueeze(1) & (moved > _MOVED)
             found = torch.where(noise, -torch.inf, found).sort(dim=1, descending=True).values
         return found
@@ -225,7 +225,7 @@ def product_log_singular_values(factors: Iterable[Tensor], tol: float | None = N
 
     factors: (b, n_l, n_{l-1}), in order of application, :math:`J_1` first.
     Returns (b, k): descending, k the narrowest width; ``-inf`` beyond the rank.
-    Raises SkgeoError if there is no factor, or they do not fit each other.
+    Raises SkgeoError if there are no factors, or they do not fit each other.
 
     >>> A = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]).double()
     >>> product_log_singular_values([A, 2 * A])
@@ -265,7 +265,7 @@ def _sorted_factors(factors: list[Tensor], sweeps: int) -> list[Tensor]:
 
 
 def _accumulate(before: tuple[Tensor, Tensor] | None, r: Tensor) -> tuple[Tensor, Tensor]:
-    """A triangle more: the product as ``diag(exp(logs)) unit``, unit with ones on the diagonal."""
+    """Multiply by a triangle; the product is ``diag(exp(logs)) unit``, unit with unit diagonal."""
     diagonal = r.diagonal(dim1=1, dim2=2).abs().log()
     if before is None:
         return diagonal, torch.triu(r * torch.exp(-diagonal).unsqueeze(2))

@@ -12,7 +12,7 @@ from torch import Tensor
 from skgeo._results import Result
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
 
-# A gap below one order of magnitude: a tolerance half an order away may give another rank.
+# With a gap below one order of magnitude, a tolerance half an order away may give another rank.
 AMBIGUOUS_GAP = 10.0
 _EPS = float(torch.finfo(torch.float64).eps)
 
@@ -56,9 +56,9 @@ def resolution(
 ) -> float:
     """Smallest relative eigenvalue of ``A^T A`` that is not rounding.
 
-    Let A have relative errors ``eps(dtype)``, those of the arithmetic that made it. Its singular
-    values are uncertain by about ``eps(dtype) sqrt(d) s_1`` with d the larger side, its squared
-    singular values near zero by ``eps(dtype)^2 d s_1^2``. Forming ``A^T A`` in float64 adds
+    Let A have relative errors ``eps(dtype)``, from the arithmetic in which it was computed. Its
+    singular values are uncertain by about ``eps(dtype) sqrt(d) s_1`` with d the larger side, its
+    squared singular values near zero by ``eps(dtype)^2 d s_1^2``. Forming ``A^T A`` in float64 adds
     ``eps(float64) d s_1^2``, which an unsquared factorisation of A does not.
 
     n_rows, n_columns: shape of A.
@@ -80,7 +80,7 @@ def decide_rank(
     resolution: float,
     name: str = "rank",
 ) -> NumericalRank:
-    """Count the eigenvalues above a tolerance; warn if the count is not certain.
+    """Count the eigenvalues above a tolerance; warn if the count is uncertain.
 
     eigenvalues: (n,), non-negative, descending.
     tol: relative to the largest eigenvalue; "auto" is ``resolution``.
@@ -96,7 +96,7 @@ def decide_rank(
         relative = float(tol)
         if not 0.0 <= relative < 1.0:
             raise SkgeoError(
-                f"tol={tol!r}: expected 'auto' or a number in [0, 1), relative to the largest "
+                f"Got tol={tol!r}; expected 'auto' or a number in [0, 1), relative to the largest "
                 "eigenvalue of the metric (not to a singular value, which would be its root)."
             )
     values = eigenvalues.detach().cpu().double().numpy()

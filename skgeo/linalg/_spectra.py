@@ -94,7 +94,7 @@ def effective_rank(weights: Tensor) -> float:
     if not total > 0:
         return float("nan")
     shares = weights / total
-    return float(torch.special.entr(shares).sum().exp())
+    return float(torch.special.entr(shares).sum().exp())  # Definition 1
 
 
 def participation_ratio(weights: Tensor) -> float:

@@ -12,7 +12,7 @@ def orthonormalise_rows(rows: Tensor) -> Tensor:
     ``V V^T = L L^T``, ``V <- L^{-1} V``: the first rows change least. This is faster than a QR
     factorisation of a wide matrix.
 
-    rows: (k, n), orthonormal up to some 1e-3.
+    rows: (k, n), orthonormal up to about 1e-3.
     """
     # -> (k, n)
     lower, failed = torch.linalg.cholesky_ex(rows @ rows.T)
@@ -41,7 +41,7 @@ def orient_rows(rows: Tensor) -> Tensor:
 def complement(rows: Tensor) -> Tensor:
     """Orthonormal basis of the complement of a row space.
 
-    A complete QR factorisation: n^2 numbers, about 4/3 n^3 operations.
+    Costs a complete QR factorisation: n^2 numbers, about 4/3 n^3 operations.
     """
     # rows (k, n) -> (n - k, n)
     count, size = rows.shape

@@ -19,7 +19,7 @@ _controller: tuple[int, ThreadpoolController] = (0, ThreadpoolController())
 
 
 def _blas_libraries() -> ThreadpoolController:
-    """The BLAS libraries of the process, found again only after further imports.
+    """The BLAS libraries of the process, searched again only after further imports.
 
     Finding them takes milliseconds, which matters for small measurements.
     """

@@ -17,8 +17,7 @@ def agree(
 ) -> bool:
     """Whether two computations differ by rounding only; False for NaN.
 
-    dtype: of both computations.
-    scale: of the summands in the computation.
+    scale: size of the summands, which sets the size of rounding.
     by_entry: whether to compare every entry with the scale, instead of the norm of the difference.
 
     >>> x = torch.ones(3)

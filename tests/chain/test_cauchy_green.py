@@ -84,7 +84,7 @@ def test_other_networks(name):
 
 
 def test_tensors_without_a_map():
-    with pytest.raises(SkgeoError, match="behind the embedding"):
+    with pytest.raises(SkgeoError, match="after the embedding"):
         cauchy_green(BY_NAME["embedding"].module(), BY_NAME["embedding"].inputs())
     case = BY_NAME["residual"]
     with pytest.raises(SkgeoError, match="not a cut"):

@@ -96,7 +96,7 @@ def test_single_precision():
 def test_tokens_and_masks():
     case = BY_NAME["dict"]
     module, inputs = case.module(), case.inputs(2)
-    with pytest.raises(SkgeoError, match="behind the embedding"):
+    with pytest.raises(SkgeoError, match="after the embedding"):
         kink_density(module, inputs)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from helpers.fiber_oracles import differential, exact_rank_list, planted, product_of
 from helpers.laws import PairLaws, assert_same_rows
+from helpers.networks import moved, normal
 from helpers.oracles import assert_untouched
 from skgeo import Checkpoint, FisherRankEstimator, GeometryWarning, RankAmbiguityWarning, SkgeoError
 from skgeo.datasets.linear import linear_network
@@ -205,7 +206,7 @@ def test_published_cases(case):
 
 
 class TestFisherRank:
-    def check(self, weights, X):
+    def assert_matches_fisher(self, weights, X):
         fitted = fit(weights, X)
         fisher = FisherRankEstimator(
             linear_network(weights), likelihood="gaussian", n_components=0, tol=1e-13
@@ -226,7 +227,7 @@ class TestFisherRank:
             n_inputs = code.widths[0]
             X = rng.integers(-3, 4, size=(n_inputs + 6, n_inputs)).astype(float)
             assert np.linalg.matrix_rank(X) == n_inputs
-            rank = self.check(weights, X)
+            rank = self.assert_matches_fisher(weights, X)
             assert rank == np.linalg.matrix_rank(differential(weights))
             zero += rank == 0
         assert zero > 0
@@ -238,7 +239,9 @@ class TestFisherRank:
         assert len(points) >= 20
         assert any(code.rank == 0 for code, _ in points)
         for code, weights in points:
-            self.check(weights, rng.normal(size=(code.widths[0] + 4, code.widths[0])))
+            self.assert_matches_fisher(
+                weights, rng.normal(size=(code.widths[0] + 4, code.widths[0]))
+            )
 
     def test_inputs_that_span_a_subspace(self):
         rng = np.random.default_rng(4)
@@ -249,7 +252,7 @@ class TestFisherRank:
             directions = rng.integers(-1, 2, size=(span, n_inputs)).astype(float)
             X = rng.integers(-2, 3, size=(n_inputs + 4, span)) @ directions
             if X.any():
-                smaller += self.check(weights, X) < fit(weights).differential_rank_
+                smaller += self.assert_matches_fisher(weights, X) < fit(weights).differential_rank_
         assert smaller >= 5
 
     def test_a_bias_is_a_constant_input(self):
@@ -281,26 +284,17 @@ class TestSpaces:
             net[0].bias.copy_(torch.from_numpy(weights[0][:, -1]))
         return net
 
-    def flat(self, net):
-        return nn.utils.parameters_to_vector(net.parameters()).detach().numpy()
-
-    def moved(self, net, step):
-        other = copy.deepcopy(net)
-        vector = torch.from_numpy(self.flat(net) + step)
-        nn.utils.vector_to_parameters(vector, other.parameters())
-        return other
-
     def test_bases_are_in_the_order_of_the_parameters(self, biased):
         """Along the kernel of the differential the outputs change to second order only."""
         fitted = LinearFiberStratifier(biased).fit()
-        X = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        X = normal(5, 3)
         with torch.no_grad():
             before = biased(X)
             for row in fitted.tangent_basis(space="kernel"):
-                change = (self.moved(biased, 1e-6 * row)(X) - before).abs().max()
+                change = (moved(biased, 1e-6 * row)(X) - before).abs().max()
                 assert change < 1e-10
             rows = fitted.normal_basis(space="kernel")
-            changes = [(self.moved(biased, 1e-6 * row)(X) - before).abs().max() for row in rows]
+            changes = [(moved(biased, 1e-6 * row)(X) - before).abs().max() for row in rows]
             assert min(changes) > 1e-8
 
     @pytest.mark.parametrize("space", ["stratum", "orbit", "kernel"])
@@ -351,7 +345,7 @@ class TestSpaces:
 
     def test_moves_keep_the_product(self, biased):
         fitted = LinearFiberStratifier(biased).fit()
-        X = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        X = normal(5, 3)
         assert fitted.up_moves()
         for move in fitted.up_moves():
             other = copy.deepcopy(biased)

@@ -1,11 +1,11 @@
 import matplotlib as mpl
 import numpy as np
 import pytest
-import torch
 from matplotlib.figure import Figure
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
+from helpers.networks import normal
 from skgeo import FisherRankEstimator, SkgeoError
 from skgeo.fisher import SpectrumDisplay
 
@@ -14,7 +14,7 @@ mpl.use("agg")
 
 @pytest.fixture
 def fitted():
-    X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    X = normal(12, 4)
     net = nn.Linear(4, 3).double()
     return FisherRankEstimator(net, likelihood="categorical").fit(X)
 

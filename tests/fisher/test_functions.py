@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from helpers.cases import CASES
+from helpers.networks import normal
 from helpers.oracles import dense_fisher, dense_jacobian
 from skgeo import (
     RankAmbiguityWarning,
@@ -20,10 +21,6 @@ from skgeo.datasets import known_networks
 from skgeo.fisher._rank import leading_eigenvalues
 
 KNOWN = known_networks()
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("solver", ["gram", "parameter"])

@@ -1,18 +1,15 @@
-"""Leading eigenpairs without a matrix, beside the whole spectrum."""
+"""Leading eigenpairs without a matrix, next to the whole spectrum."""
 
 import pytest
 import torch
 from torch import nn
 
+from helpers.networks import normal
 from skgeo import GeometryWarning, fisher_spectrum
 from skgeo.fisher import _lanczos as lanczos
 
 
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def mlp():
+def normed():
     return nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3))
 
 
@@ -55,7 +52,7 @@ def leading(net, X, count, **options):
 @pytest.mark.filterwarnings("ignore:Fisher rank")
 @pytest.mark.parametrize("likelihood", ["categorical", "gaussian", "poisson"])
 @pytest.mark.parametrize(
-    ("network", "way"), [(mlp, "_by_factors"), (conv, "_by_passes"), (Bare, "_by_passes")]
+    ("network", "way"), [(normed, "_by_factors"), (conv, "_by_passes"), (Bare, "_by_passes")]
 )
 def test_pairs_and_trace_by_either_way(network, way, likelihood, ways):
     torch.manual_seed(0)
@@ -80,7 +77,7 @@ def test_eigenvalues_that_a_linear_model_repeats_for_every_output():
 
 def test_factors_that_do_not_fit_are_not_held(ways):
     torch.manual_seed(0)
-    net, X = mlp().double(), normal(400, 6)
+    net, X = normed().double(), normal(400, 6)
     few = leading(net, X, 2, likelihood="gaussian", memory_budget=200_000)
     assert ways == ["_by_passes"]
     whole = leading(net, X, 2, likelihood="gaussian")

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.networks import normal
 from helpers.oracles import assert_untouched, dense_fisher, spectrum
 from skgeo import fisher_spectrum
 from skgeo.datasets import known_networks
@@ -25,7 +26,7 @@ def test_known_ranks(name, solver):
 
 def test_auto_takes_the_smaller_side():
     net = nn.Linear(3, 2).double()
-    few, many = (torch.randn(n, 3, generator=torch.Generator().manual_seed(0)) for n in (2, 40))
+    few, many = (normal(n, 3, dtype=torch.float32) for n in (2, 40))
     assert fisher_spectrum(net, few, likelihood="gaussian").side == "gram"
     assert fisher_spectrum(net, many, likelihood="gaussian").side == "parameter"
     assert len(fisher_spectrum(net, few, likelihood="gaussian").eigenvalues) == 4
@@ -34,7 +35,7 @@ def test_auto_takes_the_smaller_side():
 
 def test_a_gaussian_of_another_scale_divides_the_metric_and_not_the_kernel():
     net = nn.Linear(3, 2).double()
-    X = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    X = normal(9, 3, dtype=torch.float32)
     unit, tenth = (
         fisher_spectrum(net, X, likelihood=Gaussian(scale=s), tangent=True) for s in (1.0, 0.1)
     )
@@ -54,7 +55,7 @@ def test_integer_inputs_of_an_embedding_stay_integers():
 
 def test_a_network_in_train_mode_is_measured_in_eval_mode():
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double()
-    X = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).double()
+    X = normal(20, 3)
     net(X)  # moves the running statistics
     with assert_untouched(net), pytest.warns(UserWarning, match="(?i)eval mode"):
         found = fisher_spectrum(net.train(), X, likelihood="gaussian")

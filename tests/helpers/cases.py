@@ -61,6 +61,9 @@ class Case:
             return {key: cast(value) for key, value in drawn.items()}
         return tuple(map(cast, drawn)) if isinstance(drawn, tuple) else cast(drawn)
 
+    def run(self, module: nn.Module, inputs: Any) -> Any:
+        return module(inputs) if self.forward is None else self.forward(module, inputs)
+
 
 def _unsettle(module: nn.Module) -> None:
     """Move statistics, scales and shifts away from their initial ones and zeros."""
@@ -76,7 +79,8 @@ def _unsettle(module: nn.Module) -> None:
                 parameter.add_(0.3 * torch.randn_like(parameter))
 
 
-def _normal(*shape: int) -> Callable[[int], Tensor]:
+def _gaussian(*shape: int) -> Callable[[int], Tensor]:
+    # Drawn from the global state, which Case.inputs seeds for all kinds of inputs alike.
     return lambda n: torch.randn(n, *shape)
 
 
@@ -273,7 +277,7 @@ def _linear() -> nn.Module:
     return nn.Linear(4, 3)
 
 
-def _mlp() -> nn.Module:
+def _three_layers() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 4), nn.GELU(), nn.Linear(4, 3))
 
 
@@ -291,89 +295,91 @@ def _transformer() -> nn.Module:
 
 
 CASES: tuple[Case, ...] = (
-    Case("linear", _linear, _normal(4)),
-    Case("mlp", _mlp, _normal(4)),
-    Case("relu", _relu, _normal(4), smooth=False),
-    Case("flatten", lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), _normal(2, 3)),
+    Case("linear", _linear, _gaussian(4)),
+    Case("mlp", _three_layers, _gaussian(4)),
+    Case("relu", _relu, _gaussian(4), smooth=False),
+    Case("flatten", lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), _gaussian(2, 3)),
     Case(
         "positions",
         lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), Mean(), nn.Linear(4, 3)),
-        _normal(5, 3),
+        _gaussian(5, 3),
     ),
-    Case("conv1d", lambda: _conv(1, 2, 4, 3, head=16, padding=1, stride=2), _normal(2, 8)),
+    Case("conv1d", lambda: _conv(1, 2, 4, 3, head=16, padding=1, stride=2), _gaussian(2, 8)),
     Case(
         "conv1d_circular",
         lambda: _conv(1, 2, 3, 3, head=15, padding=1, padding_mode="circular"),
-        _normal(2, 5),
+        _gaussian(2, 5),
     ),
-    Case("conv2d", lambda: _conv(2, 2, 3, 3, head=27), _normal(2, 5, 5)),
+    Case("conv2d", lambda: _conv(2, 2, 3, 3, head=27), _gaussian(2, 5, 5)),
     Case(
         "conv2d_groups",
         lambda: _conv(2, 4, 4, (2, 3), head=32, groups=2, stride=(2, 1), padding=(0, 1)),
-        _normal(4, 4, 4),
+        _gaussian(4, 4, 4),
     ),
     Case(
         "conv2d_dilated",
         lambda: _conv(2, 2, 3, 3, head=12, dilation=2, padding="same", bias=False),
-        _normal(2, 2, 2),
+        _gaussian(2, 2, 2),
     ),
     Case(
         "conv2d_reflect",
         lambda: _conv(2, 1, 2, 3, head=18, padding=1, padding_mode="reflect"),
-        _normal(1, 3, 3),
+        _gaussian(1, 3, 3),
     ),
     Case(
         "conv2d_replicate",
         lambda: _conv(2, 1, 2, 3, head=18, padding=1, padding_mode="replicate"),
-        _normal(1, 3, 3),
+        _gaussian(1, 3, 3),
     ),
     # More channels than positions: where a square of sums is easily taken for a sum of squares.
-    Case("conv2d_wide", lambda: _conv(2, 1, 16, 2, head=64), _normal(1, 3, 3)),
-    Case("conv3d", lambda: _conv(3, 1, 2, 2, head=16, bias=True), _normal(1, 3, 3, 3)),
+    Case("conv2d_wide", lambda: _conv(2, 1, 16, 2, head=64), _gaussian(1, 3, 3)),
+    Case("conv3d", lambda: _conv(3, 1, 2, 2, head=16, bias=True), _gaussian(1, 3, 3, 3)),
     Case(
         "embedding",
         lambda: nn.Sequential(nn.Embedding(6, 4), Mean(), nn.Linear(4, 3)),
         _indices(6, 4),
     ),
     Case("embedding_tied", TiedTokens, _indices(3, 4)),
-    Case("batchnorm", lambda: _normed(nn.BatchNorm1d(6)), _normal(4)),
-    Case("batchnorm2d", lambda: _normed_maps(nn.BatchNorm2d(4)), _normal(1, 4, 4)),
-    Case("layernorm", lambda: _normed(nn.LayerNorm(6)), _normal(4)),
+    Case("batchnorm", lambda: _normed(nn.BatchNorm1d(6)), _gaussian(4)),
+    Case("batchnorm2d", lambda: _normed_maps(nn.BatchNorm2d(4)), _gaussian(1, 4, 4)),
+    Case("layernorm", lambda: _normed(nn.LayerNorm(6)), _gaussian(4)),
     Case(
         "layernorm_positions",
         lambda: nn.Sequential(nn.Linear(3, 4), nn.LayerNorm((5, 4)), Mean(), nn.Linear(4, 3)),
-        _normal(5, 3),
+        _gaussian(5, 3),
     ),
-    Case("groupnorm", lambda: _normed_maps(nn.GroupNorm(2, 4)), _normal(1, 4, 4)),
-    Case("instancenorm", lambda: _normed_maps(nn.InstanceNorm2d(4, affine=True)), _normal(1, 4, 4)),
-    Case("rmsnorm", lambda: _normed(nn.RMSNorm(6)), _normal(4)),
+    Case("groupnorm", lambda: _normed_maps(nn.GroupNorm(2, 4)), _gaussian(1, 4, 4)),
+    Case(
+        "instancenorm", lambda: _normed_maps(nn.InstanceNorm2d(4, affine=True)), _gaussian(1, 4, 4)
+    ),
+    Case("rmsnorm", lambda: _normed(nn.RMSNorm(6)), _gaussian(4)),
     Case(
         "prelu",
         lambda: nn.Sequential(nn.Linear(4, 5), nn.PReLU(5), nn.Linear(5, 3)),
-        _normal(4),
+        _gaussian(4),
         smooth=False,
     ),
-    Case("lstm", lambda: Recurrent(nn.LSTM(3, 4, batch_first=True), 4), _normal(4, 3)),
+    Case("lstm", lambda: Recurrent(nn.LSTM(3, 4, batch_first=True), 4), _gaussian(4, 3)),
     Case(
         "lstm_two_ways",
         lambda: Recurrent(nn.LSTM(2, 2, 2, batch_first=True, bidirectional=True), 4),
-        _normal(3, 2),
+        _gaussian(3, 2),
     ),
-    Case("gru", lambda: Recurrent(nn.GRU(3, 4, batch_first=True), 4), _normal(4, 3)),
-    Case("attention", Attention, _normal(5, 4)),
-    Case("transformer", _transformer, _normal(5, 4)),
-    Case("bare", Bare, _normal(4)),
-    Case("tied", TiedLayers, _normal(4)),
-    Case("reused", Reused, _normal(4), smooth=False),
-    Case("residual", Residual, _normal(1, 4, 4), smooth=False),
-    Case("weight_norm", _weight_norm, _normal(4)),
-    Case("plain_list", PlainList, _normal(4)),
+    Case("gru", lambda: Recurrent(nn.GRU(3, 4, batch_first=True), 4), _gaussian(4, 3)),
+    Case("attention", Attention, _gaussian(5, 4)),
+    Case("transformer", _transformer, _gaussian(5, 4)),
+    Case("bare", Bare, _gaussian(4)),
+    Case("tied", TiedLayers, _gaussian(4)),
+    Case("reused", Reused, _gaussian(4), smooth=False),
+    Case("residual", Residual, _gaussian(1, 4, 4), smooth=False),
+    Case("weight_norm", _weight_norm, _gaussian(4)),
+    Case("plain_list", PlainList, _gaussian(4)),
     Case(
         "dict",
         FromDict,
         lambda n: {"tokens": torch.randint(6, (n, 3)), "numbers": torch.randn(n, 2)},
     ),
-    Case("returns", Returns, _normal(4), forward=lambda module, x: module(x=x).logits),
+    Case("returns", Returns, _gaussian(4), forward=lambda module, x: module(x=x).logits),
 )
 
 BY_NAME: dict[str, Case] = {case.name: case for case in CASES}

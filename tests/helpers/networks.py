@@ -20,6 +20,16 @@ def mlp(*widths, activation=nn.Tanh, seed=0, dtype=torch.float64):
         return nn.Sequential(*layers[:-1]).to(dtype)
 
 
+def seeded(build, seed=0, dtype=torch.float64):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build().to(dtype).eval()
+
+
+def linear(*shape, seed=0, dtype=torch.float64, **options):
+    return seeded(lambda: nn.Linear(*shape, **options), seed, dtype)
+
+
 def flat(module):
     return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
 

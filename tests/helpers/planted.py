@@ -13,6 +13,7 @@ class Planter:
         self.integers = np.random.default_rng(seed)
 
     def normal(self, *shape):
+        # Not helpers.networks.normal: one stream, of which every draw differs from the last.
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
 
     def uniform(self, *shape):

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.cases import BY_NAME, CASES, Block
+from helpers.networks import seeded
 from helpers.oracles import assert_untouched
 from skgeo.jacobian._calls import CallRecorder
 from skgeo.jacobian._layer_names import leaves, named
@@ -17,15 +18,6 @@ FLOATING = [case for case in CASES if not case.name.startswith(("embedding", "di
 # A tied weight has more terms than one layer shows.
 UNTIED = [case for case in CASES if case.name not in ("embedding_tied", "tied")]
 X = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4)
-
-
-def seeded(build):
-    torch.manual_seed(0)
-    return build().double().eval()
-
-
-def run(case, module, inputs):
-    return module(inputs) if case.forward is None else case.forward(module, inputs)
 
 
 def gradient(output, source):
@@ -55,7 +47,7 @@ def test_the_gradient_with_respect_to_the_input_is_left_as_it_is(case):
         recorder, output = recorded(replica(module, forward=case.forward), inputs)
     leaf = inputs.clone().requires_grad_(True)
     # Not the leaf itself, since a network may start with an in-place operation.
-    expected = run(case, copy.deepcopy(module), leaf * 1)
+    expected = case.run(copy.deepcopy(module), leaf * 1)
     torch.testing.assert_close(output, expected)
     torch.testing.assert_close(gradient(output, recorder.root), gradient(expected, leaf))
     assert recorder.root_name == "input"
@@ -67,7 +59,7 @@ def test_inputs_and_outputs_give_the_gradients_of_linear_layers(case):
     module, inputs = case.module(), case.inputs()
     recorder, output = recorded(replica(module, forward=case.forward), inputs)
     plain = copy.deepcopy(module)
-    run(case, plain, inputs).square().sum().backward()
+    case.run(plain, inputs).square().sum().backward()
     for name, layer in plain.named_modules():
         if type(layer) is not nn.Linear:
             continue

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from helpers.cases import BY_NAME, CASES
+from helpers.networks import linear
 from helpers.oracles import assert_untouched, dense_fisher, dense_jacobian, output_metric, spectrum
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._dense_rows import output_jacobian
@@ -15,11 +16,6 @@ from skgeo.network import replica
 # torch has no vmap rule for these layers that works.
 LOOP_ONLY = {"gru", "lstm", "lstm_two_ways", "prelu"}
 X = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4)
-
-
-def linear(*shape):
-    torch.manual_seed(0)
-    return nn.Linear(*shape).double().eval()
 
 
 class Net(nn.Module):

@@ -8,17 +8,12 @@ from torch import nn
 from helpers.architectures import build
 from helpers.cases import BY_NAME, Block
 from helpers.layer_oracles import dense_tail_jacobian
-from helpers.networks import mlp, normal
+from helpers.networks import mlp, normal, seeded
 from skgeo import SkgeoError
 from skgeo.jacobian import Layers
 from skgeo.network import replica
 
 X = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4)
-
-
-def seeded(build):
-    torch.manual_seed(0)
-    return build().double().eval()
 
 
 def layers_of(module, inputs=X, names=None, **options):

@@ -102,7 +102,7 @@ def test_later_layers_do_not_run():
 def test_places_that_cannot_be_started_from():
     case = BY_NAME["embedding"]
     layers = Layers(replica(case.module(), parameters=None), case.inputs())
-    with pytest.raises(SkgeoError, match="behind the embedding"):
+    with pytest.raises(SkgeoError, match="after the embedding"):
         Segment(layers.replica, case.inputs(), None)
     segment = Segment(layers.replica, case.inputs(), layers["0"], layers["2"])
     with pytest.raises(SkgeoError, match="the source must come before the layer"):

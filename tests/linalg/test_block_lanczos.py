@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from helpers.networks import normal
 from skgeo import SkgeoError
 from skgeo.linalg._block_lanczos import block_lanczos
 
@@ -16,10 +17,6 @@ SPECTRA = {
     "zero": torch.zeros(SIZE, dtype=torch.float64),
 }
 SPECTRA["repeated"] = torch.cat([SPECTRA["repeated"], DECAY[: SIZE - 16] / 10])
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def matrix(values):

@@ -1,12 +1,9 @@
 import pytest
 import torch
 
+from helpers.networks import normal
 from skgeo import SkgeoError
 from skgeo.linalg._golub_kahan import golub_kahan
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def run(A, n_values, n_steps):

@@ -6,16 +6,13 @@ import pytest
 import torch
 
 from helpers.chain_oracles import exact_log_singular_values
+from helpers.networks import normal
 from skgeo import SkgeoError
 from skgeo.linalg._products import (
     LongProduct,
     factor_tolerance,
     product_log_singular_values,
 )
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def haar(n, count, seed=0):

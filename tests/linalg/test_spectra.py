@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from helpers.networks import normal
 from skgeo.linalg._spectra import (
     RowFactor,
     effective_rank,
@@ -16,12 +17,8 @@ from skgeo.linalg._spectra import (
 )
 
 
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def test_eigenvalues_match_numpy_and_are_never_negative():
-    rows = random(4, 9)
+    rows = normal(4, 9)
     values = eigenvalues_descending(rows.T @ rows)
     expected = np.linalg.svd(rows.numpy(), compute_uv=False) ** 2
     np.testing.assert_allclose(values[:4], expected, rtol=1e-12)
@@ -30,7 +27,7 @@ def test_eigenvalues_match_numpy_and_are_never_negative():
 
 
 def test_rows_of_zeros_give_zeros_exactly():
-    rows = random(6, 5)
+    rows = normal(6, 5)
     expected = eigenvalues_descending(rows.T @ rows)
     wide = torch.zeros(6, 9, dtype=torch.float64)
     wide[:, [0, 2, 3, 7, 8]] = rows
@@ -41,7 +38,7 @@ def test_rows_of_zeros_give_zeros_exactly():
 
 
 def test_eigenvectors_are_rows_in_descending_order():
-    rows = random(6, 5)
+    rows = normal(6, 5)
     matrix = rows.T @ rows
     vectors = eigenvectors_descending(matrix, 3)
     values = eigenvalues_descending(matrix)[:3]
@@ -50,7 +47,7 @@ def test_eigenvectors_are_rows_in_descending_order():
 
 @pytest.mark.parametrize("sizes", [[7], [1, 2, 4], [3, 3, 1]])
 def test_row_factor_gives_the_singular_values_whatever_the_blocks(sizes):
-    rows = random(7, 4)
+    rows = normal(7, 4)
     factor = RowFactor(4)
     for block in rows.split(sizes):
         factor.update(block)
@@ -59,8 +56,8 @@ def test_row_factor_gives_the_singular_values_whatever_the_blocks(sizes):
 
 
 def test_row_factor_keeps_digits_that_squaring_loses():
-    basis = torch.linalg.qr(random(8, 3)).Q
-    turn = torch.linalg.qr(random(3, 3, seed=1)).Q
+    basis = torch.linalg.qr(normal(8, 3)).Q
+    turn = torch.linalg.qr(normal(3, 3, seed=1)).Q
     rows = basis * torch.tensor([1.0, 1e-5, 1e-11], dtype=torch.float64) @ turn
     factor = RowFactor(3)
     factor.update(rows)

@@ -1,16 +1,13 @@
 import pytest
 import torch
 
+from helpers.networks import normal
 from skgeo.linalg._subspaces import complement, orient_rows, orthonormalise_rows
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("noise", [1e-9, 1e-3])
 def test_orthonormalise_keeps_the_span_and_the_first_row(noise):
-    rows = torch.linalg.qr(random(9, 4)).Q.T + noise * random(4, 9, seed=1)
+    rows = torch.linalg.qr(normal(9, 4)).Q.T + noise * normal(4, 9, seed=1)
     tidy = orthonormalise_rows(rows)
     torch.testing.assert_close(tidy @ tidy.T, torch.eye(4).double(), rtol=0, atol=1e-14)
     torch.testing.assert_close(
@@ -20,20 +17,20 @@ def test_orthonormalise_keeps_the_span_and_the_first_row(noise):
 
 
 def test_orthonormalise_falls_back_on_qr_for_dependent_rows():
-    rows = torch.stack([random(5), random(5)])
+    rows = torch.stack([normal(5), normal(5)])
     tidy = orthonormalise_rows(rows)
     torch.testing.assert_close(tidy @ tidy.T, torch.eye(2).double(), rtol=0, atol=1e-14)
     torch.testing.assert_close(tidy[0], rows[0] / rows[0].norm())
 
 
 def test_orient_makes_the_largest_entry_positive():
-    rows = orient_rows(random(20, 7))
+    rows = orient_rows(normal(20, 7))
     assert bool((rows.gather(1, rows.abs().argmax(1, keepdim=True)) > 0).all())
     assert orient_rows(rows[:0]).shape == (0, 7)
 
 
 @pytest.mark.parametrize("count", [0, 3, 6])
 def test_complement_completes_an_orthonormal_basis(count):
-    rows = torch.linalg.qr(random(6, 6)).Q.T[:count]
+    rows = torch.linalg.qr(normal(6, 6)).Q.T[:count]
     both = torch.cat([rows, complement(rows)])
     torch.testing.assert_close(both @ both.T, torch.eye(6).double(), rtol=0, atol=1e-14)

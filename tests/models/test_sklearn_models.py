@@ -35,7 +35,7 @@ def outputs(module, X):
         return module(torch.as_tensor(np.asarray(X), dtype=dtype)).numpy()
 
 
-def mlp(kind, **parameters):
+def sklearn_mlp(kind, **parameters):
     return kind(
         hidden_layer_sizes=(6, 5), max_iter=15, solver="lbfgs", random_state=0, **parameters
     )
@@ -67,10 +67,10 @@ SQUARED_ERROR = [
     linear.RidgeCV(),
     linear.SGDRegressor(random_state=0),
     linear.TweedieRegressor(power=0),
-    mlp(MLPRegressor, activation="identity"),
-    mlp(MLPRegressor, activation="logistic"),
-    mlp(MLPRegressor, activation="relu"),
-    mlp(MLPRegressor, activation="tanh"),
+    sklearn_mlp(MLPRegressor, activation="identity"),
+    sklearn_mlp(MLPRegressor, activation="logistic"),
+    sklearn_mlp(MLPRegressor, activation="relu"),
+    sklearn_mlp(MLPRegressor, activation="tanh"),
 ]
 
 
@@ -101,7 +101,7 @@ def test_regression_by_squared_error(estimator, intercept):
         linear.MultiTaskLasso(alpha=0.01),
         linear.MultiTaskLassoCV(cv=3, alphas=5),
         linear.OrthogonalMatchingPursuit(n_nonzero_coefs=2),
-        mlp(MLPRegressor),
+        sklearn_mlp(MLPRegressor),
     ],
     ids=lambda e: type(e).__name__,
 )
@@ -117,7 +117,7 @@ def test_several_outputs(estimator):
         linear.PoissonRegressor(),
         linear.PoissonRegressor(fit_intercept=False),
         linear.TweedieRegressor(power=1),
-        mlp(MLPRegressor, loss="poisson"),
+        sklearn_mlp(MLPRegressor, loss="poisson"),
     ],
     ids=str,
 )
@@ -134,8 +134,8 @@ CLASSIFIERS = [
         cv=3, Cs=2, l1_ratios=(0,), use_legacy_attributes=False, scoring="neg_log_loss"
     ),
     LinearDiscriminantAnalysis(),
-    mlp(MLPClassifier),
-    mlp(MLPClassifier, activation="tanh"),
+    sklearn_mlp(MLPClassifier),
+    sklearn_mlp(MLPClassifier, activation="tanh"),
 ]
 
 
@@ -162,7 +162,7 @@ def test_two_classes_are_one_logit(estimator, y):
 
 
 def test_multilabel_is_one_logit_a_label():
-    estimator = quiet_fit(mlp(MLPClassifier), X, MULTILABEL)
+    estimator = quiet_fit(sklearn_mlp(MLPClassifier), X, MULTILABEL)
     module, likelihood = sklearn_module(estimator)
     assert likelihood == "bernoulli"
     np.testing.assert_allclose(expit(outputs(module, X)), estimator.predict_proba(X), atol=1e-12)
@@ -197,7 +197,7 @@ def test_sparse_coefficients():
 
 def test_structure_and_independence():
     """Linear layers and activations; nothing of the user's, no random number drawn."""
-    estimator = quiet_fit(mlp(MLPClassifier, activation="logistic"), X, THREE)
+    estimator = quiet_fit(sklearn_mlp(MLPClassifier, activation="logistic"), X, THREE)
     coefs = [coef.copy() for coef in estimator.coefs_]
     state = torch.get_rng_state()
     module, _ = sklearn_module(estimator)

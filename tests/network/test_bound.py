@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.networks import normal
 from helpers.oracles import assert_untouched
 from skgeo import SkgeoError, WrappedModel
 from skgeo.data import as_samples
@@ -21,7 +22,7 @@ def net():
 
 @pytest.fixture
 def X():
-    return torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
+    return normal(7, 4, seed=1, dtype=torch.float32)
 
 
 def read_everything(network):

@@ -5,16 +5,12 @@ import torch
 from torch import nn
 
 from helpers.cases import BY_NAME
+from helpers.networks import linear
 from helpers.oracles import assert_untouched
 from skgeo.exceptions import GeometryWarning, NotAModelError, SkgeoError, collect_warnings
 from skgeo.network import replica
 
 X = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4)
-
-
-def linear(*shape):
-    torch.manual_seed(0)
-    return nn.Linear(*shape).double().eval()
 
 
 class TestRefused:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from helpers.cases import BY_NAME, CASES
+from helpers.networks import linear
 from helpers.oracles import assert_untouched
 from skgeo.exceptions import SkgeoError
 from skgeo.network import replica
@@ -20,16 +21,7 @@ from skgeo.network._copytree import TreeCopy
 X = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4)
 
 
-def run(case, module, inputs):
-    return module(inputs) if case.forward is None else case.forward(module, inputs)
-
-
-def linear(*shape):
-    torch.manual_seed(0)
-    return nn.Linear(*shape).double().eval()
-
-
-def moved(module):
+def perturbed(module):
     """A deep copy with every parameter somewhere else, and the new values by name."""
     other = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(3)
@@ -45,7 +37,7 @@ class TestEveryLayer:
         module, inputs = case.module(), case.inputs()
         with assert_untouched(module):
             copied = replica(module, forward=case.forward)
-            torch.testing.assert_close(copied(inputs), run(case, module, inputs))
+            torch.testing.assert_close(copied(inputs), case.run(module, inputs))
 
     def test_shares_parameters(self, case):
         module = case.module()
@@ -73,23 +65,23 @@ class TestEveryLayer:
         module, inputs = case.module(), case.inputs()
         copied = replica(module, forward=case.forward)
         before = copied(inputs)
-        other, parameters = moved(module)
+        other, parameters = perturbed(module)
         with assert_untouched(module):
             found = copied.call(parameters, inputs)
-        torch.testing.assert_close(found, run(case, other, inputs))
+        torch.testing.assert_close(found, case.run(other, inputs))
         assert not torch.allclose(found, before)
         assert torch.equal(copied(inputs), before)
 
     def test_call_differentiates_through_every_slot(self, case):
         module, inputs = case.module(), case.inputs()
         copied = replica(module, forward=case.forward)
-        other, parameters = moved(module)
+        other, parameters = perturbed(module)
         leaves = {name: p.requires_grad_(True) for name, p in parameters.items()}
         found = torch.autograd.grad(
             copied.call(leaves, inputs).sum(), list(leaves.values()), materialize_grads=True
         )
         expected = torch.autograd.grad(
-            run(case, other, inputs).sum(), list(other.parameters()), materialize_grads=True
+            case.run(other, inputs).sum(), list(other.parameters()), materialize_grads=True
         )
         torch.testing.assert_close(found, expected)
 
@@ -180,7 +172,7 @@ class TestReferences:
         with assert_untouched(module):
             copied = replica(module)
             assert copied.reached(copied(X)) == ("layer.weight", "layer.bias")
-            _, parameters = moved(module)
+            _, parameters = perturbed(module)
             expected = nn.functional.linear(X, *parameters.values())
             torch.testing.assert_close(copied.call(parameters, X), expected)
             torch.testing.assert_close(copied(X), module(X))
@@ -207,7 +199,7 @@ class TestReferences:
         copied = replica(module)
         torch.testing.assert_close(copied(X), module(X))
         assert "scale" in copied.reached(copied(X))
-        _, parameters = moved(module)
+        _, parameters = perturbed(module)
         expected = (
             nn.functional.linear(X, parameters["layer.weight"], parameters["layer.bias"])
             * parameters["scale"]
@@ -355,7 +347,7 @@ class TestUntouched:
     def test_threads(self):
         case = BY_NAME["lstm"]
         module, inputs = case.module(), case.inputs()
-        _, parameters = moved(module)
+        _, parameters = perturbed(module)
 
         def work(index):
             copied = replica(module)
@@ -382,7 +374,7 @@ class TestParametrised:
         parametrize.register_parametrization(module, "weight", Double())
         copied = replica(module.eval())
         assert set(copied.names) == {"bias", "parametrizations.weight.original"}
-        other, parameters = moved(module)
+        other, parameters = perturbed(module)
         torch.testing.assert_close(copied.call(parameters, X), other(X))
 
     def test_weight_norm_by_hook(self):

@@ -3,13 +3,9 @@ import torch
 from torch import nn
 
 from helpers.cases import BY_NAME
+from helpers.networks import linear
 from skgeo.exceptions import SkgeoError
 from skgeo.network import replica
-
-
-def linear(*shape):
-    torch.manual_seed(0)
-    return nn.Linear(*shape).double().eval()
 
 
 class TestSelection:

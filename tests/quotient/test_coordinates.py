@@ -5,22 +5,12 @@ from torch import nn
 
 from helpers.cases import BY_NAME
 from helpers.layer_oracles import dense_layer_metric
+from helpers.networks import normal
 from skgeo import SkgeoError
 from skgeo.network import bind
 from skgeo.quotient._coordinates import collapse, null_projection, quotient_fidelity
 from skgeo.quotient._rows import LayerRows
 from skgeo.quotient._spectra import measure_layers, pointwise_eigenvalues
-
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def rows_of(module, X, **options):

@@ -1,4 +1,3 @@
-import itertools
 import threading
 
 import numpy as np
@@ -14,32 +13,13 @@ from torch import nn
 from helpers.cases import BY_NAME, CASES
 from helpers.laws import LockedMLP, PairLaws, assert_same_rows
 from helpers.layer_oracles import dense_layer_metric
+from helpers.networks import mlp, normal
 from helpers.oracles import spectrum
 from skgeo import GeometryWarning, SkgeoError, WrappedModel
 from skgeo.quotient import LayerQuotientEstimator
 
 # Small networks on few samples rarely have a clear gap, and these tests ask other things of them.
 no_gap = pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
-
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def mlp(*widths, activation=nn.Tanh, seed=0, dtype=torch.float64):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layers = []
-        for before, after in itertools.pairwise(widths):
-            layers += [nn.Linear(before, after), activation()]
-        return nn.Sequential(*layers[:-1]).to(dtype)
 
 
 class LockedLayers(nn.Module):
@@ -265,7 +245,7 @@ class TestBadInput:
         with pytest.raises(SkgeoError, match=r"No layer '2' among those looked at: 0, 1"):
             self.fit(net, X, layers=["0", "1"], layer="2")
         for name in ("1", "leaves"):
-            with pytest.raises(SkgeoError, match=f"layers='{name}' is not understood"):
+            with pytest.raises(SkgeoError, match=f"layers='{name}'; expected None or a list"):
                 self.fit(net, X, layers=name)
 
     def test_branches_warn(self):

@@ -6,29 +6,11 @@ import torch
 from torch import nn
 
 from helpers.cases import BY_NAME
+from helpers.networks import mlp, normal
 from helpers.oracles import assert_untouched
 from skgeo import SkgeoError
 from skgeo.quotient import _jumps as jumps_module
 from skgeo.quotient import rank_jumps
-
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def relu_net(*widths, seed=0):
-    torch.manual_seed(seed)
-    layers = []
-    for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers[:-1]).double()
 
 
 def scanned(net, x0, x1, steps=20001):
@@ -48,7 +30,7 @@ def scanned(net, x0, x1, steps=20001):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_kink_of_a_relu_network_is_found(seed):
-    net, (x0, x1) = relu_net(3, 24, 20, 4, seed=seed), 3 * normal(2, 3, seed=seed)
+    net, (x0, x1) = mlp(3, 24, 20, 4, seed=seed, activation=nn.ReLU), 3 * normal(2, 3, seed=seed)
     with assert_untouched(net):
         found = rank_jumps(net, x0, x1, layers=["1", "3"], likelihood="gaussian")
     kinks = [jump for jump in found if jump.what == "pattern"]
@@ -62,7 +44,7 @@ def test_every_kink_of_a_relu_network_is_found(seed):
 
 
 def test_ranks_jump_where_patterns_do_and_are_the_ranks_of_the_regions():
-    net, (x0, x1) = relu_net(2, 4, 3, 2, seed=1), 6 * normal(2, 2, seed=11)
+    net, (x0, x1) = mlp(2, 4, 3, 2, seed=1, activation=nn.ReLU), 6 * normal(2, 2, seed=11)
     found = rank_jumps(net, x0, x1, layers=["0", "1"], likelihood="gaussian")
     kinks = {jump.t for jump in found if jump.what == "pattern"}
     ranks = [jump for jump in found if jump.what == "rank"]
@@ -122,7 +104,7 @@ def test_maxima_and_branches_are_seen():
 
 
 def test_no_change_is_no_row():
-    net = relu_net(3, 6, 2)
+    net = mlp(3, 6, 2, activation=nn.ReLU)
     x = normal(3)
     assert rank_jumps(net, x, x, likelihood="gaussian") == ()
     smooth = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
@@ -132,4 +114,4 @@ def test_no_change_is_no_row():
 def test_endless_changes_are_refused(monkeypatch):
     monkeypatch.setattr(jumps_module, "_MOST_JUMPS", 3)
     with pytest.raises(SkgeoError, match="more than 3 changes"):
-        rank_jumps(relu_net(3, 12, 10, 4), *2 * normal(2, 3), likelihood="gaussian")
+        rank_jumps(mlp(3, 12, 10, 4, activation=nn.ReLU), *2 * normal(2, 3), likelihood="gaussian")

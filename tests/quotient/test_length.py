@@ -4,20 +4,10 @@ import torch
 from torch import nn
 
 from helpers.cases import BY_NAME
+from helpers.networks import normal
 from skgeo import SkgeoError
 from skgeo.likelihood import LIKELIHOODS
 from skgeo.quotient import fisher_rao_length, straightness
-
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def linear(weight, bias):

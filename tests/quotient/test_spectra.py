@@ -1,4 +1,3 @@
-import itertools
 import warnings
 
 import numpy as np
@@ -8,6 +7,7 @@ from torch import nn
 
 from helpers.cases import BY_NAME, CASES
 from helpers.layer_oracles import dense_layer_metric, dense_tail_jacobian
+from helpers.networks import mlp, normal
 from helpers.oracles import assert_untouched, spectrum
 from skgeo import GeometryWarning, RankAmbiguityWarning, SkgeoError, WrappedModel
 from skgeo.network import bind
@@ -19,26 +19,6 @@ from skgeo.quotient._spectra import measure_layers
 
 no_gap = pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
 LIKELIHOODS = {"categorical": 4, "bernoulli": 4, "gaussian": 4, "gaussian_scale": 4, "poisson": 4}
-
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def mlp(*widths, activation=nn.Tanh, seed=0, dtype=torch.float64):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layers = []
-        for before, after in itertools.pairwise(widths):
-            layers += [nn.Linear(before, after), activation()]
-        return nn.Sequential(*layers[:-1]).to(dtype)
 
 
 @no_gap

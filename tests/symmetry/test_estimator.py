@@ -339,7 +339,7 @@ def test_weights_that_are_not_finite_are_refused():
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
 def test_a_network_without_hidden_units():
     net = nn.Sequential(nn.Linear(2, 0), nn.ReLU(), nn.Linear(0, 3)).double()
-    X = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    X = normal(6, 2)
     fitted = SymmetryClassifier(net, likelihood="gaussian").fit(X)
     # Three biases and nothing else.
     assert (fitted.fisher_rank_, fitted.n_parameters_, fitted.minimal_width_) == (3, 3, 0)

@@ -3,7 +3,7 @@ r"""Per-sample gradients that are sums over positions of outer products.
 With inputs :math:`a_{nt}` and gradients :math:`g_{nkt}` of sample n, direction k and position t,
 the gradient with respect to the weight is :math:`\sum_t g_{nkt} a_{nt}^T`, and that for the bias
 :math:`\sum_t g_{nkt}`. Linear layers and convolutions (whose inputs are patches) are of this kind;
-groups of channels stand side by side.
+groups of channels are a further axis.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class AffineRule(StructureRule):
     def affine(self, call: LayerGradients) -> tuple[Tensor, Tensor]:
         """Inputs and gradients of the matrix product within the layer.
 
-        Returns a (b, G, T, i): for G groups and T positions; g (b, m, G, T, o): ``weight.reshape(G,
-            o, i)`` takes a to the layer's result.
+        Returns a (b, G, T, i) and g (b, m, G, T, o) for G groups and T positions;
+        ``weight.reshape(G, o, i)`` maps a to the layer's result.
         """
         raise NotImplementedError(f"{type(self).__name__} must define affine(call).")
 
@@ -95,7 +95,7 @@ class AffineRule(StructureRule):
         return total
 
     def _pieces(self, call: LayerGradients) -> Iterator[LayerGradients]:
-        """Cut a call into parts in float64 that fit into the caches."""
+        """Parts of a call, in float64, that fit into the caches."""
         per_sample = 8 * call.gradients[0].numel()
         for samples in sample_slices(call.n_samples, per_sample, _CACHED_BYTES):
             yield call.take(samples).double()
@@ -184,14 +184,14 @@ def add_gram(
 ) -> None:
     r"""Add the inner products of all per-sample gradients to a matrix.
 
-    Either from pairs of positions, :math:`\sum_{ts} (a_{nt} \cdot a_{n's} + 1)
-    (g_{nkt} \cdot g_{n'k's})`, or from the gradients themselves, some output channels at a time:
+    Computed either from pairs of positions, :math:`\sum_{ts} (a_{nt} \cdot a_{n's} + 1)
+    (g_{nkt} \cdot g_{n'k's})`, or from the gradients themselves, some output channels at a time,
     whichever takes fewer operations.
 
     total: (b_left * m_left, b_right * m_right), changed in place; only below the diagonal where
         `left` is `right`.
     left, right: inputs (b, G, T, i) and gradients (b, m, G, T, o), float64.
-    weight, bias: which of the two parameters count.
+    weight, bias: whether to include each parameter.
     """
     same = left is right
     if weight and _pairs_are_cheaper(left, right):
@@ -206,7 +206,7 @@ def add_gram(
 
 
 def _pairs_are_cheaper(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> bool:
-    """Compare operations, for one group."""
+    """Compare the numbers of operations per group."""
     (b, _, t, i), (m, o) = left[0].shape, (left[1].shape[1], left[1].shape[4])
     c, s, k = right[0].shape[0], right[0].shape[2], right[1].shape[1]
     pairs = b * c * t * s * (i + m * k * (o + _ENTRYWISE))

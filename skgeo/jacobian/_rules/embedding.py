@@ -14,8 +14,8 @@ from skgeo.jacobian._rules.rule import LayerGradients, StructureRule, sample_sli
 class EmbeddingRule(StructureRule):
     """Rule of ``nn.Embedding``: a linear layer whose inputs are indicators of the index.
 
-    Only the entries of the table that a batch looks up are ever held. The row of `padding_idx` is
-    a constant, as in training.
+    Memory is needed only for the entries of the table that a batch looks up. The row of
+    `padding_idx` is a constant, as in training.
     """
 
     names = ("weight",)

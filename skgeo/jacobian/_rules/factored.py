@@ -18,10 +18,9 @@ from skgeo.jacobian._rules.symmetric import lower_product, mirror
 class FactoredJacobian:
     r"""Derivatives of m directions of the outputs of b samples, layer by layer.
 
-    With respect to P parameters. Made by
-    :meth:`~skgeo.jacobian.ParameterJacobian.factors`. Where every selected
-    parameter is in a layer that a rule covers, no matrix of b m rows and P columns is ever held but
-    by :meth:`rows`.
+    With respect to P parameters. Made by :meth:`~skgeo.jacobian.ParameterJacobian.factors`. If
+    every selected parameter belongs to a layer that a rule covers, only :meth:`rows` forms a matrix
+    of b m rows and P columns.
 
     Attributes
     ----------
@@ -30,12 +29,12 @@ class FactoredJacobian:
     calls : tuple of LayerGradients
         One for each covered layer.
     rest : tuple of str
-        Selected parameters that go the general way.
+        Selected parameters without structure, whose rows are dense.
     rest_rows : Tensor of shape (b, m, P_rest)
         Their dense Jacobian, in the order of `rest`.
     shapes : dict of str to torch.Size
-        Shapes of all selected parameters, in their order. Those neither in a call nor in the rest
-        are not reached by the outputs: their derivatives are zero.
+        Shapes of all selected parameters, in their order. The outputs do not depend on those that
+        are neither in a call nor in the rest.
     dtype : torch.dtype
         Of the Jacobian.
     """
@@ -63,12 +62,10 @@ class FactoredJacobian:
         return sum(shape.numel() for shape in self.shapes.values())
 
     def weighted(self, weights: Tensor) -> FactoredJacobian:
-        """Other directions, as combinations of these.
+        """The Jacobian of r linear combinations of the directions.
 
-        weights: (b, r, m), row (n, r) holds what direction r of sample n takes from each of the m
-            directions: ``R^T`` turns the Jacobian J of the outputs into the rows ``R^T J`` of a
-            metric.
-        Returns: With r directions.
+        weights: (b, r, m), the coefficients per sample: ``R^T`` turns the Jacobian J of the outputs
+            into the rows ``R^T J`` of a metric.
         """
         dtype = torch.promote_types(weights.dtype, self.rest_rows.dtype)
         return dataclasses.replace(
@@ -115,11 +112,11 @@ class FactoredJacobian:
 
         other: of the same network and selection; by default this one.
         dtype: of the products and of the result. A rank must not be decided on less than float64.
-        out: (b m, b' m'), zeros to write into, in place of `dtype`.
+        out: (b m, b' m'), zeros to write into, instead of `dtype`.
         Returns (b m, b' m'): ordered by sample, then direction.
 
-        For Linear layers on vectors :math:`2 (bm)(b'm')` operations an output feature, in place of
-        that many a parameter; half of it against itself.
+        Costs :math:`2 (bm)(b'm')` operations per output feature for Linear layers on vectors,
+        instead of per parameter; half of it with itself.
         """
         right = self if other is None else other
         shape = tuple(side.n_samples * side.n_directions for side in (self, right))
@@ -132,7 +129,7 @@ class FactoredJacobian:
             if _key(call) in theirs:
                 structured.update(call.names.values())
                 _rule(call).add_gram(total, call, theirs[_key(call)])
-        # A layer without structure on one side is treated so on both.
+        # A layer that is not covered on one side is treated as dense on both.
         ways = [_full_names(side) for side in (self, right)]
         dense = (ways[0] & ways[1]) - structured
         if dense:
@@ -158,11 +155,8 @@ class FactoredJacobian:
         return quick and not self.rest and factors <= passes
 
     def push(self, vectors: Tensor) -> Tensor:
-        """``J v``.
-
-        Returns (b, m, w): in the type of the factors.
-        """
-        # vectors (w, P)
+        """``J v``, in the dtype of the factors."""
+        # vectors (w, P) -> (b, m, w)
         where, _ = self._columns(self.shapes)
         vectors = vectors.to(self.dtype)
         size = (self.n_samples, self.n_directions, len(vectors))
@@ -179,11 +173,8 @@ class FactoredJacobian:
         return total
 
     def pull(self, weights: Tensor) -> Tensor:
-        """``J^T u``.
-
-        Returns (w, P): in the type of the factors.
-        """
-        # weights (b, m, w)
+        """``J^T u``, in the dtype of the factors."""
+        # weights (b, m, w) -> (w, P)
         where, width = self._columns(self.shapes)
         weights = weights.to(self.dtype)
         size = (weights.shape[2], width)
@@ -225,12 +216,12 @@ class FactoredJacobian:
     def add_metric(self, total: Tensor) -> None:
         r"""Add :math:`\sum_n J_n^T J_n` to a matrix, on and below its diagonal.
 
-        Batches are added up so, and :func:`mirror` completes the matrix at the end.
+        Batches are added in turn, and :func:`mirror` completes the matrix at the end.
 
         total: (P, P), changed in place. In the order of `shapes`; entries above the diagonal are
             left in an undefined state.
 
-        :math:`2 b P^2` operations for Linear layers on vectors, however many directions there are,
+        Costs :math:`2 b P^2` operations for Linear layers on vectors, for any number of directions,
         and a quarter of it within a layer; :math:`2 b m P^2` for other layers.
         """
         where, _ = self._columns(self.shapes)

@@ -1,4 +1,4 @@
-"""Factors of every layer from one forward pass and one batched backward pass."""
+"""Factors of every layer from one forward and one batched backward pass."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def structured_gradients(
 ) -> FactoredJacobian:
     r"""The Jacobian of a batch in factored form.
 
-    The implementation of :meth:`~skgeo.jacobian.ParameterJacobian.factors`.
-    Costs one forward pass, a backward pass per direction for the batch as a whole, and without a
-    certificate one more backward pass that every layer's factors are checked against. A parameter
-    goes the general way (:func:`output_jacobian`, M backward passes per sample) if it belongs to no
-    layer with a rule, if the forward pass uses it more than once or past its layer, if its layer
+    The implementation of :meth:`~skgeo.jacobian.ParameterJacobian.factors`. Costs one forward pass,
+    a backward pass per direction for the batch as a whole, and without a certificate one more
+    backward pass that every layer's factors are checked against. A parameter is differentiated
+    densely (:func:`output_jacobian`, M backward passes per sample) if it belongs to no
+    layer with a rule, if the forward pass uses it more than once or outside its layer, if its layer
     has hooks or parametrisations, or if the check fails.
     """
     with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
         inputs = _plain(inputs)
         z, calls = _forward(replica, inputs)
         if not replica.reached(z) or not _trustworthy(replica, inputs, z):
-            # General differentiation reports what is wrong.
+            # The dense computation reports what is wrong.
             output_jacobian(replica, inputs)
             raise SkgeoError(
                 "Outputs of the same samples differ from one forward pass to the next. Each "
@@ -81,9 +81,9 @@ def certify_structure(
 ) -> Certificate:
     """Check on some samples which layers' rules reproduce a plain backward pass.
 
-    What the certificate cannot see is a network that mixes samples, or uses weights past their
-    layers, for some inputs only and without a trace in the shapes of its layers' inputs or in how
-    often parameters are used. Outputs are not judged here but with each batch.
+    The certificate does not detect a network that mixes samples, or uses weights outside their
+    layers, for some inputs only, with the same shapes of its layers' inputs and the same number of
+    uses of each parameter. Outputs are checked with each batch, not here.
     """
     certificate = Certificate()
     with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
@@ -105,7 +105,7 @@ def _factors(
     certificate: Certificate | None,
     max_bytes: int,
 ) -> tuple[Tensor | None, list[str], list[LayerGradients]]:
-    """Directions of the outputs, parameters these depend on, and layers with structure."""
+    """Directions of the outputs, parameters that the outputs depend on, and covered layers."""
     directions = None if cotangents is None else _checked(cotangents(z.detach()), z)
     counts = edges(z)
     uses = {name: counts[id(replica.parameters[name])] for name in replica.selected}
@@ -140,7 +140,7 @@ def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
 def _checked(directions: Tensor, z: Tensor) -> Tensor:
     if directions.dim() < 2 or directions[:, 0].shape != z.shape:
         raise SkgeoError(
-            f"cotangents returned shape {tuple(directions.shape)} for outputs of shape "
+            f"Cotangents have shape {tuple(directions.shape)} for outputs of shape "
             f"{tuple(z.shape)}; expected (b, m, *out_shape), m directions per sample."
         )
     return directions.detach().to(z.dtype)

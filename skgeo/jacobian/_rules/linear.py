@@ -36,7 +36,7 @@ class LinearRule(AffineRule):
             moved = torch.addmm(bias, a.flatten(0, 1), weight.T).view(b, positions, w, o)
         else:
             moved = bias.view(w, o).expand(b, positions, w, o)
-        # (b, T, w, o) by (b, m, T, o), in one product per sample; this order is faster.
+        # (b, T, w, o) and (b, m, T, o) contracted in one product per sample; this order is faster.
         return torch.bmm(moved.transpose(1, 2).flatten(2), g.flatten(2).mT).mT
 
     def pull(self, call: LayerGradients, weights: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Normalisation layers: normalised values, times a scale, plus a shift."""
+"""Rules of normalisation layers, which scale and shift normalised values."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class RMSNormRule(LayerNormRule):
         layer = cast(nn.RMSNorm, module)
         eps = layer.eps
         if eps is None:
-            # That of the dtype in which the network runs, even if x was converted to float64.
+            # The default for the dtype of the network, even if x was converted to float64.
             eps = torch.finfo(cast(Tensor, layer.weight).dtype).eps
         return F.rms_norm(x, layer.normalized_shape, eps=eps)
 

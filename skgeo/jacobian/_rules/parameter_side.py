@@ -30,7 +30,7 @@ class Columns:
     g : Tensor of shape (b, m, o)
         Together the columns (o, i) of row (n, k): ``g[n, k, :, None] * a[n, None, :]``.
     pieces : tuple of (slice, slice, slice)
-        Along o, along i, and where these columns go in the parameters.
+        Along o, along i, and the place of these columns among the parameters.
     """
 
     a: Tensor
@@ -41,7 +41,7 @@ class Columns:
     def of_layer(
         cls, call: LayerGradients, a: Tensor, g: Tensor, places: Mapping[str, slice]
     ) -> Columns:
-        """Columns of a layer, whose bias is the last of the inputs."""
+        """Columns of a layer; its bias belongs to the last input."""
         every, i = slice(0, g.shape[2]), a.shape[1]
         pieces = []
         for local in call.names:
@@ -66,7 +66,7 @@ class Columns:
 def add_block(total: Tensor, left: Columns, right: Columns) -> None:
     """Add the products of two sets of columns to a matrix, on and below its diagonal.
 
-    left, right: if they are one object, each pair is added once.
+    left, right: if they are the same object, each pair is added once.
     """
     # total (P, P)
     if not all(t.numel() for t in (left.a, left.g, right.a, right.g)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skgeo.jacobian._rules.symmetric import lower_product, mirror
 
-# Bound on the memory of a product besides its result.
+# Bound on the memory of a product in addition to its result.
 _WORK_BYTES = 2**26
 
 
@@ -75,12 +75,12 @@ class LayerGradients:
         )
 
     def weighted(self, weights: Tensor) -> LayerGradients:
-        r"""Other directions, as combinations of these.
+        r"""The call with r linear combinations of its directions.
 
         Parameters
         ----------
         weights : Tensor of shape (b, r, m)
-            Row (n, r) holds what direction r of sample n takes from each of the m directions.
+            The coefficients per sample.
 
         Returns
         -------
@@ -97,8 +97,8 @@ class LayerGradients:
 class StructureRule:
     r"""How the per-sample gradients of one type of layer follow from its inputs and gradients.
 
-    Only :meth:`rows` has to be written. The other methods rest on it, and are overridden where the
-    structure of the layer gives the same numbers for less.
+    Only :meth:`rows` has to be written. The defaults of the other methods use it; override them
+    where the structure of the layer gives the same result at a lower cost.
 
     Attributes
     ----------
@@ -110,14 +110,14 @@ class StructureRule:
 
     See Also
     --------
-    skgeo.jacobian.register_structure : puts a rule to use.
-    skgeo.jacobian.check_structure : compares a rule with the general path.
+    skgeo.jacobian.register_structure : registers a rule.
+    skgeo.jacobian.check_structure : compares a rule with general differentiation.
 
     Notes
     -----
-    A rule holds no state, and derives from what it is given without autograd. `rows`, `total`,
-    `push` and `pull` work in the type of ``call.gradients``, `add_gram` in that of its result, the
-    others in float64 whatever the type of the network.
+    A rule is stateless, and computes derivatives without autograd. `rows`, `total`, `push` and
+    `pull` work in the dtype of ``call.gradients``, `add_gram` in that of its result, and the others
+    in float64 for any dtype of the network.
     """
 
     names: ClassVar[tuple[str, ...]] = ("weight", "bias")
@@ -147,7 +147,7 @@ class StructureRule:
         Returns
         -------
         int or None
-            With a number, the layer treats every axis before these alike, so that samples need not
+            With a number, the layer treats every axis before these alike, so the samples need not
             be the first axis, and `inputs` and `gradients` may have any number of axes between
             samples and features. None: the first axis has to be the samples.
         """

@@ -21,7 +21,7 @@ Arrange = Callable[[Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class _Shown:
-    """Arrangement and shapes of a call that passed the check."""
+    """Arrangement, parameters and shapes of a call that passed the check."""
 
     arrangement: str
     names: tuple[str, ...]
@@ -34,11 +34,11 @@ class _Shown:
 
 
 class Certificate:
-    """Results of a check on some samples, for batches of others.
+    """Results of a check on some samples, to be used for batches of others.
 
-    A call of another batch is taken at its rule's word if it was admitted in the check with the
-    same parameters, the same arrangement of the samples and the same shapes per sample. A batch
-    with a call that the check did not see, or that looks different, is checked itself.
+    A call of another batch is not checked again if it passed with the same parameters, the same
+    arrangement of the samples and the same shapes per sample. A batch with a call that was not
+    checked, or that differs in one of these, is checked itself.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Certificate:
 
         names: the call's parameters that are used once.
         """
-        # gradients (m, \\*output_shape)
+        # gradients (m, *output_shape)
         if call.name not in self._shown:
             return False, None
         shown = self._shown[call.name]
@@ -71,7 +71,7 @@ class Certificate:
             if arrangement != shown.arrangement:
                 continue
             found = _arranged(call, gradients, arrange, names)
-            # Finite sums have finite terms; that of a sum which overflows, the check will find.
+            # A finite sum has finite terms; if it is not finite, the full check decides.
             if _Shown.of(arrangement, found) == shown and bool(torch.isfinite(gradients.sum())):
                 return True, found
         return False, None
@@ -80,8 +80,8 @@ class Certificate:
 def watched(replica: Replica) -> dict[str, nn.Module]:
     """Name the layers that may be covered by a rule.
 
-    Returns: Those with a rule and a selected parameter, without hooks or parametrisations: either
-        may change what the layer is given or gives.
+    Returns those with a rule and a selected parameter, without hooks and parametrisations, which
+        may change the inputs or the result of the layer.
     """
     chosen = {id(replica.parameters[name]) for name in replica.selected}
     return {
@@ -96,10 +96,7 @@ def watched(replica: Replica) -> dict[str, nn.Module]:
 
 
 def edges(outputs: Tensor) -> Counter[int]:
-    """Count how often each leaf of a graph is used.
-
-    Returns: By ``id`` of the leaf.
-    """
+    """Number of uses of each leaf of a graph, by the ``id`` of the leaf."""
     uses: Counter[int] = Counter()
     seen = set()
     stack = [outputs.grad_fn]
@@ -122,9 +119,9 @@ class RuleCheck:
     """Check of the layer rules for calls.
 
     A parameter is admitted if the graph uses it once and, for a random cotangent v, the rule's
-    :math:`J^T v` is that of a plain backward pass. The first catches a second use however slight;
-    the second everything else: weights that are read past the call of their layer, samples that
-    are not where they are taken to be, samples that influence each other, rules that are wrong.
+    :math:`J^T v` agrees with a plain backward pass. The first condition detects a second use of any
+    size; the second detects weights that are read outside the call of their layer, samples on
+    another axis than assumed, samples that influence each other, and wrong rules.
 
     outputs: (b, ...), with their graph.
     directions: (b, m, ...), cotangents of the directions; None for single outputs.
@@ -159,10 +156,10 @@ class RuleCheck:
     def admit(self, call: Call, gradients: Tensor | None) -> tuple[str, LayerGradients | None]:
         """Check a call.
 
-        Returns arrangement: ; found: with samples first; None if no arrangement of the samples
-            passes the check.
+        Returns the arrangement of the samples, and the call with samples first, or None if no
+        arrangement passes the check.
         """
-        # gradients (m, \\*output_shape)
+        # gradients (m, *output_shape)
         if gradients is not None:
             rule = structure_rule(call.module)
             assert rule is not None
@@ -201,7 +198,7 @@ def _arranged(
     call: Call, gradients: Tensor, arrange: Arrange, names: Mapping[str, str]
 ) -> LayerGradients:
     (inputs,) = call.inputs
-    # A view: what needs another order in memory makes it, and sums of squares do not.
+    # A view: only operations that need another order in memory copy it.
     arranged = arrange(gradients.movedim(0, -1)).movedim(-1, 1)
     return LayerGradients(call.module, arrange(inputs), arranged, names)
 

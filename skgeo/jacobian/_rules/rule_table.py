@@ -43,18 +43,18 @@ def register_structure(module_type: type[nn.Module], rule: StructureRule) -> Non
     Parameters
     ----------
     module_type : type
-        A subclass of ``torch.nn.Module``. A rule it had before is replaced. Subclasses that do not
+        A subclass of ``torch.nn.Module``. An earlier rule is replaced. Subclasses that do not
         override ``forward`` share the rule.
     rule : StructureRule
 
     Raises
     ------
     SkgeoError
-        If either is not what it should be.
+        If either has the wrong type.
 
     See Also
     --------
-    check_structure : compares a rule with the general path; run it first.
+    check_structure : compares a rule with general differentiation; run it first.
 
     Examples
     --------

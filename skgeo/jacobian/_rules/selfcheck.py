@@ -20,15 +20,15 @@ def check_structure(
     """Compare a rule with general differentiation on one layer.
 
     Per-sample gradients, their sum, Gram matrices (of a batch with itself and with another),
-    diagonal, trace and, where the rule gives them, outer-product factors are compared in float64
-    for random directions of the layer's result.
+    diagonal, trace, products and, if the rule has them, outer-product factors are compared in
+    float64 for random directions of the layer's result.
 
     Parameters
     ----------
     rule : StructureRule
         Registered or not.
     module : torch.nn.Module
-        A layer that the rule is for. Left as it is; a copy in float64 is measured.
+        A layer that the rule covers. It is not changed; a copy in float64 is used.
     x : Tensor of shape (b, ...)
         Inputs of the layer: more than one sample, with values in general position.
     rtol : float, default=1e-9
@@ -75,7 +75,7 @@ def check_structure(
 
 
 def _double(module: nn.Module) -> nn.Module:
-    """A copy in float64: a replica's tensors are shared, so they may not be converted in place."""
+    """A copy in float64; tensors of a replica are shared and must not be converted in place."""
     twin = replica(module, parameters="all").module
     for child in twin.modules():
         for key, parameter in child._parameters.items():
@@ -105,7 +105,7 @@ class _Comparison:
         rule, call = self._rule, self._call
         found = rule.rows(call)
         if set(found) != set(call.names):
-            self._fail(f"rows are given for {sorted(found)}, and asked for {sorted(call.names)}.")
+            self._fail(f"rows are given for {sorted(found)}, expected {sorted(call.names)}.")
         for local, rows in found.items():
             expected = self._by_name[local].reshape(
                 *self._dense.shape[:2], *call.parameter(local).shape

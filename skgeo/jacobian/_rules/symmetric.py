@@ -1,4 +1,4 @@
-"""Products of which only half is computed if both factors are the same."""
+"""Matrix products; only half of them is computed if both factors are the same."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ _BLOCK = 512
 
 
 def lower_blocks(n_rows: int, n_columns: int, same: bool, step: int) -> Iterator[tuple[slice, int]]:
-    """Cut a matrix into blocks of rows, each as long as needed.
+    """Blocks of `step` rows of a matrix, each with the column at which it ends.
 
-    same: whether only the lower triangle is wanted.
-    step: rows a block.
-    Returns rows: ; stop: columns from 0 to here.
+    same: whether the blocks cover the lower triangle only.
     """
     for start in range(0, n_rows, step):
         stop = min(start + step, n_rows)

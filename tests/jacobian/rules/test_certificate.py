@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.networks import linear
 from helpers.oracles import dense_jacobian
-from helpers.rule_oracles import Net, assert_agrees, linear, near
+from helpers.rule_oracles import Net, assert_agrees, assert_near
 from skgeo import SkgeoError, fisher_diagonal, fisher_trace
 from skgeo.jacobian._rules.gradients import certify_structure, structured_gradients
 from skgeo.jacobian._rules.rule_check import RuleCheck
@@ -53,7 +54,7 @@ def test_what_was_refused_stays_refused(checks):
     found = certified(Net(forward), MANY[:8], MANY)
     assert found.rest == ("second.weight",)
     _, jacobian = dense_jacobian(Net(forward), MANY)
-    near(
+    assert_near(
         found.gram(),
         torch.as_tensor(jacobian).flatten(0, 1) @ torch.as_tensor(jacobian).flatten(0, 1).T,
     )
@@ -123,9 +124,9 @@ def test_one_pass_a_direction_or_all_at_once(width):
     net = nn.Sequential(linear(4, width), nn.Tanh(), linear(width, 3))
     found = structured_gradients(replica(net), MANY)
     jacobian = torch.as_tensor(dense_jacobian(net, MANY)[1])
-    near(found.trace(), jacobian.square().sum())
-    near(found.diagonal(), jacobian.square().sum((0, 1)))
-    near(found.rows(), jacobian)
+    assert_near(found.trace(), jacobian.square().sum())
+    assert_near(found.diagonal(), jacobian.square().sum((0, 1)))
+    assert_near(found.rows(), jacobian)
 
 
 def test_sums_of_squares_of_a_float32_network_are_taken_in_float64():
@@ -133,5 +134,5 @@ def test_sums_of_squares_of_a_float32_network_are_taken_in_float64():
     found = structured_gradients(replica(net), MANY.float())
     assert found.diagonal().dtype == found.trace().dtype == torch.float64
     rows = found.rows().double()
-    near(found.diagonal(), rows.square().sum((0, 1)), rtol=1e-6)
-    near(found.trace(), rows.square().sum(), rtol=1e-6)
+    assert_near(found.diagonal(), rows.square().sum((0, 1)), rtol=1e-6)
+    assert_near(found.trace(), rows.square().sum(), rtol=1e-6)

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from helpers.cases import BY_NAME, CASES
+from helpers.networks import linear
 from helpers.oracles import dense_jacobian
-from helpers.rule_oracles import Net, X, assert_agrees, linear, measure, near
+from helpers.rule_oracles import Net, X, assert_agrees, assert_matches_dense, assert_near
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._dense_rows import output_jacobian
 from skgeo.jacobian._rules.gradients import structured_gradients
@@ -34,7 +35,7 @@ class TestAgainstOneBackwardPassAnOutput:
             rest = ["weight", "scale"]
         else:
             rest = [name for name in names if prefix is not None and name.startswith(prefix)]
-        measure(module, inputs, case.forward, rest)
+        assert_matches_dense(module, inputs, case.forward, rest)
 
     @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
     def test_in_single_precision(self, case):
@@ -62,11 +63,11 @@ class TestAgainstOneBackwardPassAnOutput:
         first, second = (
             structured_gradients(copied, part(w)) for w in (slice(0, 3), slice(3, None))
         )
-        near(first.gram(second), flat[:9] @ flat[9:].T)
-        near(second.gram(first), flat[9:] @ flat[:9].T)
+        assert_near(first.gram(second), flat[:9] @ flat[9:].T)
+        assert_near(second.gram(first), flat[9:] @ flat[:9].T)
         total = first.metric()
         second.add_metric(total)
-        near(total.tril(), (flat.T @ flat).tril())
+        assert_near(total.tril(), (flat.T @ flat).tril())
 
     @pytest.mark.parametrize(
         "names",
@@ -91,17 +92,17 @@ class TestAgainstOneBackwardPassAnOutput:
         module = BY_NAME["mlp"].module()
         module[0].bias.requires_grad_(False)
         module[4].weight.requires_grad_(False)
-        assert measure(module).n_parameters == 64 - 5 - 12
+        assert assert_matches_dense(module).n_parameters == 64 - 5 - 12
 
     def test_one_sample(self):
-        measure(BY_NAME["mlp"].module(), X[:1])
-        measure(BY_NAME["residual"].module(), BY_NAME["residual"].inputs(1))
+        assert_matches_dense(BY_NAME["mlp"].module(), X[:1])
+        assert_matches_dense(BY_NAME["residual"].module(), BY_NAME["residual"].inputs(1))
 
     @pytest.mark.parametrize("name", ["mlp", "transformer", "gru", "residual"])
     def test_of_every_chunk_size(self, name):
         module, inputs = BY_NAME[name].module(), BY_NAME[name].inputs()
         whole = structured_gradients(replica(module), inputs).rows()
-        near(structured_gradients(replica(module), inputs, max_bytes=1).rows(), whole, 1e-13)
+        assert_near(structured_gradients(replica(module), inputs, max_bytes=1).rows(), whole, 1e-13)
 
     def test_no_dense_jacobian_where_all_is_covered(self, monkeypatch):
         from skgeo.jacobian._rules import linear as rules
@@ -116,10 +117,10 @@ class TestAgainstOneBackwardPassAnOutput:
         monkeypatch.setattr(rules.LinearRule, "rows", refuse)
         found = structured_gradients(replica(module), X)
         flat = expected.flatten(0, 1)
-        near(found.gram(), flat @ flat.T)
-        near(found.metric(), flat.T @ flat)
-        near(found.trace(), flat.square().sum())
-        near(found.diagonal(), flat.square().sum(0))
+        assert_near(found.gram(), flat @ flat.T)
+        assert_near(found.metric(), flat.T @ flat)
+        assert_near(found.trace(), flat.square().sum())
+        assert_near(found.diagonal(), flat.square().sum(0))
 
 
 class TestDirections:

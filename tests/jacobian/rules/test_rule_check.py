@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helpers.cases import Mean
-from helpers.rule_oracles import Net, X, assert_agrees, linear, measure
+from helpers.networks import linear, normal
+from helpers.rule_oracles import Net, X, assert_agrees, assert_matches_dense
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._dense_rows import output_jacobian
 from skgeo.jacobian._rules.gradients import structured_gradients
@@ -18,19 +19,19 @@ class TestWhatMayNotBeTakenForCovered:
         def forward(net, x):
             return net.second(torch.tanh(net.first(x))) @ net.second.weight[:, :3]
 
-        measure(Net(forward), rest=["second.weight"])
+        assert_matches_dense(Net(forward), rest=["second.weight"])
 
     def test_weight_read_by_a_function_only(self):
         def forward(net, x):
             return net.second(torch.tanh(F.linear(x, net.first.weight, net.first.bias)))
 
-        measure(Net(forward), rest=["first.weight", "first.bias"])
+        assert_matches_dense(Net(forward), rest=["first.weight", "first.bias"])
 
     def test_a_slight_second_use(self):
         def forward(net, x):
             return net.second(torch.tanh(net.first(x))) + 1e-9 * net.first.weight.sum()
 
-        measure(Net(forward), rest=["first.weight"])
+        assert_matches_dense(Net(forward), rest=["first.weight"])
 
     def test_layer_called_for_its_weight_elsewhere(self):
         def forward(net, x):
@@ -38,7 +39,7 @@ class TestWhatMayNotBeTakenForCovered:
                 net.first(x)
             return net.second(torch.tanh(x @ net.first.weight.T))
 
-        found = measure(Net(forward), rest=["first.weight"])
+        found = assert_matches_dense(Net(forward), rest=["first.weight"])
         assert "first.bias" not in {n for c in found.calls for n in c.names.values()}
 
     def test_without_gradient_there_is_none(self):
@@ -57,17 +58,17 @@ class TestWhatMayNotBeTakenForCovered:
             h = torch.tanh(net.first(x))
             return net.second(h.detach() + h / 2)
 
-        measure(Net(forward))
+        assert_matches_dense(Net(forward))
 
     def test_forward_hook_of_the_user(self):
         net = nn.Sequential(linear(4, 4), nn.Tanh(), linear(4, 3))
         net[0].register_forward_hook(lambda module, args, output: 2 * output)
-        measure(net, rest=["0.weight", "0.bias"])
+        assert_matches_dense(net, rest=["0.weight", "0.bias"])
 
     def test_pre_hook_of_the_user(self):
         net = nn.Sequential(linear(4, 4), nn.Tanh(), linear(4, 3))
         net[2].register_forward_pre_hook(lambda module, args: (args[0] + 1,))
-        measure(net, rest=["2.weight", "2.bias"])
+        assert_matches_dense(net, rest=["2.weight", "2.bias"])
 
     def test_forward_of_one_object(self):
         net = nn.Sequential(linear(4, 4), nn.Tanh(), linear(4, 3))
@@ -84,7 +85,7 @@ class TestWhatMayNotBeTakenForCovered:
                 return 2 * super().forward(x)
 
         net = nn.Sequential(Doubled(4, 4).double(), nn.Tanh(), linear(4, 3))
-        measure(net, rest=["0.weight", "0.bias"])
+        assert_matches_dense(net, rest=["0.weight", "0.bias"])
 
     def test_subclass_that_changes_what_forward_calls(self):
         class Standardised(nn.Conv1d):
@@ -94,7 +95,7 @@ class TestWhatMayNotBeTakenForCovered:
         torch.manual_seed(0)
         net = nn.Sequential(Standardised(4, 2, 1), nn.Flatten(), nn.Linear(2, 3)).double()
         # The bias is used as ever.
-        measure(net, X.unsqueeze(2), rest=["0.weight"])
+        assert_matches_dense(net, X.unsqueeze(2), rest=["0.weight"])
 
     def test_subclass_with_more_parameters(self):
         class Scaled(nn.Linear):
@@ -105,7 +106,7 @@ class TestWhatMayNotBeTakenForCovered:
         def forward(net, x):
             return net.second(torch.tanh(net.first(x)) * net.first.scale)
 
-        measure(Net(forward, first=Scaled(4, 4).double()), rest=["first.scale"])
+        assert_matches_dense(Net(forward, first=Scaled(4, 4).double()), rest=["first.scale"])
 
     def test_old_style_weight_norm(self):
         layer = linear(4, 4)
@@ -140,21 +141,21 @@ class TestHowLayersAreCalled:
             h.mul_(2).tanh_()
             return net.second(h).exp_()
 
-        measure(Net(forward))
+        assert_matches_dense(Net(forward))
 
     def test_keyword_input(self):
-        measure(Net(lambda net, x: net.second(input=torch.tanh(net.first(input=x)))))
+        assert_matches_dense(Net(lambda net, x: net.second(input=torch.tanh(net.first(input=x)))))
 
     def test_one_number_a_sample(self):
         def forward(net, x):
             return net.second(torch.tanh(net.first(x))).sum(1)
 
-        measure(Net(forward))
+        assert_matches_dense(Net(forward))
 
     def test_outputs_with_positions(self):
-        x = torch.randn(4, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+        x = normal(4, 5, 4)
         net = nn.Sequential(linear(4, 4), nn.LayerNorm(4).double(), nn.Tanh(), linear(4, 2))
-        found = measure(net, x)
+        found = assert_matches_dense(net, x)
         assert found.outputs.shape == (4, 5, 2)
         assert found.n_directions == 10
 
@@ -169,24 +170,24 @@ class TestHowLayersAreCalled:
                 return self.out(torch.tanh(self.norm(self.first(x.transpose(0, 1)))).mean(0))
 
         for positions in (5, 4):
-            x = torch.randn(4, positions, 4, generator=torch.Generator().manual_seed(1)).double()
-            measure(Turned().double(), x)
+            x = normal(4, positions, 4, seed=1)
+            assert_matches_dense(Turned().double(), x)
 
     def test_positions_folded_into_samples(self):
         def forward(net, x):
             h = torch.tanh(net.first(x.flatten(0, 1)))
             return net.second(h).unflatten(0, x.shape[:2]).mean(1)
 
-        x = torch.randn(4, 3, 4, generator=torch.Generator().manual_seed(2)).double()
-        measure(Net(forward), x)
+        x = normal(4, 3, 4, seed=2)
+        assert_matches_dense(Net(forward), x)
 
     def test_samples_folded_behind_positions(self):
         def forward(net, x):
             h = torch.tanh(net.first(x.transpose(0, 1).flatten(0, 1)))
             return net.second(h.unflatten(0, (3, -1)).mean(0))
 
-        x = torch.randn(4, 3, 4, generator=torch.Generator().manual_seed(2)).double()
-        measure(Net(forward), x, rest=["first.weight", "first.bias"])
+        x = normal(4, 3, 4, seed=2)
+        assert_matches_dense(Net(forward), x, rest=["first.weight", "first.bias"])
 
     def test_frames_folded_into_samples(self):
         class Frames(nn.Module):
@@ -199,10 +200,10 @@ class TestHowLayersAreCalled:
                 h = torch.tanh(self.norm(self.conv(x.flatten(0, 1))))
                 return self.out(h.flatten(1).unflatten(0, x.shape[:2]).mean(1))
 
-        x = torch.randn(4, 3, 2, 3, 3, generator=torch.Generator().manual_seed(3)).double()
+        x = normal(4, 3, 2, 3, 3, seed=3)
         torch.manual_seed(0)
         net = Frames().double().eval()
-        measure(net, x, rest=["norm.weight", "norm.bias"])
+        assert_matches_dense(net, x, rest=["norm.weight", "norm.bias"])
 
     def test_tokens_before_samples(self):
         torch.manual_seed(0)
@@ -212,18 +213,20 @@ class TestHowLayersAreCalled:
         def forward(module, x):
             return module[2](torch.tanh(module[0](x.T)).mean(0))
 
-        measure(net, tokens, forward)
+        assert_matches_dense(net, tokens, forward)
 
     def test_two_inputs(self):
         torch.manual_seed(0)
         net = nn.Bilinear(2, 2, 3).double()
-        measure(net, X, lambda module, x: module(x[:, :2], x[:, 2:]), rest=["weight", "bias"])
+        assert_matches_dense(
+            net, X, lambda module, x: module(x[:, :2], x[:, 2:]), rest=["weight", "bias"]
+        )
 
     def test_encoder_with_positions_first(self):
         torch.manual_seed(0)
         layer = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0).double().eval()
         x = torch.randn(4, 3, 4, dtype=torch.float64)
-        found = measure(
+        found = assert_matches_dense(
             layer,
             x,
             lambda module, x: module(x.transpose(0, 1)).sum(0),

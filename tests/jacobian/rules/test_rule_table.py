@@ -154,7 +154,7 @@ class TestCheck:
             def rows(self, call):
                 return {}
 
-        with pytest.raises(SkgeoError, match=r"given for \[\], and asked for \['factor'\]"):
+        with pytest.raises(SkgeoError, match=r"given for \[\], expected \['factor'\]"):
             check_structure(Silent(), Scale(3), X)
         with pytest.raises(SkgeoError, match="none of the parameters"):
             check_structure(ScaleRule(), nn.Linear(2, 2), X)

@@ -27,7 +27,7 @@ def least_width(form, tol=1e-9):
     return best
 
 
-def check(network, found, rtol=1e-11):
+def assert_same_function(network, found, rtol=1e-11):
     x = 4 * Planter(99).normal(200, network.n_inputs)
     torch.testing.assert_close(found.network(x), network(x), rtol=rtol, atol=rtol)
     assert found.width == found.network.n_units
@@ -44,7 +44,7 @@ def test_against_enumeration(seed, n):
     found = minimal_width(network)
     assert found.optimal
     assert found.width == least_width(hinge_form(network))
-    check(network, found)
+    assert_same_function(network, found)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -54,10 +54,10 @@ def test_affine_functions_take_two_units(n):
     )
     found = minimal_width(network)
     assert (found.width, found.n_boundaries, found.optimal) == (2, 0, True)
-    check(network, found)
+    assert_same_function(network, found)
     on_ball = minimal_width(network, ball=(torch.zeros(n, dtype=torch.float64), 50.0))
     assert (on_ball.width, on_ball.optimal) == (1, True)
-    check(network, on_ball)
+    assert_same_function(network, on_ball)
 
 
 def test_m_plus_one_and_m_plus_two():
@@ -71,7 +71,7 @@ def test_m_plus_one_and_m_plus_two():
         network = one_hidden([[1.0, 0.0]], [0.0], [[1.0]], [0.0], skip)
         found = minimal_width(network)
         assert (found.width, found.n_boundaries, found.optimal) == (1 + extra, 1, True)
-        check(network, found)
+        assert_same_function(network, found)
 
 
 def test_one_shared_boundary_besides_a_set_of_others():
@@ -81,7 +81,7 @@ def test_one_shared_boundary_besides_a_set_of_others():
     network = one_hidden(w, [0.0, 1.0, 2.0], [[1.0, 1.0, 1.0]], [0.0], skip)
     found = minimal_width(network)
     assert (found.width, found.optimal) == (4, True)
-    check(network, found)
+    assert_same_function(network, found)
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -94,10 +94,10 @@ def test_several_outputs_stay_within_the_bound(seed):
     found = minimal_width(network)
     assert 6 < found.width <= 6 + min(2 * rank, 3)
     assert found.optimal == (found.width <= 8 and rank == 1)
-    check(network, found)
+    assert_same_function(network, found)
     on_ball = minimal_width(network, ball=(torch.zeros(3, dtype=torch.float64), 60.0))
     assert on_ball.width == 6 + rank
-    check(network, on_ball)
+    assert_same_function(network, on_ball)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -123,7 +123,7 @@ def test_hidden_orientations_of_twenty_boundaries_are_found():
     assert float(hidden.linear.abs().max()) > 0.1
     found = minimal_width(network)
     assert (found.width, found.optimal) == (20, True)
-    check(network, found)
+    assert_same_function(network, found)
 
 
 def test_seed_case_1_needs_its_four_units():
@@ -148,4 +148,4 @@ def test_undecided_widths_say_so():
     found = minimal_width(network)
     assert found.width == 61  # one dimension: any boundary can carry the rest
     assert not found.optimal
-    check(network, found, rtol=1e-9)
+    assert_same_function(network, found, rtol=1e-9)

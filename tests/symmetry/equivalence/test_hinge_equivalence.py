@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.networks import normal
 from helpers.planted import Planter, evaluate, flip, seed_case_31
 from skgeo import SkgeoError
 from skgeo.exceptions import GeometryWarning
@@ -215,7 +216,7 @@ def test_seed_case_1_flips(units):
 def test_boundaries_on_the_edge_of_the_sign_rule():
     # The projection that decides signs is perpendicular to these units, up to rounding.
     n = 3
-    probe = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    probe = normal(n)
     w = torch.tensor([[probe[1], -probe[0], 0.0], [probe[2], 0.0, -probe[0]], [0.0, 0.0, 1.0]])
     for seed in range(N_PLANTED):
         plant = Planter(seed)

@@ -14,7 +14,7 @@ from skgeo.symmetry._hidden_layer import one_hidden
 from skgeo.symmetry._tolerance import resolve_tolerance
 
 
-def same_form(a, b, atol=1e-9):
+def assert_same_form(a, b, atol=1e-9):
     """Forms of one function, number by number."""
     assert a.n_live == b.n_live
     for name in ("directions", "offsets", "jumps"):
@@ -54,7 +54,7 @@ def test_invariant_under_permutation_scaling_splitting_flips_and_degenerate_unit
     plant = Planter(seed)
     network = plant.annihilating(*plant.sizes(), size=3)
     other = plant.disguise(*plant.degenerate(*plant.split(*flip(network, range(3)))))
-    same_form(hinge_form(one_hidden(*network)), hinge_form(one_hidden(*other)))
+    assert_same_form(hinge_form(one_hidden(*network)), hinge_form(one_hidden(*other)))
 
 
 def test_bookkeeping_says_which_boundary_each_unit_is_on():
@@ -76,14 +76,14 @@ def test_seed_case_1_has_four_boundaries_and_its_flips_the_same_form():
     for units, shift in (((0, 2), -2.0), ((1, 3), -2.0), ((0, 1, 2, 3), -4.0)):
         turned = flip(network, units)
         assert turned[3].tolist() == [shift]
-        same_form(form, hinge_form(one_hidden(*turned)), atol=1e-15)
+        assert_same_form(form, hinge_form(one_hidden(*turned)), atol=1e-15)
 
 
 def test_seed_case_3_orientation_reversal():
     # relu(x-1) + relu(-x-1) + 2 = relu(-x+1) + relu(x+1)
     a = one_hidden([[1.0], [-1.0]], [-1.0, -1.0], [[1.0, 1.0]], [2.0])
     b = one_hidden([[-1.0], [1.0]], [1.0, 1.0], [[1.0, 1.0]], [0.0])
-    same_form(hinge_form(a), hinge_form(b), atol=0.0)
+    assert_same_form(hinge_form(a), hinge_form(b), atol=0.0)
     # On [-3, 3] turning unit 1 alone changes f by up to 4, or by 3 with the bias shifted.
     x = torch.linspace(-3, 3, 601, dtype=torch.float64)[:, None]
     alone = one_hidden([[-1.0], [-1.0]], [1.0, -1.0], [[1.0, 1.0]], [2.0])

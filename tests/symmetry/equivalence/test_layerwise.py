@@ -27,7 +27,7 @@ def outputs(form, x):
     return x
 
 
-def moved(weights, biases, activations, seed=1):
+def disguised(weights, biases, activations, seed=1):
     """The stack with units permuted and scaled by what their activations allow."""
     generator = torch.Generator().manual_seed(seed)
     permutation, scales = [], []
@@ -50,7 +50,7 @@ def test_moved_stacks_have_one_form_with_the_same_function(name):
     weights, biases = layers(4, 9, 7, 8, 3)
     names = [name] * 3
     form = canonical_layers(weights, biases, names, drop_off=False)
-    other = canonical_layers(*moved(weights, biases, names), names, drop_off=False)
+    other = canonical_layers(*disguised(weights, biases, names), names, drop_off=False)
     for ours, theirs in zip(
         (*form.weights, *form.biases), (*other.weights, *other.biases), strict=True
     ):

@@ -18,8 +18,8 @@ from skgeo.symmetry._generators import table
 from skgeo.symmetry._generators.candidate import Change
 
 
-def null_space_and_columns(module, X, forward=None, **options):
-    """Nullity of the dense Jacobian, and the generators, each checked against it."""
+def assert_in_null_space(module, X, forward=None, **options):
+    """Check the generators against a dense Jacobian; returns its nullity, and the generators."""
     options = {"likelihood": "gaussian", **options}
     found = generators(WrappedModel(module, forward=forward), X, **options)
     _, jacobian = dense_jacobian(module, X, forward)
@@ -47,7 +47,7 @@ def settled(build, seed=0):
 def test_columns_lie_in_the_null_space(case):
     module, X = case.module(), case.inputs(30)
     with assert_untouched(module):
-        nullity, found = null_space_and_columns(module, X, case.forward)
+        nullity, found = assert_in_null_space(module, X, case.forward)
     assert found.n_generators <= nullity
     assert {row.symmetry for row in (*found.table, *found.dropped)} <= set(table.SYMMETRIES)
 
@@ -68,7 +68,7 @@ def test_columns_lie_in_the_null_space(case):
 def test_all_flat_directions_are_named(name, dimensions):
     case = BY_NAME[name]
     n_samples = 300 if "relu" in name else 150  # kinks are met on both sides
-    nullity, found = null_space_and_columns(case.module(), case.inputs(n_samples))
+    nullity, found = assert_in_null_space(case.module(), case.inputs(n_samples))
     assert found.dimensions == dimensions
     assert found.n_generators == nullity
     assert found.not_covered == ()
@@ -88,7 +88,7 @@ def test_scaling_reaches_through_convolutions(activation):
             nn.Linear(8, 2),
         )
     )
-    _, found = null_space_and_columns(module, normal(60, 1, 5, 5))
+    _, found = assert_in_null_space(module, normal(60, 1, 5, 5))
     assert found.dimensions["scaling"] == 5
     assert found.dimensions["batchnorm"] == 6
     assert {row.layer for row in found.table if row.symmetry == "scaling"} == {"1", "4"}
@@ -101,7 +101,7 @@ def test_scaling_before_a_norm_without_gain():
             nn.Linear(3, 5), nn.BatchNorm1d(5, affine=False), nn.ReLU(), nn.Linear(5, 2)
         )
     )
-    nullity, found = null_space_and_columns(module, 3 * normal(200, 3))
+    nullity, found = assert_in_null_space(module, 3 * normal(200, 3))
     assert found.dimensions == {"scaling": 5}
     assert nullity == 5
 
@@ -111,7 +111,7 @@ def test_scaling_of_linear_maps_a_position():
     module = settled(
         lambda: nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
     )
-    nullity, found = null_space_and_columns(module, 3 * normal(80, 3, 2))
+    nullity, found = assert_in_null_space(module, 3 * normal(80, 3, 2))
     assert found.dimensions == {"scaling": 4}
     assert nullity == 4
 
@@ -133,11 +133,11 @@ class Stream(nn.Module):
 
 
 def test_channels_of_a_residual_stream_scale_together():
-    _, found = null_space_and_columns(settled(Stream), 3 * normal(100, 3))
+    _, found = assert_in_null_space(settled(Stream), 3 * normal(100, 3))
     assert found.dimensions["scaling"] == 10
     assert found.dimensions["stream_scaling"] == 4
     resnet, X = build("resnet", 20)
-    _, found = null_space_and_columns(resnet, X)
+    _, found = assert_in_null_space(resnet, X)
     assert found.dimensions["stream_scaling"] == 4 + 8
     assert found.dropped == ()
 
@@ -159,7 +159,7 @@ class SelfAttention(nn.Module):
 @pytest.mark.parametrize(("width", "heads"), [(4, 2), (4, 1), (6, 3)])
 def test_attention_has_two_groups_a_head(bias, width, heads):
     module = settled(lambda: SelfAttention(width, heads, bias=bias))
-    nullity, found = null_space_and_columns(module, normal(20, 5, width))
+    nullity, found = assert_in_null_space(module, normal(20, 5, width))
     size = width // heads
     expected = heads * (2 * size**2 + 2 * size * bias)
     assert found.n_generators == expected == nullity
@@ -170,7 +170,7 @@ def test_attention_with_keys_and_values_of_their_own(bias):
     module = settled(lambda: SelfAttention(4, 2, bias=bias, kdim=3, vdim=5))
     assert module.attention.in_proj_weight is None
     inputs = {"q": normal(40, 5, 4), "k": normal(40, 5, 3, seed=1), "v": normal(40, 5, 5, seed=2)}
-    nullity, found = null_space_and_columns(module, inputs)
+    nullity, found = assert_in_null_space(module, inputs)
     assert found.n_generators == 2 * (2 * 2**2 + 2 * 2 * bias) == nullity
 
 
@@ -178,11 +178,11 @@ def test_heads_wider_than_their_inputs():
     """Without biases query and key have 2 D d - D^2 flat directions, with D inputs of the keys."""
     module = settled(lambda: SelfAttention(6, 1, bias=False, kdim=6, vdim=6))
     inputs = {name: normal(30, 5, 6, seed=seed) for seed, name in enumerate("qkv")}
-    nullity, found = null_space_and_columns(module, inputs)
+    nullity, found = assert_in_null_space(module, inputs)
     assert found.n_generators == nullity == 2 * 36
     narrow = settled(lambda: SelfAttention(6, 1, bias=False, kdim=2, vdim=2))
     inputs |= {"k": normal(30, 5, 2, seed=4), "v": normal(30, 5, 2, seed=5)}
-    nullity, found = null_space_and_columns(narrow, inputs)
+    nullity, found = assert_in_null_space(narrow, inputs)
     assert found.dimensions == {"query_key": 36, "value_output": 36}
     assert found.n_generators == nullity
 
@@ -194,19 +194,19 @@ def test_masks_change_nothing(causal):
             mask = torch.ones(5, 5, dtype=torch.bool).triu(1) if causal else None
             return self.attention(x, x, x, attn_mask=mask, need_weights=False)[0]
 
-    nullity, found = null_space_and_columns(settled(lambda: Masked(4, 2)), normal(20, 5, 4))
+    nullity, found = assert_in_null_space(settled(lambda: Masked(4, 2)), normal(20, 5, 4))
     assert found.n_generators == nullity == 24
 
 
 def test_extra_key_and_value_vectors():
     module = settled(lambda: SelfAttention(4, 2, add_bias_kv=True))
-    nullity, found = null_space_and_columns(module, normal(20, 5, 4))
+    nullity, found = assert_in_null_space(module, normal(20, 5, 4))
     assert found.n_generators == nullity
 
 
 def test_a_zero_key_makes_the_key_bias_count():
     module = settled(lambda: SelfAttention(4, 2, add_zero_attn=True))
-    nullity, found = null_space_and_columns(module, normal(20, 5, 4))
+    nullity, found = assert_in_null_space(module, normal(20, 5, 4))
     assert {row.symmetry for row in found.dropped} >= {"key_bias"}
     assert found.n_generators <= nullity
 
@@ -215,10 +215,10 @@ def test_layer_norm_without_epsilon_has_its_scale():
     def build(eps):
         return settled(lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6, eps=eps), nn.Tanh()))
 
-    nullity, found = null_space_and_columns(build(0.0), normal(60, 4))
+    nullity, found = assert_in_null_space(build(0.0), normal(60, 4))
     assert found.dimensions == {"norm_shift": 5, "norm_scale": 1}
     assert nullity == 6
-    _, found = null_space_and_columns(build(1e-5), normal(60, 4))
+    _, found = assert_in_null_space(build(1e-5), normal(60, 4))
     assert found.dimensions == {"norm_shift": 5}
     assert [row.symmetry for row in found.dropped] == ["norm_scale"]
     assert found.dropped[0].residual > 1e-10
@@ -230,7 +230,7 @@ def test_rows_that_read_a_layer_norm(affine):
     module = settled(
         lambda: nn.Sequential(nn.LayerNorm(5, elementwise_affine=affine), nn.Linear(5, 3))
     )
-    nullity, found = null_space_and_columns(module, normal(60, 5))
+    nullity, found = assert_in_null_space(module, normal(60, 5))
     assert nullity == found.n_generators == 3 + 10 * affine
 
 
@@ -242,7 +242,7 @@ def test_blocks_of_torch(norm_first):
             nn.TransformerEncoderLayer(4, 2, 6, **options), nn.Flatten(), nn.Linear(12, 3)
         )
     )
-    nullity, found = null_space_and_columns(module, normal(150, 3, 4))
+    nullity, found = assert_in_null_space(module, normal(150, 3, 4))
     assert found.dimensions["scaling"] == 6
     assert found.dimensions["query_key"] == found.dimensions["value_output"] == 8
     assert found.n_generators <= nullity
@@ -255,7 +255,7 @@ def test_linear_layers_in_a_row(widths, bias):
     module = settled(
         lambda: nn.Sequential(*(nn.Linear(a, b, bias=bias) for a, b in itertools.pairwise(widths)))
     )
-    nullity, found = null_space_and_columns(module, normal(60, widths[0]))
+    nullity, found = assert_in_null_space(module, normal(60, widths[0]))
     assert set(found.dimensions) == {"linear"}
     assert found.n_generators == nullity
 
@@ -266,7 +266,7 @@ def test_linear_convolutions_in_a_row():
             nn.Conv2d(1, 2, 2, bias=False), nn.Conv2d(2, 2, 2), nn.Flatten(), nn.Linear(18, 2)
         )
     )
-    nullity, found = null_space_and_columns(module, normal(150, 1, 5, 5))
+    nullity, found = assert_in_null_space(module, normal(150, 1, 5, 5))
     assert found.dimensions["linear"] >= 4
     assert found.n_generators <= nullity
 
@@ -307,7 +307,7 @@ def test_duplicates_of_smooth_units(activation):
         )
         module[2].weight[:, 3] = 0.0
         module[0].weight[4] = 0.0
-    nullity, found = null_space_and_columns(module, 2 * normal(100, 3))
+    nullity, found = assert_in_null_space(module, 2 * normal(100, 3))
     # Two transfers; four of a unit that is not read; a constant against the bias, and its bias.
     assert found.dimensions == {
         "no_output": 4,
@@ -321,12 +321,12 @@ def test_duplicates_of_smooth_units(activation):
 def test_inputs_that_never_change():
     X = normal(80, 5)
     X[:, 1], X[:, 3] = 0.0, 2.5
-    nullity, found = null_space_and_columns(mlp(5, 4, 2, seed=1), X)
+    nullity, found = assert_in_null_space(mlp(5, 4, 2, seed=1), X)
     assert found.dimensions == {"constant_input": 8}
     assert nullity == 8
     module = nn.Linear(5, 2, bias=False).double()
     X[:, 4] = -1.0
-    nullity, found = null_space_and_columns(module, X)
+    nullity, found = assert_in_null_space(module, X)
     assert found.dimensions == {"constant_input": 4}
     assert nullity == 4
     assert {row.domain for row in found.table} == {"data"}
@@ -335,7 +335,7 @@ def test_inputs_that_never_change():
 def test_tokens_that_never_come():
     module = BY_NAME["embedding"].module()
     tokens = torch.tensor([[0, 1, 2, 0], [1, 1, 2, 3], [3, 2, 0, 0], [1, 2, 3, 3], [2, 2, 1, 0]])
-    _, found = null_space_and_columns(module, tokens)
+    _, found = assert_in_null_space(module, tokens)
     assert {row.units for row in found.table if row.symmetry == "unused_entry"} == {(4,), (5,)}
 
 
@@ -345,7 +345,7 @@ def test_tied_and_frozen_parameters():
     found = generators(module, normal(30, 3), likelihood="gaussian")
     assert found.matrix.shape == (4 * 3 + 4 + 2, 0)
     tied = BY_NAME["embedding_tied"]
-    nullity, found = null_space_and_columns(tied.module(), tied.inputs(50))
+    nullity, found = assert_in_null_space(tied.module(), tied.inputs(50))
     assert found.matrix.shape[0] == sum(p.numel() for p in tied.module().parameters())
     assert found.n_generators <= nullity
 
@@ -400,7 +400,7 @@ def test_layers_that_never_run_are_passed_over():
                 return self.rest(x) + self.table(x.long()) + self.kernel(x[:, None])
             return self.body(x)
 
-    nullity, found = null_space_and_columns(Branched(), normal(30, 3))
+    nullity, found = assert_in_null_space(Branched(), normal(30, 3))
     assert found.dimensions == {"scaling": 4}
     assert nullity >= 4
 
@@ -415,7 +415,7 @@ def test_norms_without_gain_end_a_stream():
             x = self.stem(x).relu()
             return self.head(self.norm(x + self.outside[0](self.inside[0](x).relu())))
 
-    _, found = null_space_and_columns(settled(Normed), 3 * normal(60, 3))
+    _, found = assert_in_null_space(settled(Normed), 3 * normal(60, 3))
     assert found.dimensions == {"scaling": 5}
 
 
