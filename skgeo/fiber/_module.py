@@ -36,11 +36,6 @@ def linear_network_of(model: Any) -> LinearNetwork:
 
 def read_linear_network(network: BoundNetwork) -> LinearNetwork:
     """The linear network that a model is, in the dtype of its weights."""
-    if network.model.preprocess is not None:
-        raise SkgeoError(
-            "The model is a Pipeline, and what its first steps do to the inputs is not part of the "
-            f"matrices. Pass its last step, pipeline[-1]. {_ADVICE}"
-        )
     root = unwrap(network.model.module)
     _ = network.replica  # raises if something is wrong with the module itself
     try:

@@ -64,7 +64,8 @@ class LinearFiberStratifier(GeometryEstimator):
         A linear network: an ``nn.Sequential``, nested or not, of ``nn.Linear`` with
         ``nn.Identity``, ``nn.Flatten`` and ``nn.Dropout`` between; a linear scikit-learn model; or
         matrices, through :func:`skgeo.datasets.linear_network`. A bias of the first layer counts as
-        one more input, which is constant; later biases are refused. None for the unbound reading.
+        one more input, which is constant; later biases are refused. Of a Pipeline the last step is
+        stratified, and the steps before it are applied to X. None for the unbound reading.
     tol : float or "auto", default="auto"
         Singular values are kept if they exceed ``tol`` times the spectral norm of their matrix.
         "auto" is eps^0.6 of the model's dtype: 4e-10 in float64, 7e-5 in float32.

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from skgeo.data import Inputs, Samples, cast_inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.likelihood import Likelihood, check_family, resolve_likelihood
+from skgeo.likelihood import Categorical, Likelihood, check_family, resolve_likelihood
 from skgeo.linalg._memory import memory_budget as usable_memory
 from skgeo.models import ResolvedModel, resolve_model
 from skgeo.network._apart import check_apart, random_state_kept
 from skgeo.network._batch import pick, tensors_of
-from skgeo.network._finite import check_outputs
+from skgeo.network._finite import check_metric, check_outputs
 from skgeo.network._flow import Flow, read_flow
 from skgeo.network._outputs import first_tensor
 from skgeo.network._ranges import Ranges, measure_ranges
@@ -128,11 +128,9 @@ class BoundNetwork:
     @cached_property
     def graph(self) -> Flow:
         """Data flow of the forward pass."""
-        example = None
-        if self._samples is not None:
-            _ = self.first_run  # whose refusals come before what the graph does not know
-            example = self.inputs(range(min(2, self.n_samples)))
-        return read_flow(self.replica, example=example)
+        example = None if self._samples is None else self.inputs(range(min(2, self.n_samples)))
+        with random_state_kept(self.device):
+            return read_flow(self.replica, example=example)
 
     @cached_property
     def stack(self) -> Stack:
@@ -337,10 +335,14 @@ class BoundNetwork:
         return found
 
     def notice(self, outputs: Tensor) -> None:
-        """Let the likelihood check the outputs of the first batch, once."""
+        """Look at the outputs of a batch: is the metric finite, and (once) do they look right?"""
+        z = self.sized(outputs.detach())
+        if not isinstance(self.likelihood, Categorical):  # whose metric is bounded
+            one = z.new_ones((*z.shape, 1), dtype=torch.float64)
+            check_metric(self.likelihood.pull_rows(z, one), self.likelihood.name)
         if not self._noticed:
-            self._noticed = True
-            self.likelihood.notice(self.sized(outputs))
+            self._noticed = True  # one sample says little of a family, one batch enough
+            self.likelihood.notice(z)
 
     def outputs(self) -> Tensor:
         """Natural outputs of all samples: (N, n_positions, K), in the network's dtype.

@@ -25,6 +25,7 @@ class SymmetryNetwork:
 
     def __init__(self, bound: BoundNetwork) -> None:
         self.bound = bound.double
+        _ = self.bound.first_run  # its refusals come before what the graph does not know
         self.precision = bound.precision
         self.n_parameters = self.bound.replica.n_parameters
         self.skipped: list[str] = []  # what rules left out, with the reason

@@ -98,7 +98,7 @@ def test_tensors_without_a_map():
         def forward(self, x):
             return self.linear(x - x.mean(0))
 
-    with pytest.raises(SkgeoError, match="depends on other samples"):
+    with pytest.raises(SkgeoError, match="depend on others"):
         cauchy_green(Mixes(), normal(3, 2))
     constant = nn.Sequential(nn.Linear(2, 2), nn.Threshold(1e9, 0.0)).double()
     found = cauchy_green(constant, normal(2, 2))

@@ -53,7 +53,8 @@ def test_a_module_is_used_as_it_is(refit):
         (nn.Sequential(nn.Embedding(5, 2), nn.Linear(2, 1)), True),
         (nn.EmbeddingBag(5, 2), True),
         (nn.Linear(2, 1), False),
-        (WrappedModel(nn.Linear(2, 1)), True),
+        (WrappedModel(nn.Linear(2, 1)), False),
+        (WrappedModel(nn.Linear(2, 1), forward=lambda m, x: m(x)), True),
     ],
 )
 def test_integers_are_indices_where_something_looks_them_up(module, keeps):
@@ -112,7 +113,7 @@ def test_a_pair_fits_an_unfitted_model_on_its_own_data():
 
 
 @pytest.mark.parametrize(
-    ("refit", "advice"), [(True, r"pass fit\(X, y\)"), (False, r"so pass \(model, X, y\)")]
+    ("refit", "advice"), [(True, r"pass fit\(X, y\)"), (False, r"or pass y as well")]
 )
 def test_a_fit_without_targets(refit, advice):
     message = f"Ridge requires y to be passed, but the target y is None: .*{advice}"

@@ -104,7 +104,7 @@ def test_one_vector_serves_all_samples_and_wrong_ones_are_named(linear_tail):
 
 def test_projectors_that_do_not_fit_are_refused(linear_tail, monkeypatch):
     rows = rows_of(linear_tail, normal(5, 4), likelihood="categorical")
-    monkeypatch.setattr("skgeo.linalg._memory.available_memory", lambda device="cpu": 16_000)
+    monkeypatch.setattr(rows.network, "budget", 11_000)
     with pytest.raises(SkgeoError, match=r"5 projectors of 12 x 12.*give the vectors"):
         null_projection(rows, "1")
     assert null_projection(rows, "1", torch.ones(12)).shape == (5, 12)

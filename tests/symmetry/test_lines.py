@@ -1,8 +1,8 @@
 """Results of this subject print what matters, in one line."""
 
 import torch
-from torch import nn
 
+from helpers.networks import mlp
 from skgeo.datasets import symmetric_hinges
 from skgeo.symmetry import (
     annihilating_sets,
@@ -32,8 +32,7 @@ def test_forms_and_units():
 
 
 def test_networks():
-    layers = (nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 1))
-    net = nn.Sequential(*layers).double()
+    net = mlp(2, 3, 3, 1)
     kind = "CanonicalForm(layers, hidden units 3 3, not complete, tol 1.0e-10)"
     assert repr(canonical_form(net)) == kind
     report = equivalent(net, net)
