@@ -12,10 +12,13 @@ from skgeo.fisher._plan import FisherPlan
 from skgeo.fisher._rows import FisherRows
 from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.symmetric import mirror
-from skgeo.likelihood import Gaussian
+from skgeo.likelihood import Categorical, Gaussian
 from skgeo.network._finite import check_metric
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
+
+# Ratio of the traces without and with cancellation above which digits count as lost.
+_CANCELLED = 100.0
 
 
 def fisher_metric(
@@ -39,6 +42,8 @@ def fisher_metric(
     else:
         kernel, outputs = _gram(fisher, plan, progress, weighted=False)
         metric = _weigh_gram(fisher, kernel, outputs)
+        if _cancelled(fisher, kernel, outputs, metric):
+            metric, _ = _gram(fisher, plan, progress, weighted=True)
     check_metric(metric.diagonal(), fisher.network.likelihood.name)
     return metric, kernel
 
@@ -79,6 +84,20 @@ def _gram(
                 columns = slice(others_samples.start * each, others_samples.stop * each)
                 left.gram(None if right is left else right, out=total[rows, columns])
     return mirror(total.div_(fisher.network.n_samples)), outputs
+
+
+def _cancelled(fisher: FisherRows, kernel: Tensor, outputs: Tensor, metric: Tensor) -> bool:
+    """Whether weighting the kernel lost digits: a part that all outputs share is large.
+
+    A softmax does not see that part. Its square in the kernel cancels in the metric, and what is
+    left has its rounding; rows that are weighted first lose only its first power.
+    """
+    if not isinstance(fisher.network.likelihood, Categorical):
+        return False
+    sizes = kernel.diagonal().clamp(min=0).sqrt().view(outputs.shape)
+    roots = fisher.network.likelihood.transposed_root(outputs).abs()
+    gross = float((roots @ sizes.unsqueeze(-1)).square().sum())
+    return gross > _CANCELLED * float(metric.diagonal().sum())
 
 
 def _weigh_gram(fisher: FisherRows, kernel: Tensor, outputs: Tensor) -> Tensor:

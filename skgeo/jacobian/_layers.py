@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # it imports the replica from this package
 
 # Samples of the first run: few, since it costs one backward pass per layer, but more than one, to
 # identify the axis of the samples, and not to be misled by a branch that is dead for one of them.
-_PROBE = 4
+_PROBE = 32
 
 
 class Layers:
@@ -103,8 +103,10 @@ class Layers:
     @classmethod
     def of(cls, network: BoundNetwork, names: Sequence[str] | None = None) -> Layers:
         """The places of a network on data."""
-        _ = network.first_run  # raises if model and data do not fit
-        return cls(network.replica, network.inputs(range(_PROBE)), names)
+        first = network.first_run  # raises if model and data do not fit
+        # From all over the data: what is a cut must not depend on the first samples.
+        size = min(_PROBE, network.affordable(64 * first.n_activations))
+        return cls(network.replica, network.spread(size), names)
 
     def __getitem__(self, name: str) -> Layer:
         for layer in self.layers:

@@ -215,6 +215,12 @@ class BoundNetwork:
             return cast_inputs(self._cast.inputs, device=self.device)
         return cast_inputs(self._cast.take(where.start, where.stop), device=self.device)
 
+    def spread(self, size: int) -> Inputs:
+        """Inputs of at most so many samples, from all over the data, in their order."""
+        size = min(size, self.n_samples)
+        rows = torch.linspace(0, self.n_samples - 1, size, dtype=torch.float64).long()
+        return cast_inputs(pick(self._cast.inputs, rows), device=self.device)
+
     @cached_property
     def budget(self) -> int:
         """Memory budget in bytes."""
@@ -298,10 +304,10 @@ class BoundNetwork:
         """Compare whole batches, those of the first samples and of samples from all over."""
         room = self.budget // 4 // max(8 * first.n_activations, 1)
         size = int(min(self.n_samples, _JUDGED, max(room, 2)))
-        spread = torch.linspace(0, self.n_samples - 1, size).long()
-        chosen = [torch.arange(size)] + ([spread] if size < self.n_samples else [])
-        for where in chosen:
-            inputs = cast_inputs(pick(self._cast.inputs, where), device=self.device)
+        chosen = [self.inputs(range(size))]
+        if size < self.n_samples:
+            chosen.append(self.spread(size))
+        for inputs in chosen:
             with torch.no_grad(), running(inputs):
                 check_apart(self.replica, inputs, first.arithmetic, self.device)
 

@@ -199,3 +199,21 @@ def test_values_that_have_not_settled_are_said_so(monkeypatch):
     with pytest.warns(GeometryWarning) as caught:
         chain_profile(net, normal(2, 60), n_singular_values=4)
     assert "have converged only to" in str(caught[-1].message)
+
+
+@pytest.mark.filterwarnings("ignore::skgeo.GeometryWarning")  # a layer that is not a cut
+def test_cuts_are_judged_on_samples_from_all_over():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = mlp(3, 3), mlp(3, 3, seed=1), mlp(3, 3, seed=2)
+
+        def forward(self, x):
+            h = torch.tanh(self.a(x))
+            far = (x[:, :1] > 50).to(x)
+            return self.head(torch.relu(h + torch.tanh(self.b(h)) + 1 - 4 * far))
+
+    # The first samples see no unit, so everything passes every layer there.
+    X = torch.cat([torch.full((6, 3), 100.0, dtype=torch.float64), normal(6, 3)])
+    profile = chain_profile(Residual(), X, layers=["a", "b", "head"])
+    assert [each.layer.is_cut for each in profile.layers] == [True, False, True]

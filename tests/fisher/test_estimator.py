@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from skgeo import (
     RankAmbiguityWarning,
     SkgeoError,
     WrappedModel,
+    fisher_trace,
 )
 
 # Small networks on few samples rarely have a clear gap, and these tests ask other things of them.
@@ -463,3 +465,43 @@ def test_cuda_agrees_with_the_cpu():
     assert_same_rows(list(there.summary().values()), list(here.summary().values()))
     np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-6)
     assert next(net.parameters()).device.type == "cpu"
+
+
+@pytest.mark.parametrize("common", [1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("solver", ["auto", "gram"])
+def test_a_part_that_all_logits_share_leaves_the_rank_alone(common, solver):
+    net, X = mlp(20, 16, 10), normal(10, 20).repeat(2, 1)
+    expected = FisherRankEstimator(net, likelihood="categorical", solver=solver).fit(X)
+    assert expected.fisher_rank_ == 90  # ten samples, nine differences of logits each
+    net[2].weight.data += common * normal(1, 16, seed=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = FisherRankEstimator(net, likelihood="categorical", solver=solver).fit(X)
+    assert found.fisher_rank_ == 90
+
+
+def test_resolution_follows_the_arithmetic_inside_autocast():
+    net, X = mlp(4, 6, 3, dtype=torch.float32), normal(50, 4, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.warns(GeometryWarning):
+        inside = FisherRankEstimator(net, likelihood="categorical").fit(X)
+    outside = FisherRankEstimator(net, likelihood="categorical").fit(X)
+    assert inside.rank_threshold_ > 1e3 * outside.rank_threshold_
+
+
+def test_frozen_half_precision_under_float32_adapters():
+    base = mlp(8, 16, 4, dtype=torch.bfloat16).requires_grad_(False)
+    head = mlp(4, 3, dtype=torch.float32)
+
+    class Adapted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base, self.head = base, head
+
+        def forward(self, x):
+            return self.head(self.base(x.bfloat16()).float())
+
+    X = normal(30, 8, dtype=torch.float32)
+    found = fisher_trace(Adapted(), X, likelihood="gaussian")
+    inputs = base(X.bfloat16()).float()
+    expected = fisher_trace(head, inputs, likelihood="gaussian")
+    assert found == pytest.approx(expected, rel=1e-5)
