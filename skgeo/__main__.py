@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from skgeo import Checkpoint, FisherRankEstimator, SkgeoError
+from skgeo._arguments import check_integer
 from skgeo.datasets import digits_run
 from skgeo.fisher import SpectrumDisplay
 from skgeo.likelihood import LIKELIHOODS
@@ -66,16 +68,64 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _factory(name: str) -> Callable[[], nn.Module]:
-    module, colon, function = name.partition(":")
-    if not colon:
+    module, _, function = name.partition(":")
+    if not module or not function:
         raise SkgeoError(f"--factory {name!r}: expected package.module:function.")
     sys.path.insert(0, os.getcwd())  # as `python -m` does; an installed script does not
     try:
-        return cast("Callable[[], nn.Module]", getattr(importlib.import_module(module), function))
-    except (ImportError, AttributeError) as error:
-        raise SkgeoError(f"--factory {name!r} cannot be imported: {error}.") from error
+        made = cast("Callable[[], nn.Module]", getattr(importlib.import_module(module), function))
+    except Exception as error:  # whatever importing the user's module raises
+        raise SkgeoError(f"--factory {name!r} cannot be imported: {_said(error)}") from error
     finally:
         sys.path.pop(0)
+
+    def build() -> nn.Module:
+        try:
+            return made()
+        except Exception as error:  # whatever the user's function raises
+            raise SkgeoError(f"--factory {name!r} failed: {_said(error)}") from error
+
+    return build
+
+
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _read_data(options: argparse.Namespace) -> list[Any]:
+    """X and, where it is there, y."""
+    try:
+        with options.data.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in ("X", "y") if name in arrays}
+            names = sorted(arrays)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise SkgeoError(
+            f"{options.data} cannot be read: {_said(error)} Expected a file of numpy.savez with "
+            "arrays of numbers."
+        ) from error
+    if "X" not in found:
+        raise SkgeoError(f"{options.data} holds {names}; expected an array X.")
+    for name, array in found.items():
+        if array.ndim == 0:
+            raise SkgeoError(f"{options.data}: {name} is a single number; expected an array.")
+    return [array[: options.samples] for array in found.values()]
+
+
+def _unpickle(path: Path) -> Any:
+    print(f"Unpickling {path}: this runs code from the file, which --trust allows.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except OSError:
+        raise
+    except AttributeError as error:
+        raise SkgeoError(
+            f"{path} cannot be unpickled: {_said(error)}. A class that was defined in a script is "
+            "known to that script alone: move it into a module that can be imported, or save a "
+            "state dict and pass --factory."
+        ) from error
+    except Exception as error:  # whatever unpickling raises
+        raise SkgeoError(f"{path} cannot be unpickled: {_said(error)}") from error
 
 
 def _own_pair(options: argparse.Namespace) -> tuple[Any, ...]:
@@ -86,14 +136,10 @@ def _own_pair(options: argparse.Namespace) -> tuple[Any, ...]:
             "Say how to read --model: --factory package.module:function for a state dict, or "
             "--trust to unpickle a whole module."
         )
-    with np.load(options.data, allow_pickle=False) as arrays:
-        if "X" not in arrays:
-            raise SkgeoError(f"{options.data} holds {sorted(arrays)}; expected an array X.")
-        data = [arrays[name][: options.samples] for name in ("X", "y") if name in arrays]
+    data = _read_data(options)
     if options.factory is not None:
         return (Checkpoint(options.model, _factory(options.factory)), *data)
-    print(f"Unpickling {options.model}: this runs code from the file, which --trust allows.")
-    return (torch.load(options.model, map_location="cpu", weights_only=False), *data)
+    return (_unpickle(options.model), *data)
 
 
 def _table(options: argparse.Namespace) -> tuple[list[tuple[Any, ...]], pd.DataFrame]:
@@ -124,7 +170,11 @@ def _draw(
             warnings.simplefilter("ignore")  # reported with the table already
             fitted = FisherRankEstimator(model, likelihood=likelihood, n_components=0).fit(*data)
         SpectrumDisplay.from_estimator(fitted, ax=axes, label=label, color=shade)
-    figure.savefig(where, dpi=150)
+    where = where if where.suffix else where.with_suffix(".png")
+    try:
+        figure.savefig(where, dpi=150)
+    except ValueError as error:
+        raise SkgeoError(f"--picture {where}: {_said(error)}") from error
     print(f"Spectra: {where.resolve()}")
 
 
@@ -135,6 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
+        check_integer("--samples", options.samples)
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always")
             pairs, rows = _table(options)

@@ -22,7 +22,12 @@ def files(tmp_path):
         "from torch import nn\n"
         "def build():\n    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))\n"
         "def other():\n    return nn.Linear(4, 3)\n"
+        "def fails():\n    return 1 / 0\n"
     )
+    (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04 and no more")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    np.savez(tmp_path / "objects.npz", X=np.array([{}, []], dtype=object))
+    np.savez(tmp_path / "scalar.npz", X=np.array(3.0))
     return tmp_path
 
 
@@ -80,6 +85,20 @@ def test_a_whole_module_is_unpickled_only_on_trust(run):
             ["--model", "none.pt", "--factory", "made_for_main:build", "--data", "data.npz"],
             "none.pt",
         ),
+        (
+            ["--model", "weights.pt", "--factory", "made_for_main:fails", "--data", "data.npz"],
+            "failed: ZeroDivisionError",
+        ),
+        (
+            ["--model", "weights.pt", "--factory", ":build", "--data", "data.npz"],
+            "expected package",
+        ),
+        (["--model", "whole.pt", "--trust", "--data", "damaged.npz"], "cannot be read: BadZipFile"),
+        (["--model", "whole.pt", "--trust", "--data", "empty.npz"], "cannot be read: EOFError"),
+        (["--model", "whole.pt", "--trust", "--data", "objects.npz"], "arrays of numbers"),
+        (["--model", "whole.pt", "--trust", "--data", "scalar.npz"], "X is a single number"),
+        (["--model", "damaged.npz", "--trust", "--data", "data.npz"], "cannot be unpickled"),
+        (["--samples", "-5"], "--samples=-5"),
     ],
 )
 def test_what_cannot_be_measured_ends_with_a_sentence(run, arguments, message):

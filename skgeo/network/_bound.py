@@ -25,7 +25,7 @@ from skgeo.network._ranges import Ranges, measure_ranges
 from skgeo.network._replica import Replica, replica
 from skgeo.network._running import batch_ranges, check_batch_size, running
 from skgeo.network._stack import Stack, stack_of
-from skgeo.network._watch import Watch, WritesTo
+from skgeo.network._watch import Reads, Watch, WritesTo
 
 # Memory of one batch, unless the user chooses its size.
 _BATCH_BYTES = 2**28
@@ -272,13 +272,20 @@ class BoundNetwork:
                 while True:
                     sizes.clear()
                     calls.clear()
-                    watch = Watch({**self._given(inputs), **self.replica.shared})
+                    guarded = {**self._given(inputs), **self.replica.shared}
+                    watch = Watch(guarded, self.replica.derived)
                     try:
                         with watch:
                             outputs = self.replica(inputs)
                         break
                     except WritesTo as stopped:
                         self._give_copies(stopped.names)
+                    except Reads as stopped:
+                        raise SkgeoError(
+                            f"The forward pass uses {stopped.name!r}, which was computed from the "
+                            "parameters once and kept: a copy of the module has no derivative "
+                            "through it. Compute it in forward, or keep the parameter itself."
+                        ) from None
         finally:
             for handle in handles:
                 handle.remove()

@@ -123,6 +123,13 @@ def substitute(value: Any, tensors: dict[int, Tensor]) -> Any:
     return visit(value)
 
 
+def _address(tensor: Tensor) -> int:
+    """Where the memory of a tensor begins; 0 for tensors without any."""
+    if tensor.layout != torch.strided or is_lazy(tensor) or not tensor.numel():
+        return 0
+    return tensor.untyped_storage().data_ptr()
+
+
 class TreeCopy:
     """Copy of a module tree in which every reference to the tree refers to the copy.
 
@@ -137,6 +144,9 @@ class TreeCopy:
         All copied modules, including those outside the registered tree.
     sources : dict of int to torch.nn.Parameter
         The user's parameter by the ``id`` of its copy.
+    derived : list of (str, Tensor)
+        Copies of tensors that the user's module computed from its parameters and keeps, with the
+        name of the attribute. Derivatives do not pass through them.
     misplaced : list of str
         Tensors that are neither parameters nor buffers and are not on `device`.
 
@@ -151,6 +161,8 @@ class TreeCopy:
         self.modules: list[nn.Module] = []
         self.sources: dict[int, nn.Parameter] = {}
         self.misplaced: list[str] = []
+        self.derived: list[tuple[str, Tensor]] = []
+        self._memory = {_address(p) for p in root.parameters()} - {0}
         self._device = device
         # Keeps the old objects alive: an id is only unique while its object exists.
         self._memo: dict[int, tuple[Any, Any]] = {}
@@ -224,7 +236,10 @@ class TreeCopy:
             return tensor.detach().to(self._device, copy=True)
         if self._device is not None and tensor.device != self._device and tensor.dim() > 0:
             self.misplaced.append(f"{self._where} on {tensor.device}")
-        return tensor.detach().clone()
+        copied = tensor.detach().clone()
+        if tensor.grad_fn is not None or _address(tensor) in self._memory:
+            self.derived.append((self._where, copied))
+        return copied
 
     def _copy_container(self, value: Any) -> Any:
         if type(value) is defaultdict:

@@ -105,6 +105,8 @@ class Replica:
         self.writes_inputs = False
         # Parameters over the user's memory. Buffers have been copied.
         self.shared = dict(self.parameters)
+        # Kept results of the user's parameters, through which no derivative passes.
+        self.derived = tree.derived if parameters is not None else []
         # The coarsest dtype in which anything is computed; known once the network has run.
         self.arithmetic = self.dtype
         self._originals = {id(source): (name, source) for name, source in sources.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,10 +20,18 @@ class WritesTo(Exception):
         self.names = names
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
-    """Note the dtypes of results, and stop before an operation writes to a guarded tensor.
+class Reads(Exception):
+    """The forward pass is about to use a tensor that must not be used."""
 
-    guarded: tensors by name; views of their memory are guarded as well.
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+    """Note the dtypes of results; stop before a guarded tensor is written, or a stale one read.
+
+    guarded, stale: tensors and their names; views of their memory count as well.
 
     Attributes
     ----------
@@ -31,9 +39,10 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
         Of the floating results, the one with the largest rounding.
     """
 
-    def __init__(self, guarded: Mapping[str, Tensor]) -> None:
+    def __init__(self, guarded: Mapping[str, Tensor], stale: Iterable[tuple[str, Tensor]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.coarsest: torch.dtype | None = None
+        self._stale = {t.untyped_storage().data_ptr(): name for name, t in stale}
         self._names: defaultdict[int, list[str]] = defaultdict(list)
         for name, tensor in guarded.items():
             if tensor.layout == torch.strided and tensor.numel():
@@ -51,6 +60,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
         ]
         if written:
             raise WritesTo(written)
+        if self._stale:
+            for value in tree_leaves((args, kwargs)):
+                if isinstance(value, Tensor) and value.layout == torch.strided:
+                    name = self._stale.get(value.untyped_storage().data_ptr())
+                    if name is not None:
+                        raise Reads(name)
         result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
             floating = isinstance(leaf, Tensor) and leaf.is_floating_point()

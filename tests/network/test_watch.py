@@ -12,6 +12,7 @@ from skgeo import (
     FisherRankEstimator,
     JacobianChainProfiler,
     LayerQuotientEstimator,
+    SkgeoError,
     SymmetryClassifier,
     fisher_diagonal,
     ntk,
@@ -146,3 +147,57 @@ def test_counters_and_lists_stay_as_they_were():
     net = Counting()
     FisherRankEstimator(net, likelihood="gaussian").fit(normal(5, 3))
     assert (net.calls[0], dict(net.seen), net.log) == (0, {}, [])
+
+
+class Kept(nn.Module):
+    """A function of a parameter, computed once: derivatives do not pass through a copy of it."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.w = nn.Parameter(normal(4, 3))
+        self.kept = keep(self.w)
+
+    def forward(self, x):
+        kept = self.kept[0] if isinstance(self.kept, (list, tuple)) else self.kept
+        return x @ (kept() if callable(kept) else kept)[:3]
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda w: w.t()[:, :3],
+        lambda w: [w.t()[:, :3] * 1.0],
+        lambda w: w.chunk(2, dim=1),
+        lambda w: w.data[:3],
+        lambda w: {"w": w}["w"].T.clone(),
+    ],
+)
+def test_kept_functions_of_parameters_are_refused(keep):
+    net = Kept(keep)
+    for ask in (fisher_diagonal, ntk):
+        options = {} if ask is ntk else {"likelihood": "gaussian"}
+        with pytest.raises(SkgeoError, match="uses 'kept', which was computed from the parameters"):
+            ask(net, normal(5, 3), **options)
+    JacobianChainProfiler(net).fit(normal(5, 3))  # which takes no derivative by parameters
+
+
+def test_what_an_earlier_pass_left_behind_is_not_used():
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.last = mlp(3, 2), None
+
+        def forward(self, x):
+            self.last = self.net(x)
+            return self.last
+
+    net = Remembers()
+    net(normal(4, 3))  # keeps a result with its graph
+    assert fisher_diagonal(net, normal(5, 3), likelihood="gaussian").shape == (8,)
+
+
+def test_old_weight_norm_computes_its_weight_in_every_pass():
+    with pytest.warns(FutureWarning):
+        net = nn.utils.weight_norm(mlp(3, 2)[0])
+    found = fisher_diagonal(net, normal(5, 3), likelihood="gaussian")
+    assert float(found.sum()) > 0
