@@ -449,6 +449,29 @@ def as_likelihood(likelihood: str | Likelihood) -> Likelihood:
         ) from None
 
 
+def check_class_axis(shape: tuple[int, ...], targets: Any, *, own_forward: bool) -> None:
+    """Tell whether classes may be on axis 1 of the outputs, as in torch, and not on the last.
+
+    shape: of the outputs of one sample, read with classes on the last axis.
+    own_forward: whether a function of the user's own arranged the outputs.
+    """
+    if len(shape) < 2:
+        return
+    advice = "WrappedModel(module, forward=lambda module, x: module(x).movedim(1, -1))"
+    labels = None if targets is None else tuple(np.shape(targets))[1:]
+    if labels == shape[1:] and labels != shape[:-1]:
+        raise SkgeoError(
+            f"y has a label for each entry of {labels}, which fits outputs {shape} with "
+            f"{shape[0]} classes on the first axis of a sample; they are read with "
+            f"{shape[-1]} classes on the last. Move the classes there: {advice}."
+        )
+    if len(shape) > 2 and not own_forward and labels != shape[:-1]:
+        warn(
+            f"Outputs of shape {shape} per sample are read with {shape[-1]} classes on the last "
+            f"axis. If the classes are on the first, as torch has them, move them: {advice}."
+        )
+
+
 def check_family(family: Likelihood, outputs: Tensor) -> None:
     """Refuse a family whose root does not have the shape that it promises.
 
@@ -475,6 +498,7 @@ def resolve_likelihood(
     declared_likelihood: str | Likelihood | None = None,
     targets: Any = None,
     n_outputs: int,
+    n_positions: int = 1,
 ) -> Likelihood:
     """Output family of one model and its data.
 
@@ -488,6 +512,8 @@ def resolve_likelihood(
         y. Its *dtype* decides: strings, booleans and integers are classes, floats are means.
     n_outputs : int
         Size of the outputs' last axis.
+    n_positions : int, default=1
+        Positions per sample that have outputs.
 
     Returns
     -------
@@ -522,8 +548,23 @@ def resolve_likelihood(
     if labels.dtype.kind == "f":
         return LIKELIHOODS["gaussian"]
     if labels.ndim == 2 and labels.shape[1] == n_outputs > 1 and labels.dtype.kind in "biu":
-        one_hot = bool((labels.sum(1) == 1).all())
-        return LIKELIHOODS["categorical" if one_hot else "bernoulli"]
+        binary = bool(np.isin(labels, (0, 1)).all())
+        positions = n_positions == labels.shape[1]
+        if binary and positions:
+            raise SkgeoError(
+                f"likelihood='auto': y of shape {labels.shape} with entries 0 and 1 may hold a "
+                f"class for each of {n_positions} positions, or yes and no for each of "
+                f"{n_outputs} outputs. Say likelihood='categorical' or likelihood='bernoulli'."
+            )
+        if binary:
+            one_hot = bool((labels.sum(1) == 1).all())
+            return LIKELIHOODS["categorical" if one_hot else "bernoulli"]
+        if not positions:
+            raise SkgeoError(
+                f"likelihood='auto': y has {n_outputs} columns of integers from {labels.min()} to "
+                f"{labels.max()}, which are neither 0 and 1 nor classes. Say likelihood='poisson' "
+                "for counts, or convert y to float for numbers."
+            )
     n_classes = len(np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels))
     if n_outputs == 1 and n_classes <= 2:
         return LIKELIHOODS["bernoulli"]

@@ -4,9 +4,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
+from torch import nn
 
 import skgeo.likelihood as likelihood_module
-from helpers.networks import normal
+from helpers.networks import normal, seeded
+from skgeo import WrappedModel, fisher_trace
 from skgeo.exceptions import GeometryWarning, SkgeoError
 from skgeo.likelihood import (
     LIKELIHOODS,
@@ -210,3 +212,31 @@ def test_near_and_far_logits_have_one_root(monkeypatch):
     far = Categorical().root(z)
     assert not torch.equal(near, far)  # two ways, or the comparison shows nothing
     torch.testing.assert_close(near, far, rtol=1e-13, atol=0)
+
+
+def test_integers_that_are_neither_classes_nor_yes_and_no():
+    counts = np.arange(12).reshape(4, 3)
+    with pytest.raises(SkgeoError, match=r"integers from 0 to 11.*'poisson'"):
+        resolve_likelihood("auto", targets=counts, n_outputs=3)
+    tokens = counts % 4
+    found = resolve_likelihood("auto", targets=tokens, n_outputs=3 + 1, n_positions=3)
+    assert found.name == "categorical"
+    square = np.array([[0, 3, 1, 2]])
+    found = resolve_likelihood("auto", targets=square, n_outputs=4, n_positions=4)
+    assert found.name == "categorical"
+    with pytest.raises(SkgeoError, match="a class for each of 4 positions, or yes and no"):
+        resolve_likelihood("auto", targets=square % 2, n_outputs=4, n_positions=4)
+
+
+def test_classes_on_the_first_axis_of_a_sample():
+    net = seeded(lambda: nn.Sequential(nn.Conv2d(2, 3, 1)))
+    X, y = normal(5, 2, 4, 6), torch.randint(0, 3, (5, 4, 6))
+    with pytest.warns(GeometryWarning, match="classes on the last axis"):
+        fisher_trace(net, X, likelihood="categorical")
+    with pytest.raises(SkgeoError, match="3 classes on the first axis"):
+        fisher_trace(net, X, y)
+    moved = WrappedModel(net, forward=lambda module, x: module(x).movedim(1, -1))
+    assert fisher_trace(moved, X, y) == fisher_trace(moved, X, likelihood="categorical")
+    tokens = seeded(lambda: nn.Linear(2, 6))
+    with pytest.raises(SkgeoError, match="4 classes on the first axis"):
+        fisher_trace(tokens, normal(5, 4, 2), torch.randint(0, 4, (5, 6)), likelihood="categorical")

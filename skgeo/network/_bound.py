@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from skgeo.data import Inputs, Samples, cast_inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.likelihood import Categorical, Likelihood, check_family, resolve_likelihood
+from skgeo.likelihood import (
+    Categorical,
+    Likelihood,
+    check_class_axis,
+    check_family,
+    resolve_likelihood,
+)
 from skgeo.linalg._memory import memory_budget as usable_memory
 from skgeo.models import ResolvedModel, resolve_model
 from skgeo.network._apart import check_apart, random_state_kept
@@ -341,7 +347,14 @@ class BoundNetwork:
             declared_likelihood=self.model.likelihood,
             targets=None if self._samples is None else self._samples.targets,
             n_outputs=self.n_outputs,
+            n_positions=self.n_positions,
         )
+        if isinstance(found, Categorical):
+            check_class_axis(
+                tuple(self.first_run.outputs.shape[1:]),
+                None if self._samples is None else self._samples.targets,
+                own_forward=self.model.forward is not None,
+            )
         outputs = self.sized(self.first_run.outputs)
         found.check(outputs)
         check_family(found, outputs)
