@@ -2,6 +2,7 @@
 
 from skgeo import chain, fiber, fisher, likelihood, quotient, symmetry
 from skgeo._show_versions import show_versions
+from skgeo._version import __version__
 from skgeo.chain import JacobianChainProfiler
 from skgeo.exceptions import (
     GeometryWarning,
@@ -22,8 +23,6 @@ from skgeo.fisher import (
 from skgeo.models import Checkpoint, WrappedModel
 from skgeo.quotient import LayerQuotientEstimator
 from skgeo.symmetry import SymmetryClassifier
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Checkpoint",

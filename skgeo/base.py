@@ -22,6 +22,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 
 from skgeo._sklearn import CallbackSupportMixin, FitProgress, with_callbacks
+from skgeo._version import __version__
 from skgeo.exceptions import SkgeoError
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
@@ -194,7 +195,13 @@ class GeometryEstimator(
             family = kept.get("likelihood")
             if isinstance(family, Likelihood):
                 kept["likelihood"] = fingerprint(family)  # its code counts
-            key = (type(self).__qualname__, joblib.hash(kept), fingerprint(model), data)
+            key = (
+                __version__,
+                type(self).__qualname__,
+                joblib.hash(kept),
+                fingerprint(model),
+                data,
+            )
             cached: Callable[..., PairRow] = memory.cache(_computed, ignore=["compute"])
             return cached(key, lambda: self._measure_pair(network))
 

@@ -34,6 +34,8 @@ _ATOMS = (
     bool | int | float | complex | str | bytes | None | types.EllipsisType | torch.dtype
     | torch.device | torch.layout | torch.memory_format | enum.Enum | range | slice
 )  # fmt: skip
+# Class attributes whose content a forward pass may read.
+_DATA: Any = _ATOMS | dict | list | tuple | set | frozenset | np.ndarray | np.generic | Tensor
 
 
 def fingerprint(model: Any) -> str:
@@ -231,8 +233,9 @@ class _Walk:
                 if isinstance(function, types.FunctionType):
                     self.text(name)
                     self.function(function)
-                elif isinstance(member, _ATOMS) and not name.startswith("__"):
-                    self.text(name, repr(member))
+                elif isinstance(member, _DATA) and not name.startswith("__"):
+                    self.text(name)
+                    self.value(member)
 
     def function(self, function: types.FunctionType) -> None:
         self.text("function", function.__module__, function.__qualname__)

@@ -272,3 +272,27 @@ def test_same_in_another_process():
 def test_only_models(thing):
     with pytest.raises(NotAModelError):
         fingerprint(thing)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"scale": 1.0}, [1.0, 2.0], np.ones(3), torch.ones(2), {"nested": [{"a": (1, 2)}]}]
+)
+def test_content_of_class_attributes_counts(settings):
+    def build(settings):
+        class Reads(nn.Linear):
+            table = settings
+
+        Reads.__qualname__ = "Reads"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Reads(2, 1)
+
+    changed = copy.deepcopy(settings)
+    if isinstance(changed, dict):
+        changed["more"] = 1
+    elif isinstance(changed, list):
+        changed.append(0)
+    else:
+        changed[0] = 7.0
+    assert fingerprint(build(settings)) == fingerprint(build(copy.deepcopy(settings)))
+    assert fingerprint(build(settings)) != fingerprint(build(changed))
