@@ -116,11 +116,20 @@ class PairLaws:
             self.estimator().fit_transform(table),
         )
 
-    def test_models_are_untouched_by_both_readings(self, table):
+    def test_models_data_and_settings_are_untouched_by_both_readings(self, table):
         for model, *data in table:
+            before = copy.deepcopy(data)
+            settings = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
             with assert_untouched(model):
                 self.estimator().fit_transform([(model, *data)])
                 self.estimator(model).fit(*data).transform(data[0])
+            for now, then in zip(data, before, strict=True):
+                np.testing.assert_array_equal(np.asarray(now), np.asarray(then))
+            assert settings == (
+                torch.get_num_threads(),
+                torch.get_default_dtype(),
+                torch.is_grad_enabled(),
+            )
 
     def test_modules_that_cannot_be_copied_are_measured_and_cloned(self):
         module = LockedMLP()
