@@ -123,7 +123,7 @@ def substitute(value: Any, tensors: dict[int, Tensor]) -> Any:
     return visit(value)
 
 
-def _address(tensor: Tensor) -> int:
+def address(tensor: Tensor) -> int:
     """Where the memory of a tensor begins; 0 for tensors without any."""
     if tensor.layout != torch.strided or is_lazy(tensor) or not tensor.numel():
         return 0
@@ -162,7 +162,7 @@ class TreeCopy:
         self.sources: dict[int, nn.Parameter] = {}
         self.misplaced: list[str] = []
         self.derived: list[tuple[str, Tensor]] = []
-        self._memory = {_address(p) for p in root.parameters()} - {0}
+        self._memory = {address(p) for p in root.parameters()} - {0}
         self._device = device
         # Keeps the old objects alive: an id is only unique while its object exists.
         self._memo: dict[int, tuple[Any, Any]] = {}
@@ -237,7 +237,7 @@ class TreeCopy:
         if self._device is not None and tensor.device != self._device and tensor.dim() > 0:
             self.misplaced.append(f"{self._where} on {tensor.device}")
         copied = tensor.detach().clone()
-        if tensor.grad_fn is not None or _address(tensor) in self._memory:
+        if tensor.grad_fn is not None or address(tensor) in self._memory:
             self.derived.append((self._where, copied))
         return copied
 

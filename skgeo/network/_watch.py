@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from skgeo.network._copytree import address
+
 
 class WritesTo(Exception):
     """The forward pass is about to write to a tensor that is not its own."""
@@ -42,11 +44,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     def __init__(self, guarded: Mapping[str, Tensor], stale: Iterable[tuple[str, Tensor]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.coarsest: torch.dtype | None = None
-        self._stale = {t.untyped_storage().data_ptr(): name for name, t in stale}
+        self._stale = {address(tensor): name for name, tensor in stale}
         self._names: defaultdict[int, list[str]] = defaultdict(list)
         for name, tensor in guarded.items():
-            if tensor.layout == torch.strided and tensor.numel():
-                self._names[tensor.untyped_storage().data_ptr()].append(name)
+            self._names[address(tensor)].append(name)
+        for known in (self._stale, self._names):  # tensors without memory of their own
+            known.pop(0, None)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -55,17 +58,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
         written = [
             name
             for value in _written(func, args, kwargs)
-            if value.layout == torch.strided
-            for name in self._names.get(value.untyped_storage().data_ptr(), [])
+            for name in self._names.get(address(value), [])
         ]
         if written:
             raise WritesTo(written)
         if self._stale:
             for value in tree_leaves((args, kwargs)):
-                if isinstance(value, Tensor) and value.layout == torch.strided:
-                    name = self._stale.get(value.untyped_storage().data_ptr())
-                    if name is not None:
-                        raise Reads(name)
+                if isinstance(value, Tensor) and address(value) in self._stale:
+                    raise Reads(self._stale[address(value)])
         result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
             floating = isinstance(leaf, Tensor) and leaf.is_floating_point()

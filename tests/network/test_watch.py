@@ -201,3 +201,18 @@ def test_old_weight_norm_computes_its_weight_in_every_pass():
         net = nn.utils.weight_norm(mlp(3, 2)[0])
     found = fisher_diagonal(net, normal(5, 3), likelihood="gaussian")
     assert float(found.sum()) > 0
+
+
+def test_kept_tensors_without_memory_are_told_from_others():
+    class Empty(nn.Module):
+        """Keeps an empty function of its weight, and uses an empty tensor of another origin."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer = mlp(3, 2)[0]
+            self.none, self.sparse = self.layer.weight[:0] * 1.0, self.layer.weight.to_sparse()
+
+        def forward(self, x):
+            return torch.cat([self.layer(x), x[:, :0]], dim=1)
+
+    assert fisher_diagonal(Empty(), normal(5, 3), likelihood="gaussian").shape == (8,)
