@@ -141,12 +141,10 @@ ACTIVATION_CLASSES = {
     if not name.startswith(("Softm", "LogSoftm", "Softmin")) and name != "MultiheadAttention"
 } - {"GLU"}
 ALL_NAMES = set(ACTIVATION_NAMES) - {"identity", "threshold"}
-# Who may name one: the table's reader; networks with known answers; scikit-learn's own names; and
-# what behaves differently in train mode, which is no fact of an activation.
+# Who may name one: the table's reader, networks with known answers, and scikit-learn's own names.
 NAME_ACTIVATIONS = {
     "skgeo/network/_activation_reading.py",
     "skgeo/models/_sklearn_models.py",
-    "skgeo/network/_modelcheck.py",
 }
 
 

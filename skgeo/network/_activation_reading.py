@@ -166,3 +166,8 @@ def activation_operation(
     if name == "rrelu_with_noise":
         return _rrelu_call((args[0], *args[2:]), kwargs)
     return _read(*_OPERATIONS[name], args, kwargs) if name in _OPERATIONS else None
+
+
+def draws_in_training(module: nn.Module) -> bool:
+    """Whether a module is an activation that is random in train mode, and fixed in eval mode."""
+    return isinstance(module, nn.RReLU)

@@ -12,6 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from skgeo.exceptions import NotAModelError, SkgeoError, warn
+from skgeo.network._activation_reading import draws_in_training
 
 
 def check_kind(module: object) -> nn.Module:
@@ -105,7 +106,7 @@ def _depends_on_mode(child: nn.Module) -> bool:
         return child.p > 0
     if isinstance(child, (nn.MultiheadAttention, nn.RNNBase)):
         return child.dropout > 0
-    return isinstance(child, nn.RReLU)
+    return draws_in_training(child)
 
 
 def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
