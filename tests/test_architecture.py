@@ -222,7 +222,6 @@ def test_files_that_users_do_not_import_are_private():
         "skgeo",
         "base",
         "exceptions",
-        "likelihood",
         "pairs",
     }
 

@@ -16,10 +16,10 @@ from skgeo.exceptions import SkgeoError
 from skgeo.likelihood import (
     Categorical,
     Likelihood,
-    check_class_axis,
-    check_family,
     resolve_likelihood,
 )
+from skgeo.likelihood._choice import check_class_axis
+from skgeo.likelihood._families import check_family
 from skgeo.linalg._memory import memory_budget as usable_memory
 from skgeo.models import ResolvedModel, resolve_model
 from skgeo.network._apart import check_apart, random_state_kept

@@ -1,0 +1,25 @@
+"""Output families: how a network's outputs become a distribution, and its Fisher metric."""
+
+from skgeo.likelihood._choice import resolve_likelihood
+from skgeo.likelihood._families import (
+    LIKELIHOODS,
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    GaussianScale,
+    Likelihood,
+    Poisson,
+    as_likelihood,
+)
+
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Categorical",
+    "Gaussian",
+    "GaussianScale",
+    "Likelihood",
+    "Poisson",
+    "as_likelihood",
+    "resolve_likelihood",
+]
