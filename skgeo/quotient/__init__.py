@@ -5,6 +5,7 @@ degenerate. Along its null directions the outputs do not change to first order. 
 is the part of the representation that matters for the task.
 """
 
+from skgeo.quotient._collapse import NeuralCollapse, neural_collapse
 from skgeo.quotient._jumps import RankJump, rank_jumps
 from skgeo.quotient._leading import leading_eigenvalues
 from skgeo.quotient._length import fisher_rao_length, straightness
@@ -18,11 +19,13 @@ from skgeo.quotient.estimator import LayerQuotientEstimator
 __all__ = [
     "LayerQuotientEstimator",
     "LayerSpectrum",
+    "NeuralCollapse",
     "RankJump",
     "RankProfileDisplay",
     "fisher_rao_length",
     "layer_spectra",
     "leading_eigenvalues",
+    "neural_collapse",
     "rank_jumps",
     "straightness",
 ]
