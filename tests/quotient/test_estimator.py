@@ -294,18 +294,6 @@ class TestBadInput:
             fitted.transform(normal(5, 4))
 
 
-@pytest.mark.gpu
-def test_cuda_agrees_with_the_cpu():
-    net, X = mlp(4, 6, 3), normal(12, 4)
-    here, there = (
-        LayerQuotientEstimator(net, likelihood="categorical", device=device).fit(X)
-        for device in ("cpu", "cuda")
-    )
-    assert_same_rows(list(there.summary().values()), list(here.summary().values()))
-    np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-6, atol=1e-10)
-    assert next(net.parameters()).device.type == "cpu"
-
-
 @pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
 def test_probabilities_read_as_logits_warn():
     generator = torch.Generator().manual_seed(0)
