@@ -6,10 +6,10 @@ import torch
 
 from helpers.architectures import build
 from helpers.layer_oracles import run_from
-from helpers.networks import mlp, normal
+from helpers.networks import normal
 from helpers.oracles import assert_untouched
 from skgeo import NonSmoothWarning
-from skgeo.chain import cauchy_green, curvature, kink_density, mean_field, stability
+from skgeo.chain import cauchy_green, curvature, kink_density, stability
 
 # Where tokens start from, and a layer further on.
 TOKENS = {"transformer": ("embedding", "blocks.1"), "lstm": ("embedding", "norm")}

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from helpers.cases import BY_NAME, CASES
-from helpers.laws import LockedMLP, PairLaws, assert_same_rows
+from helpers.laws import LockedMLP, PairLaws
 from helpers.layer_oracles import dense_layer_metric
 from helpers.networks import mlp, normal
 from helpers.oracles import spectrum
