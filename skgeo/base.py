@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import joblib
@@ -131,7 +132,7 @@ class GeometryEstimator(
         if self.model is None:
             as_pairs(X)
         else:
-            with single_blas_thread():
+            with single_blas_thread(), _gradients():
                 X, y = self._validate(X, y, reset=True)
                 self.model_ = resolve_model(self.model, X, y, refit=True)
                 self._measure(self._bind(self.model_, X, y, progress=progress))
@@ -154,7 +155,7 @@ class GeometryEstimator(
         """
         if self.model is None:
             return self._transform_pairs(as_pairs(X))
-        with single_blas_thread():
+        with single_blas_thread(), _gradients():
             return self._features(self._fitted_network(X))
 
     def _fitted_network(self, X: Any) -> BoundNetwork:
@@ -184,7 +185,7 @@ class GeometryEstimator(
 
     def _pair_row(self, pair: Pair) -> PairRow:
         """Features of one pair, cached if ``memory`` is set."""
-        with single_blas_thread():
+        with single_blas_thread(), _gradients():
             model = resolve_model(pair.model, pair.X, pair.y, refit=False)
             network = self._bind(model, pair.X, pair.y)
             memory = check_memory(getattr(self, "memory", None))
@@ -293,6 +294,13 @@ class GeometryEstimator(
         tags.input_tags.two_d_array = bound
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+@contextmanager
+def _gradients() -> Iterator[None]:
+    """Derivatives are taken, whatever the mode of the caller."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _computed(key: tuple[Any, ...], compute: Callable[[], PairRow]) -> PairRow:

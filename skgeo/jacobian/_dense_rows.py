@@ -95,9 +95,9 @@ def _outputs_together(replica: Replica, inputs: Inputs) -> tuple[Tensor, _Check]
             "Is the forward pass run without gradients (no_grad, detach, numpy), or are other "
             "parameters meant?"
         )
-    generator = torch.Generator(outputs.device).manual_seed(0)
-    signs = torch.randint(0, 2, outputs.shape, generator=generator, device=outputs.device)
-    cotangent = (2 * signs - 1).to(outputs.dtype)
+    generator = torch.Generator().manual_seed(0)  # the same signs on every device
+    signs = torch.randint(0, 2, outputs.shape, generator=generator)
+    cotangent = (2 * signs - 1).to(outputs)
     chosen = {name: replica.parameters[name] for name in replica.selected}
     expected = _backward(outputs, chosen, cotangent, batched=False)
     flat = cotangent.reshape(len(cotangent), -1)

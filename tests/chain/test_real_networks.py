@@ -6,10 +6,10 @@ import torch
 
 from helpers.architectures import build
 from helpers.layer_oracles import run_from
-from helpers.networks import mlp, normal
+from helpers.networks import normal
 from helpers.oracles import assert_untouched
 from skgeo import NonSmoothWarning
-from skgeo.chain import cauchy_green, curvature, kink_density, mean_field, stability
+from skgeo.chain import cauchy_green, curvature, kink_density, stability
 
 # Where tokens start from, and a layer further on.
 TOKENS = {"transformer": ("embedding", "blocks.1"), "lstm": ("embedding", "norm")}
@@ -75,24 +75,3 @@ def test_noise_on_a_transformer(noise):
         found = stability(module, tokens, noise, source="embedding", n_repeats=2)
     assert 0 < found.output_change < 1
     assert 0 < found.subspace_angle < np.pi / 2
-
-
-@pytest.mark.gpu
-def test_devices_agree():
-    net, X = mlp(4, 8, 7, 3), normal(5, 4)
-    relu = mlp(4, 8, 7, 3, activation=torch.nn.ReLU)
-
-    def measured(device):
-        curve = curvature(net, X, velocity=torch.ones_like(X), device=device)
-        slices = curvature(net, X, "sectional", device=device)
-        kinks = kink_density(relu, X, device=device)
-        noisy = stability(net, X, "weights", n_repeats=2, device=device)
-        theory = mean_field(net, X, device=device)
-        green = cauchy_green(net, X, device=device)
-        return (
-            *(curve.curvature, slices.curvature, kinks.counts, kinks.metric_variation),
-            *(noisy.values["metric_distance"], theory.q_measured, green.stretches),
-        )
-
-    for one, other in zip(measured("cpu"), measured("cuda"), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-7)

@@ -455,18 +455,6 @@ def test_lanczos_gives_the_leading_pairs_and_no_rank():
         FisherRankEstimator(net, likelihood="categorical", solver="lanczos").fit(X)
 
 
-@pytest.mark.gpu
-def test_cuda_agrees_with_the_cpu():
-    net, X = mlp(4, 6, 3), normal(12, 4)
-    here, there = (
-        FisherRankEstimator(net, likelihood="categorical", device=device).fit(X)
-        for device in ("cpu", "cuda")
-    )
-    assert_same_rows(list(there.summary().values()), list(here.summary().values()))
-    np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-6)
-    assert next(net.parameters()).device.type == "cpu"
-
-
 @pytest.mark.parametrize("common", [1.0, 30.0, 1000.0])
 @pytest.mark.parametrize("solver", ["auto", "gram"])
 def test_a_part_that_all_logits_share_leaves_the_rank_alone(common, solver):

@@ -7,8 +7,10 @@ class TestMyLaws(PairLaws):
 
 import copy
 import pickle
+import random
 import threading
 import warnings
+from contextlib import contextmanager
 
 import joblib
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from threadpoolctl import threadpool_info
 
 from helpers.oracles import assert_untouched
 from skgeo import GeometryWarning, NotAModelError, SkgeoError
@@ -28,6 +31,38 @@ def assert_same_rows(found, expected):
     whole = expected == np.round(expected)
     np.testing.assert_array_equal(found[whole], expected[whole])
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=0, equal_nan=True)
+
+
+def settings():
+    """What a measurement must leave as it was in the process and in the thread that runs it."""
+    return {
+        "threads": torch.get_num_threads(),
+        "BLAS threads": [p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"],
+        "default dtype": torch.get_default_dtype(),
+        "grad mode": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "fast path": torch.backends.mha.get_fastpath_enabled(),
+        "attention": torch.backends.cuda.flash_sdp_enabled(),
+        "random state of torch": torch.get_rng_state().tolist(),
+        "random state of numpy": repr(np.random.get_state()),  # noqa: NPY002
+        "random state of Python": random.getstate(),
+    }
+
+
+@contextmanager
+def assert_nothing_changed(model, *data):
+    """The block leaves the model, the data and the settings as they were, also if it raises."""
+    before, copies = settings(), copy.deepcopy(data)
+    try:
+        with assert_untouched(model):
+            yield
+    finally:
+        for now, then in zip(data, copies, strict=True):
+            np.testing.assert_array_equal(np.asarray(now), np.asarray(then))
+        after = settings()
+        assert [name for name in before if before[name] != after[name]] == []
 
 
 class LockedMLP(torch.nn.Module):
@@ -118,18 +153,22 @@ class PairLaws:
 
     def test_models_data_and_settings_are_untouched_by_both_readings(self, table):
         for model, *data in table:
-            before = copy.deepcopy(data)
-            settings = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
-            with assert_untouched(model):
+            with assert_nothing_changed(model, *data):
                 self.estimator().fit_transform([(model, *data)])
                 self.estimator(model).fit(*data).transform(data[0])
-            for now, then in zip(data, before, strict=True):
-                np.testing.assert_array_equal(np.asarray(now), np.asarray(then))
-            assert settings == (
-                torch.get_num_threads(),
-                torch.get_default_dtype(),
-                torch.is_grad_enabled(),
-            )
+
+    def test_fits_that_overlap_leave_the_settings_as_they_were(self, table):
+        model, *data = table[0]
+        together = threading.Barrier(2)
+        fits = [threading.Thread(target=self._fit_with, args=(model, data, together))]
+        fits[0].start()
+        with assert_nothing_changed(model, *data):
+            self._fit_with(model, data, together)
+            fits[0].join()
+
+    def _fit_with(self, model, data, together):
+        together.wait()
+        self.estimator(model).fit(*data)
 
     def test_modules_that_cannot_be_copied_are_measured_and_cloned(self):
         module = LockedMLP()
@@ -240,12 +279,6 @@ class PairLaws:
             assert torch.get_num_threads() == 2
         finally:
             torch.set_num_threads(before)
-
-    def test_random_state_is_left_alone(self, table):
-        state, np_state = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
-        self.estimator().fit_transform(table)
-        assert torch.equal(torch.get_rng_state(), state)
-        np.testing.assert_array_equal(np.random.get_state()[1], np_state)  # noqa: NPY002
 
     def test_no_warnings_on_clean_pairs(self, table):
         with warnings.catch_warnings():

@@ -139,10 +139,21 @@ def _state(module: nn.Module) -> list[tuple[str, Any, Any]]:
 
 @contextmanager
 def assert_untouched(*modules: nn.Module) -> Iterator[None]:
-    """Assert that the block leaves every module as it was: objects, tensors, flags and hooks."""
+    """Assert that the block leaves every module as it was: objects, tensors, flags and hooks.
+
+    A block that raises is checked too.
+    """
     before = [_state(module) for module in modules]
     rng = torch.get_rng_state()
-    yield
+    try:
+        yield
+    finally:
+        _check_untouched(modules, before, rng)
+
+
+def _check_untouched(
+    modules: Sequence[nn.Module], before: list[list[tuple[str, Any, Any]]], rng: Tensor
+) -> None:
     assert torch.equal(rng, torch.get_rng_state()), "the global random state was advanced"
     for module, old in zip(modules, before, strict=True):
         new = _state(module)

@@ -71,17 +71,6 @@ def test_the_same_answer_every_time():
     assert torch.equal(first[1], second[1])
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_on_a_gpu():
-    G = matrix(SPECTRA["repeated"])
-    there = G.cuda()
-    found, _ = block_lanczos(lambda v: v @ there, normal(4, SIZE, seed=1).cuda(), 10)
-    assert found.device.type == "cuda"
-    expected = SPECTRA["repeated"].sort(descending=True).values[:10]
-    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-13)
-
-
 def test_bad_input():
     G = matrix(DECAY)
     start = normal(1, SIZE)

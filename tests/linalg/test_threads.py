@@ -78,3 +78,37 @@ def run_threads(work, arguments):
         worker.start()
     for worker in workers:
         worker.join()
+
+
+@pytest.mark.parametrize("main_leaves_first", [True, False])
+def test_every_thread_that_was_inside_has_its_setting_back(three_threads, main_leaves_first):
+    """torch's setting is also one of each thread, which only that thread can restore."""
+    before = blas_threads()
+    used, inside, may_leave, done = (threading.Event() for _ in range(4))
+    seen = {}
+
+    def work():
+        seen["before"] = torch.get_num_threads()
+        used.wait()
+        with single_blas_thread():
+            seen["inside"] = torch.get_num_threads()
+            inside.set()
+            may_leave.wait()
+        seen["after"] = torch.get_num_threads()
+        done.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    with single_blas_thread():
+        used.set()
+        inside.wait()
+        if not main_leaves_first:
+            may_leave.set()
+            done.wait()
+            assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+    may_leave.set()
+    worker.join()
+    assert torch.get_num_threads() == 3
+    assert seen == {"before": 3, "inside": 1, "after": 3}
+    assert blas_threads() == before

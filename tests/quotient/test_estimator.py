@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from helpers.cases import BY_NAME, CASES
-from helpers.laws import LockedMLP, PairLaws, assert_same_rows
+from helpers.laws import LockedMLP, PairLaws
 from helpers.layer_oracles import dense_layer_metric
 from helpers.networks import mlp, normal
 from helpers.oracles import spectrum
@@ -292,18 +292,6 @@ class TestBadInput:
             fitted = self.fit(net, normal(5, 4), layer="0")
         with pytest.raises(SkgeoError, match="common rank at layer '0' is 0"):
             fitted.transform(normal(5, 4))
-
-
-@pytest.mark.gpu
-def test_cuda_agrees_with_the_cpu():
-    net, X = mlp(4, 6, 3), normal(12, 4)
-    here, there = (
-        LayerQuotientEstimator(net, likelihood="categorical", device=device).fit(X)
-        for device in ("cpu", "cuda")
-    )
-    assert_same_rows(list(there.summary().values()), list(here.summary().values()))
-    np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-6, atol=1e-10)
-    assert next(net.parameters()).device.type == "cpu"
 
 
 @pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
