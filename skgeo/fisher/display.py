@@ -29,7 +29,7 @@ class SpectrumDisplay:
     threshold : float
         Absolute threshold of the rank.
     gap : float
-        ``lambda_r / lambda_{r+1}``.
+        ``lambda_r / lambda_{r+1}``; NaN if the samples limit the rank.
     rank_path : DataFrame with columns ``tol`` and ``rank``
         Rank against relative tolerance.
 
@@ -140,8 +140,7 @@ class SpectrumDisplay:
         # Rounding errors are shown, but not where they would take up most of the axis.
         below = (self.eigenvalues > 1e-6 * self.threshold) & ~above
         marker = "." if len(index) <= 60 else None
-        gap = "∞" if np.isinf(self.gap) else f"{self.gap:.2g}"
-        summary = f"rank {self.rank} of {len(index)}, gap {gap}"
+        summary = f"rank {self.rank} of {len(index)}, {_evidence(self.gap)}"
         (line,) = spectrum.plot(
             index[above],
             self.eigenvalues[above],
@@ -179,3 +178,9 @@ class SpectrumDisplay:
         self.figure_ = spectrum.figure
         self.lines_ = [line, rest, tolerance, mark, steps, chosen]
         return self
+
+
+def _evidence(gap: float) -> str:
+    if np.isnan(gap):
+        return "limited by the samples"
+    return "gap ∞" if np.isinf(gap) else f"gap {gap:.2g}"
