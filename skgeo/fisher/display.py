@@ -327,10 +327,9 @@ class RankCurveDisplay:
         color = line.get_color()
         each = curve.n_rows[0] / curve.n_samples[0]
         corner = min(curve.n_samples[-1], p / each)  # where the rows are as many as the parameters
-        across = np.geomspace(curve.n_samples[0], max(corner, curve.n_samples[0]), 100)
         (rows,) = ax.plot(
-            across,
-            np.minimum(each * across, p),
+            [0, corner],
+            [0, each * corner],
             color=color,
             linestyle="--",
             linewidth=0.9,
@@ -345,7 +344,6 @@ class RankCurveDisplay:
             label=None if label else "number of parameters",
         )
         ax.set(
-            xscale="log",
             xlabel="number of samples",
             ylabel="Fisher rank",
             title="Fisher rank against number of samples",

@@ -135,9 +135,9 @@ class LayerQuotientEstimator(GeometryEstimator):
     network: more samples do not raise a pointwise rank. The common rank of N samples is at most
     the number of their rows, N rank(F) for each position, and grows with N until the samples are
     enough. Where it equals the number of rows and is less than ``dim``, it is a property of the
-    sample, and a :class:`~skgeo.exceptions.RankAmbiguityWarning` says so. Where a layer is not a cut, such as
-    one inside a residual branch, its quotient is a partial one, that of the contribution of the
-    branch while everything around it is held fixed, and a warning is given.
+    sample, and a :class:`~skgeo.exceptions.RankAmbiguityWarning` says so. Where a layer is not a
+    cut, such as one inside a residual branch, its quotient is a partial one, that of the
+    contribution of the branch while everything around it is held fixed, and a warning is given.
 
     Spectra of trained networks often have no clear gap. A
     :class:`~skgeo.exceptions.NoGapWarning` says this once per process, and ``layers_`` for each
