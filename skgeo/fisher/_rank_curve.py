@@ -100,11 +100,13 @@ def rank_curve(
 
     Parameters
     ----------
-    model, X, y, likelihood, parameters, solver, tol, batch_size, device, memory_budget
-        As in :func:`~skgeo.fisher.fisher_rank`. One threshold holds for all sizes: ``tol`` times
-        the largest eigenvalue of the sum over all samples.
+    model, X, y
+        As in :func:`~skgeo.fisher.fisher_rank`.
     sizes : sequence of int, default=None
         Numbers of samples. None for N and its halves, rounded up, down to 1.
+    likelihood, parameters, solver, tol, batch_size, device, memory_budget
+        As in :func:`~skgeo.fisher.fisher_rank`. One threshold holds for all sizes: ``tol`` times
+        the largest eigenvalue of the sum over the samples of the largest.
     random_state : int, default=0
         Seed of the order of the samples.
 
