@@ -293,11 +293,30 @@ def test_token_models_have_no_distances():
     assert np.isnan(features[:, -1]).all()
 
 
+@pytest.mark.parametrize(("n_samples", "account"), [(20, (21, 0, 222)), (200, (21, 0, 0))])
+def test_directions_that_lack_data_are_counted_apart(n_samples, account):
+    """20 tanh units under a softmax: 21 shifts of the logits are flat, and no other direction."""
+    symmetry = SymmetryClassifier(mlp(10, 20, 3), likelihood="categorical")
+    X = normal(n_samples, 10)
+    if account[2]:
+        with pytest.warns(RankAmbiguityWarning, match="Fisher rank 40 is the number of rows"):
+            symmetry.fit(X)
+    else:
+        symmetry.fit(X)
+    assert np.isnan(symmetry.spectral_gap_) == (account[2] > 0)
+    assert symmetry.sample_limited_nullity_ == account[2]
+    summary = symmetry.summary()
+    parts = ("explained", "unexplained", "sample_limited")
+    assert tuple(summary[f"symmetry_{part}_nullity"] for part in parts) == account
+    assert sum(account) == symmetry.n_parameters_ - symmetry.fisher_rank_
+
+
 def test_large_accounts_are_skipped_and_the_rest_answers():
     case = symmetric_hinges()
     with pytest.warns(GeometryWarning, match="above the limit of 10"):
         symmetry = classify(case, nullity_limit=10)
     assert np.isnan(symmetry.unexplained_nullity_)
+    assert np.isnan(symmetry.sample_limited_nullity_)
     assert np.isnan(symmetry.fisher_rank_)
     assert symmetry.explained_nullity_ == 4
     assert symmetry.summary()["symmetry_reversible_share"] == 1.0
