@@ -56,7 +56,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", *sorted(LIKELIHOODS)],
         help="likelihood of the outputs (default: inferred from y)",
     )
-    parser.add_argument("--samples", type=int, default=200, help="rows to measure (default: 200)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=200,
+        help="rows to measure (default: 200); a note says if they limit the rank",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the default training run")
     parser.add_argument(
         "--picture",

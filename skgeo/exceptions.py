@@ -12,6 +12,7 @@ from contextvars import ContextVar
 
 __all__ = [
     "GeometryWarning",
+    "NoGapWarning",
     "NonSmoothWarning",
     "NotAModelError",
     "RankAmbiguityWarning",
@@ -32,12 +33,23 @@ class GeometryWarning(UserWarning):
 
 
 class RankAmbiguityWarning(GeometryWarning):
-    """Warning for a rank decided where the spectrum has no clear gap."""
+    """Warning for a rank that depends on the tolerance, or on the number of samples."""
+
+
+class NoGapWarning(RankAmbiguityWarning):
+    """Warning for a rank decided where the spectrum has no clear gap.
+
+    This is the usual case for trained networks, so it is given once per process. Each rank comes
+    with its gap and its path.
+    """
 
 
 class NonSmoothWarning(GeometryWarning):
     """Warning for a derivative at a point where the function is not differentiable."""
 
+
+# Categories that were emitted.
+_given: set[type[Warning]] = set()
 
 # A context variable gives each thread its own list; `warnings.catch_warnings` would change a table
 # that all threads share.
@@ -49,6 +61,8 @@ _collected: ContextVar[list[tuple[type[Warning], str]] | None] = ContextVar(
 def warn(message: str, category: type[Warning] = GeometryWarning, *, stacklevel: int = 3) -> None:
     """Emit a warning, or pass it to the collector that is active in this thread.
 
+    A :class:`NoGapWarning` is emitted once per process.
+
     Parameters
     ----------
     message : str
@@ -59,10 +73,11 @@ def warn(message: str, category: type[Warning] = GeometryWarning, *, stacklevel:
         As in :func:`warnings.warn`.
     """
     collected = _collected.get()
-    if collected is None:
-        warnings.warn(message, category, stacklevel=stacklevel)
-    else:
+    if collected is not None:
         collected.append((category, message))
+    elif not (issubclass(category, NoGapWarning) and category in _given):
+        _given.add(category)
+        warnings.warn(message, category, stacklevel=stacklevel)
 
 
 @contextmanager

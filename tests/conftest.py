@@ -13,6 +13,7 @@ import torch
 # Assertions of the helpers fail with their values, as those of the tests do.
 pytest.register_assert_rewrite("helpers")
 
+from skgeo import exceptions  # noqa: E402
 from skgeo.network._copytree import TreeCopy  # noqa: E402
 
 # No test is about time.
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def given_warnings():
+    """Each test sees the warning that a process gives once."""
+    exceptions._given.clear()
 
 
 @pytest.fixture

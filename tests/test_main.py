@@ -58,6 +58,16 @@ def test_a_state_dict_and_its_factory(run, files):
     assert (files / "spectra.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_note_says_that_the_samples_limit_the_rank(run):
+    own = ("--model", "weights.pt", "--factory", "made_for_main:build", "--data", "data.npz")
+    status, out, _ = run(*own, "--samples", "10")
+    assert status == 0
+    notes = [line for line in out.splitlines() if line.startswith("Note: ")]
+    assert sum("Fisher rank 20 is the number of rows" in note for note in notes) == 1
+    _, out, _ = run(*own)
+    assert "number of rows" not in out
+
+
 def test_a_whole_module_is_unpickled_only_on_trust(run):
     status, out, _ = run("--model", "whole.pt", "--trust", "--data", "data.npz")
     assert status == 0

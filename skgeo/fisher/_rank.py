@@ -50,11 +50,18 @@ def fisher_rank(
     Returns
     -------
     NumericalRank
-        ``.rank``, with its tolerance, gap and path. The path is complete above the threshold.
+        ``.rank``, with its tolerance, gap and path, and whether the samples limit it. The path is
+        complete above the threshold.
+
+    Warns
+    -----
+    RankAmbiguityWarning
+        If the rank is the number of rows and less than P, or has no clear gap.
 
     See Also
     --------
     skgeo.fisher.fisher_spectrum : The rank with all eigenvalues.
+    skgeo.fisher.rank_curve : The rank against the number of samples.
 
     Notes
     -----
@@ -92,7 +99,7 @@ def fisher_rank(
         metric, _ = fisher_metric(fisher, plan_fisher(fisher, solver=solver, tangent=False))
         resolved = resolution(n, p, fisher.network.first_run.arithmetic)
         values = leading_eigenvalues(metric, resolved if tol == "auto" else float(tol))
-        return decide_rank(values, tol=tol, resolution=resolved, name="Fisher rank")
+        return decide_rank(values, tol=tol, resolution=resolved, shape=(n, p), name="Fisher rank")
 
 
 def leading_eigenvalues(matrix: Tensor, relative: float) -> Tensor:

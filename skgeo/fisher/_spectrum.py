@@ -50,7 +50,8 @@ class FisherSpectrum(Result):
     trace : float
         Trace of the matrix.
     decision : NumericalRank or None
-        Rank, tolerance, gap and path; None if only leading eigenvalues are known.
+        Rank, tolerance, gap and path, and whether the samples limit the rank; None if only leading
+        eigenvalues are known.
     row_space : Tensor of shape (k, n_parameters) or None
         Leading eigenvectors as orthonormal rows; None if they were not requested.
     plan : FisherPlan
@@ -77,7 +78,7 @@ class FisherSpectrum(Result):
                 f"{self.n_samples} samples"
             )
         return (
-            f"rank {self.rank} of {self.n_parameters}, gap {self.decision.gap:.1g}, "
+            f"rank {self.rank} of {self.n_parameters}, {self.decision.evidence}, "
             f"{self.n_samples} samples"
         )
 
@@ -95,6 +96,11 @@ class FisherSpectrum(Result):
     def rank(self) -> int | float:
         """Number of eigenvalues above the threshold; NaN if not all are known."""
         return float("nan") if self.decision is None else self.decision.rank
+
+    @property
+    def sample_limited(self) -> bool:
+        """Whether the rank is the number of rows, below P; False if the rank is not known."""
+        return self.decision is not None and self.decision.sample_limited
 
     @property
     def nullity(self) -> int | float:
@@ -178,9 +184,16 @@ def fisher_spectrum(
         If data, parameters or outputs are NaN or infinite, if the outputs do not depend on the
         parameters or do not fit the likelihood, or if the matrices do not fit in memory.
 
+    Warns
+    -----
+    RankAmbiguityWarning
+        If the rank is the number of rows and less than P, so that more samples may have a larger
+        one. Once per process (:class:`~skgeo.exceptions.NoGapWarning`) if it has no clear gap.
+
     See Also
     --------
     skgeo.fisher.fisher_rank : The rank alone, faster if it is low.
+    skgeo.fisher.rank_curve : The rank against the number of samples.
     skgeo.fisher.fisher_trace : The trace, without a matrix.
     skgeo.fisher.FisherRankEstimator : The same measurement as an estimator.
 
@@ -251,7 +264,7 @@ def measure_fisher(
     del kernel
     if not squared:
         metric, values = None, unsquared_eigenvalues(fisher, plan.side)
-    decision = decide_rank(values, tol=tol, resolution=resolved, name="Fisher rank")
+    decision = decide_rank(values, tol=tol, resolution=resolved, shape=(n, p), name="Fisher rank")
     if not float(values[0]) > 0.0:
         warn(
             "The Fisher metric is identically zero: to first order the outputs do not depend on "

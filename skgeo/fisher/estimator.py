@@ -91,7 +91,11 @@ class FisherRankEstimator(GeometryEstimator):
     rank_threshold_ : float
         Absolute threshold, ``tol`` times the largest eigenvalue.
     spectral_gap_ : float
-        ``lambda_r / lambda_{r+1}``; infinite if nothing is below the threshold.
+        ``lambda_r / lambda_{r+1}``; infinite if nothing is below the threshold, NaN if
+        ``sample_limited_``. Below 10 the rank has no clear gap.
+    sample_limited_ : bool
+        Whether the rank is the number of rows, below P. It is then a property of the sample, and
+        more samples may have a larger one. False under ``solver="lanczos"``, which knows no rank.
     rank_path_ : DataFrame with columns ``tol`` and ``rank``
         Rank against relative tolerance, from the resolution of the arithmetic up to 1.
     trace_ : float
@@ -117,6 +121,7 @@ class FisherRankEstimator(GeometryEstimator):
     --------
     skgeo.fisher.fisher_spectrum : The same measurement as a function.
     skgeo.fisher.fisher_rank : The rank alone, faster if it is low.
+    skgeo.fisher.rank_curve : The rank against the number of samples.
     skgeo.fisher.SpectrumDisplay : Plot of the spectrum and of the rank against the tolerance.
 
     Notes
@@ -126,10 +131,14 @@ class FisherRankEstimator(GeometryEstimator):
     and 4/3 of the cube of the smaller side for each spectrum (Fisher and tangent; a single one
     under a Gaussian). The directions take another ``n r P`` operations and ``r P`` numbers.
 
-    The rank on N samples is at most ``N rank(F)``. It is that of the network only if more samples
-    do not increase it. If the spectrum has no gap, which is common in trained networks, the rank
-    depends on the tolerance. A :class:`~skgeo.exceptions.RankAmbiguityWarning` then reports this,
-    and ``rank_path_`` has the rank at all tolerances.
+    The rank on N samples is at most the number of rows, ``N rank(F)`` per position. Where it equals
+    that and is less than P, ``sample_limited_`` is True and a
+    :class:`~skgeo.exceptions.RankAmbiguityWarning` says so at each fit. A smaller rank can still
+    grow with more samples: :func:`~skgeo.fisher.rank_curve` shows whether it does.
+
+    If the spectrum has no gap, which is common in trained networks, the rank depends on the
+    tolerance. A :class:`~skgeo.exceptions.NoGapWarning` says this once per process;
+    ``spectral_gap_`` says it for each fit, and ``rank_path_`` has the rank at all tolerances.
 
     References
     ----------
@@ -159,6 +168,7 @@ class FisherRankEstimator(GeometryEstimator):
     eigenvalues_: np.ndarray
     rank_threshold_: float
     spectral_gap_: float
+    sample_limited_: bool
     rank_path_: pd.DataFrame
     trace_: float
     effective_rank_: float
@@ -215,6 +225,7 @@ class FisherRankEstimator(GeometryEstimator):
         self.n_parameters_ = spectrum.n_parameters
         self.eigenvalues_ = spectrum.eigenvalues.numpy()
         self._set_decision(spectrum.decision)
+        self.sample_limited_ = spectrum.sample_limited
         self.trace_ = spectrum.trace
         self.effective_rank_ = spectrum.effective_rank
         self.tangent_effective_rank_ = spectrum.tangent_effective_rank
@@ -274,7 +285,10 @@ class FisherRankEstimator(GeometryEstimator):
             ``fisher_rank``, ``fisher_nullity``, ``fisher_effective_rank``,
             ``fisher_participation_ratio``, ``fisher_trace``, ``fisher_max_eigenvalue``,
             ``tangent_effective_rank``, ``n_parameters``. The effective ranks and the participation
-            ratio are NaN if the metric is identically zero.
+            ratio are NaN if the metric is identically zero. The rank is one number among them: see
+            ``sample_limited_``, and ``spectral_gap_``, which in trained networks is often below 10,
+            so that the rank depends on the tolerance and the effective rank is the steadier
+            feature.
         """
         self._check_measured()
         values = (

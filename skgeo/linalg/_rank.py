@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skgeo._results import Result
-from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
+from skgeo.exceptions import NoGapWarning, RankAmbiguityWarning, SkgeoError, warn
 
 # With a gap below one order of magnitude, a tolerance half an order away may give another rank.
 AMBIGUOUS_GAP = 10.0
@@ -30,9 +30,13 @@ class NumericalRank(Result):
     threshold : float
         ``tol`` times the largest eigenvalue.
     gap : float
-        ``lambda_r / lambda_{r+1}``; infinite if all eigenvalues below the threshold are zero.
+        ``lambda_r / lambda_{r+1}``; infinite if all eigenvalues below the threshold are zero, NaN
+        if ``sample_limited``.
     path_tol, path_rank : ndarray of shape (n_steps,)
         Ranks by relative tolerance, from the resolution of the arithmetic up to 1.
+    sample_limited : bool
+        Whether the rank is the number of rows that the samples give, below the number of columns.
+        It is then a property of the sample: more samples may have a larger rank.
     """
 
     rank: int
@@ -41,9 +45,17 @@ class NumericalRank(Result):
     gap: float
     path_tol: np.ndarray
     path_rank: np.ndarray
+    sample_limited: bool = False
 
     def _line(self) -> str:
-        return f"rank {self.rank}, gap {self.gap:.2g}, tolerance {self.tol:.2g}"
+        return f"rank {self.rank}, {self.evidence}, tolerance {self.tol:.2g}"
+
+    @property
+    def evidence(self) -> str:
+        """The gap in words, or that the samples limit the rank."""
+        if self.sample_limited:
+            return "limited by the samples"
+        return f"{'no clear ' if self.is_ambiguous else ''}gap {self.gap:.2g}"
 
     @property
     def is_ambiguous(self) -> bool:
@@ -78,6 +90,7 @@ def decide_rank(
     *,
     tol: float | Literal["auto"] = "auto",
     resolution: float,
+    shape: tuple[int, int] | None = None,
     name: str = "rank",
 ) -> NumericalRank:
     """Count the eigenvalues above a tolerance; warn if the count is uncertain.
@@ -85,6 +98,8 @@ def decide_rank(
     eigenvalues: (n,), non-negative, descending.
     tol: relative to the largest eigenvalue; "auto" is ``resolution``.
     resolution: relative size below which eigenvalues are rounding.
+    shape: rows that the samples give and columns, of the A in ``A^T A``; None if no number of rows
+        limits the rank.
     name: of the quantity, for the warning.
 
     >>> decide_rank(torch.tensor([4.0, 1.0, 1e-20]).double(), resolution=1e-12).rank
@@ -105,9 +120,12 @@ def decide_rank(
     rank = int(np.count_nonzero(values > threshold))
     below = float(values[rank]) if rank < len(values) else 0.0
     gap = float(values[rank - 1]) / below if rank and below > 0.0 else float("inf")
+    sample_limited = shape is not None and rank == shape[0] < shape[1]
+    if sample_limited:  # what lies below the threshold is rounding: no eigenvalue follows
+        gap = float("nan")
     path_tol = np.logspace(np.log10(max(resolution, np.finfo(float).tiny)), 0.0, 65)[:-1]
     path_rank = np.array([np.count_nonzero(values > step * largest) for step in path_tol])
-    decided = NumericalRank(rank, relative, threshold, gap, path_tol, path_rank)
+    decided = NumericalRank(rank, relative, threshold, gap, path_tol, path_rank, sample_limited)
     if largest > 0.0 and relative < resolution:
         warn(
             f"{name} {rank} was decided at a relative tolerance of {relative:.1e}, below the "
@@ -118,7 +136,17 @@ def decide_rank(
         warn(
             f"{name} {rank} has no clear gap: the eigenvalues on either side of the relative "
             f"tolerance {relative:.1e} differ by a factor of {gap:.2g} only. Read the rank "
-            "against the tolerance, not alone.",
+            "against the tolerance, not alone. This is usual for trained networks and is said once "
+            "per process; the gap stands beside each rank.",
+            NoGapWarning,
+        )
+    if sample_limited:
+        assert shape is not None
+        warn(
+            f"{name} {rank} is the number of rows that the samples give, fewer than the {shape[1]} "
+            "dimensions: it is a property of the sample, and no gap can be given (NaN). Measure "
+            "more samples until it no longer grows; skgeo.fisher.rank_curve shows the Fisher rank "
+            "against their number.",
             RankAmbiguityWarning,
         )
     return decided

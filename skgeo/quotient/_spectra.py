@@ -7,6 +7,7 @@ The spectrum comes from the smaller of :math:`S_l^T S_l` (rows x rows) and :math
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from skgeo._results import Result
-from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
+from skgeo.exceptions import NoGapWarning, SkgeoError, collect_warnings, warn
 from skgeo.jacobian._layer import Layer
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._memory import require_memory
@@ -48,7 +49,8 @@ class LayerSpectrum(Result):
         Eigenvalues of the mean metric, descending, float64.
     common : NumericalRank
         Rank of the mean metric, with tolerance, gap and path. Its null space is the intersection
-        of the null spaces of all samples.
+        of the null spaces of all samples. ``common.sample_limited`` says whether it is the number
+        of rows of all samples, below the dimension.
     directions : Tensor of shape (k, dim) or None
         Leading eigenvectors of the mean metric as orthonormal rows, if they were asked for.
     """
@@ -70,6 +72,16 @@ class LayerSpectrum(Result):
     def rank_median(self) -> float:
         """Median of the pointwise ranks."""
         return float(self.ranks.double().quantile(0.5))
+
+    @property
+    def pointwise_gap(self) -> float:
+        """Smallest gap of a pointwise rank; infinite if no eigenvalue follows any of them."""
+        values, ranks = self.eigenvalues, self.ranks
+        inside = (ranks > 0) & (ranks < values.shape[1])
+        last = values.gather(1, (ranks - 1).clamp_min(0).unsqueeze(1)).squeeze(1)
+        next_ = values.gather(1, ranks.clamp_max(values.shape[1] - 1).unsqueeze(1)).squeeze(1)
+        gaps = last[inside] / next_[inside]
+        return float(gaps.min()) if len(gaps) else float("inf")
 
     @property
     def nullity(self) -> float:
@@ -204,7 +216,7 @@ def measure_layers(
                     )
     spectra = tuple(measured[name] for name in rows.names)
     _warn_partial([place for place in rows.layers.layers if not place.is_cut])
-    _warn_ambiguous(spectra, [message for _, message in notes])
+    _warn_ambiguous(spectra, notes)
     return spectra
 
 
@@ -237,7 +249,11 @@ def _measured(
     resolved = resolution(metric.n_total, found.dim, arithmetic, squared=metric.squared)
     mean_values = metric.eigenvalues()
     common = decide_rank(
-        mean_values, tol=tol, resolution=resolved, name=f"common rank at layer {name!r}:"
+        mean_values,
+        tol=tol,
+        resolution=resolved,
+        shape=(metric.n_total, found.dim),
+        name=f"common rank at layer {name!r}:",
     )
     count = common.rank if n_directions is None else min(n_directions, common.rank)
     return LayerSpectrum(
@@ -320,36 +336,32 @@ def _warn_partial(layers: list[Layer]) -> None:
         )
 
 
-def _warn_ambiguous(spectra: tuple[LayerSpectrum, ...], notes: list[str]) -> None:
-    """Warn once for all layers and samples."""
+def _warn_ambiguous(
+    spectra: tuple[LayerSpectrum, ...], notes: list[tuple[type[Warning], str]]
+) -> None:
+    """Warn once of each kind for all layers and samples."""
     zero = [s.layer.name for s in spectra if not bool((s.mean_eigenvalues > 0.0).any())]
     if zero:
         warn(
             f"The Fisher metric at {_listed(zero)} is identically zero: no direction there changes "
             "the output distribution. The rank is 0; the effective rank is undefined (NaN)."
         )
-    if notes:
-        more = (
-            f" The same holds at {len(notes)} of {len(spectra)} layers." if len(notes) > 1 else ""
-        )
-        warn(notes[0] + more, RankAmbiguityWarning)
-        return
-    unclear = [s.layer.name for s in spectra if _unclear(s)]
-    if unclear:
+    kinds: dict[tuple[type[Warning], str], list[str]] = {}
+    for category, message in notes:
+        kind = re.sub(r"'[^']*'|[-+]?\d[\d.e+-]*", "#", message)  # names and numbers differ
+        kinds.setdefault((category, kind), []).append(message)
+    for (category, _), found in kinds.items():
+        more = f" The same holds at {len(found)} of {len(spectra)} layers."
+        warn(found[0] + more * (len(found) > 1), category)
+    unclear = [s.layer.name for s in spectra if s.pointwise_gap < AMBIGUOUS_GAP]
+    if unclear and not any(category is NoGapWarning for category, _ in notes):
         warn(
             f"Pointwise ranks at {_listed(unclear)} have no clear gap for some samples: the "
             "eigenvalues on either side of the tolerance differ by less than a factor of "
-            f"{AMBIGUOUS_GAP:.0f}. Look at the eigenvalues as well.",
-            RankAmbiguityWarning,
+            f"{AMBIGUOUS_GAP:.0f}. Look at the eigenvalues as well. This is said once per process; "
+            "the gaps stand beside the ranks.",
+            NoGapWarning,
         )
-
-
-def _unclear(spectrum: LayerSpectrum) -> bool:
-    values, ranks = spectrum.eigenvalues, spectrum.ranks
-    inside = (ranks > 0) & (ranks < values.shape[1])
-    last = values.gather(1, (ranks - 1).clamp_min(0).unsqueeze(1)).squeeze(1)
-    next_ = values.gather(1, ranks.clamp_max(values.shape[1] - 1).unsqueeze(1)).squeeze(1)
-    return bool((inside & (last < AMBIGUOUS_GAP * next_)).any())
 
 
 def _listed(names: list[str]) -> str:

@@ -90,8 +90,11 @@ class LayerQuotientEstimator(GeometryEstimator):
         all of the computation passes through it), ``rank_min``, ``rank_median`` and ``rank_max``
         of the pointwise ranks, ``common_rank``, ``nullity`` (``dim - rank_median``),
         ``common_nullity`` (``dim - common_rank``), ``effective_rank`` (exponential entropy of the
-        mean metric's eigenvalues; NaN where the metric is zero), and the tolerance ``tol`` and
-        the spectral gap ``gap`` of the common rank.
+        mean metric's eigenvalues; NaN where the metric is zero), the tolerance ``tol`` and
+        the spectral gap ``gap`` of the common rank, whether the common rank is ``sample_limited``
+        (the number of rows of all samples, below ``dim``; ``gap`` is then NaN), and the smallest
+        gap of a pointwise rank, ``pointwise_gap``. Ranks with a gap below 10 depend on the
+        tolerance.
     eigenvalues_ : dict of str to ndarray of shape (n_samples, k)
         Eigenvalues of the pointwise metric of each layer, descending. k is the smaller of ``dim``
         and rank(F) times the number of positions of a sample.
@@ -128,10 +131,17 @@ class LayerQuotientEstimator(GeometryEstimator):
     squared times the other side.
 
     For a softmax over K classes a pointwise rank is at most K - 1, and at most the width of any
-    later layer. It does not fall from one cut to the next. The common rank of N samples is at most
-    N rank(F) and grows with N until the samples are enough. Where a layer is not a cut, such as
-    one inside a residual branch, its quotient is a partial one, that of the contribution of the
-    branch while everything around it is held fixed, and a warning is given.
+    later layer. It does not fall from one cut to the next. These bounds are properties of the
+    network: more samples do not raise a pointwise rank. The common rank of N samples is at most
+    the number of their rows, N rank(F) for each position, and grows with N until the samples are
+    enough. Where it equals the number of rows and is less than ``dim``, it is a property of the
+    sample, and a :class:`~skgeo.exceptions.RankAmbiguityWarning` says so. Where a layer is not a
+    cut, such as one inside a residual branch, its quotient is a partial one, that of the
+    contribution of the branch while everything around it is held fixed, and a warning is given.
+
+    Spectra of trained networks often have no clear gap. A
+    :class:`~skgeo.exceptions.NoGapWarning` says this once per process, and ``layers_`` for each
+    layer.
 
     The metric describes small changes only. Null directions at one sample need not be null at a
     finite distance, unless the rest of the network is linear; ``quotient_fidelity_`` measures the
@@ -289,7 +299,9 @@ class LayerQuotientEstimator(GeometryEstimator):
             ``common_rank``, ``nullity_share`` (``nullity / dim``) and ``effective_rank``, and the
             statistics ``first``, ``last`` and ``mean`` over the layers and ``slope``, that of a
             least squares line against relative depth, 0 at the first layer and 1 at the last. A
-            slope is NaN over one layer; effective ranks are NaN where the metric is zero.
+            slope is NaN over one layer; effective ranks are NaN where the metric is zero. Ranks
+            without a clear gap, or that the samples limit, count as they are: ``layers_`` says
+            which they are.
 
         Warns
         -----
@@ -415,6 +427,8 @@ def _row(spectrum: LayerSpectrum) -> dict[str, Any]:
         "effective_rank": spectrum.effective_rank,
         "tol": common.tol,
         "gap": common.gap,
+        "sample_limited": common.sample_limited,
+        "pointwise_gap": spectrum.pointwise_gap,
     }
 
 

@@ -22,7 +22,7 @@ _CLASS_COLORS = dict(
     zip(UNIT_CLASSES, ("0.35", "C4", "C5", "C7", "C8", "C0", "C3", "C1"), strict=False)
 )
 _LINE_STYLES = ("-", "--", ":", "-.")
-_UNEXPLAINED = "0.75"
+_REST_COLORS = {"unexplained": "0.75", "lack of data": "0.92"}
 
 
 class BoundaryDisplay:
@@ -265,7 +265,10 @@ class BoundaryDisplay:
 
 
 class NullityDisplay:
-    """Dimension of the Fisher null space as a bar, by symmetry, with the unexplained rest in grey.
+    """Dimension of the Fisher null space as a bar, by symmetry, with the rest in grey.
+
+    The rest is unexplained, or lighter where the samples limit the rank, so that more of them may
+    see these directions.
 
     Use :meth:`from_estimator` for a fitted estimator. Several networks, each with a ``label``, can
     share the axes.
@@ -276,6 +279,8 @@ class NullityDisplay:
         Dimension that each symmetry adds to the span of those before it.
     unexplained : float
         Number of unexplained flat directions; NaN if the Fisher rank was not computed.
+    sample_limited : float, default=0
+        Number of directions that may be flat only for lack of data.
     n_parameters : int, default=None
         Number of parameters, shown below the bar.
 
@@ -286,7 +291,7 @@ class NullityDisplay:
     figure_ : matplotlib Figure
         Figure that contains them.
     bars_ : dict of str to matplotlib bar container
-        Bars by symmetry; the grey one is ``"unexplained"``.
+        Bars by symmetry; the grey ones are ``"unexplained"`` and ``"lack of data"``.
 
     See Also
     --------
@@ -312,10 +317,12 @@ class NullityDisplay:
         *,
         dimensions: Mapping[str, int],
         unexplained: float,
+        sample_limited: float = 0,
         n_parameters: int | None = None,
     ) -> None:
         self.dimensions = {name: count for name, count in dimensions.items() if count}
         self.unexplained = unexplained
+        self.sample_limited = sample_limited
         self.n_parameters = n_parameters
 
     @classmethod
@@ -350,6 +357,7 @@ class NullityDisplay:
         display = cls(
             dimensions=found.dimensions,
             unexplained=estimator.unexplained_nullity_,
+            sample_limited=estimator.sample_limited_nullity_,
             n_parameters=found.n_parameters,
         )
         return display.plot(ax=ax, label=label, **kwargs)
@@ -376,17 +384,18 @@ class NullityDisplay:
         style = {"height": 0.6, "edgecolor": "white", **kwargs}
         self.bars_ = {}
         start = 0.0
-        parts: list[tuple[str, float]] = [*self.dimensions.items()]
-        if self.unexplained > 0:
-            parts.append(("unexplained", self.unexplained))
+        rests = {"unexplained": self.unexplained, "lack of data": self.sample_limited}
+        parts = [*self.dimensions.items(), *((k, v) for k, v in rests.items() if v > 0)]
         for name, count in parts:
-            color = {"color": _UNEXPLAINED if name == "unexplained" else _symmetry_color(name)}
+            color = {"color": _REST_COLORS.get(name) or _symmetry_color(name)}
             bar = ax.barh([row], [count], left=start, label=name, **(color | style))
             ax.bar_label(bar, [f"{count:.0f}"], label_type="center", fontsize="small")
             self.bars_[name] = bar
             start += count
         explained = sum(self.dimensions.values())
         rest = "rank not taken" if np.isnan(self.unexplained) else f"{self.unexplained:.0f} not"
+        if self.sample_limited > 0:
+            rest += f", {self.sample_limited:.0f} for lack of data"
         of = "" if self.n_parameters is None else f" of {self.n_parameters} parameters"
         text = f"{explained} flat directions{of} explained, {rest}"
         # The next display on these axes finds its row by this id.

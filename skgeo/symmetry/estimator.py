@@ -46,7 +46,9 @@ class SymmetryClassifier(GeometryEstimator):
     .. math::
         \mathrm{unexplained} = P - \mathrm{rank}(G) - \dim \mathrm{span}(\text{generators}) .
 
-    If it is zero, known symmetries explain every flat direction.
+    If it is zero, known symmetries explain every flat direction. If the rank is the number of rows
+    that the samples give, no direction can be called unexplained: those left over may only lack
+    data, and are counted apart.
 
     Bound to a model, ``fit(X)`` classifies its units and accounts for its null space on X.
     ``transform(X)`` gives, for each sample, the share of the units of each class that respond, and
@@ -115,14 +117,19 @@ class SymmetryClassifier(GeometryEstimator):
     explained_nullity_ : int
         Dimension of the span of the generators; NaN without generators.
     unexplained_nullity_ : int
-        ``n_parameters_ - fisher_rank_ - explained_nullity_``; NaN above `nullity_limit`.
+        ``n_parameters_ - fisher_rank_ - explained_nullity_ - sample_limited_nullity_``; NaN above
+        `nullity_limit`.
+    sample_limited_nullity_ : int
+        Dimension of the null space that is not explained where the Fisher rank is the number of
+        rows of the samples, so that more samples may see it; otherwise 0. NaN above
+        `nullity_limit`.
     fisher_rank_ : int
         Rank of the Fisher information on the data, in float64 whatever the dtype of the model; NaN
         above `nullity_limit`.
     rank_threshold_ : float
         Threshold (absolute) on the eigenvalues that count for the rank.
     spectral_gap_ : float
-        Ratio of the eigenvalues above and below the threshold.
+        Ratio of the eigenvalues above and below the threshold; NaN if the samples limit the rank.
     n_parameters_ : int
         Number P of trainable parameters.
     reversible_sets_ : list of tuple of int
@@ -156,7 +163,8 @@ class SymmetryClassifier(GeometryEstimator):
     recurrent layers are not classified, and a model without classified units has empty
     ``labels_``. For one hidden layer of ReLU and data on both sides of all boundaries, the
     unexplained nullity is zero, which is a theorem. For deeper ReLU networks hidden symmetries
-    make it positive, and so do too few samples.
+    make it positive. With too few samples the Fisher rank is the number of their rows, and what is
+    not explained is counted in ``sample_limited_nullity_``, with a warning.
 
     The cost is that of the Fisher rank, and for each layer of d units
     :math:`O(d (n + k) + d \log d)` and the search for reversible sets. ``transform`` needs one
@@ -191,6 +199,7 @@ class SymmetryClassifier(GeometryEstimator):
     generators_: Generators | None
     explained_nullity_: int | float
     unexplained_nullity_: int | float
+    sample_limited_nullity_: int | float
     fisher_rank_: int | float
     rank_threshold_: float
     spectral_gap_: float
@@ -250,6 +259,7 @@ class SymmetryClassifier(GeometryEstimator):
         self.generators_ = account.generators
         self.explained_nullity_ = account.explained
         self.unexplained_nullity_ = account.unexplained
+        self.sample_limited_nullity_ = account.sample_limited
         self.fisher_rank_ = account.fisher_rank
         self.n_parameters_ = account.n_parameters
         decision = account.decision
@@ -312,6 +322,7 @@ class SymmetryClassifier(GeometryEstimator):
             *(f"symmetry_{name}_share" for name in UNIT_CLASSES),
             "symmetry_explained_nullity",
             "symmetry_unexplained_nullity",
+            "symmetry_sample_limited_nullity",
             "symmetry_minimal_width_ratio",
         ]
 
@@ -319,16 +330,17 @@ class SymmetryClassifier(GeometryEstimator):
         return {"likelihood": self.likelihood_}
 
     def summary(self) -> dict[str, float]:
-        """Summary in eleven numbers, the features of the unbound reading.
+        """Summary in twelve numbers, the features of the unbound reading.
 
         Returns
         -------
         dict of str to float
             ``symmetry_{class}_share``, the share of the hidden units, for each of the eight
-            classes, ``symmetry_explained_nullity``, ``symmetry_unexplained_nullity``, and
+            classes, ``symmetry_explained_nullity``, ``symmetry_unexplained_nullity``,
+            ``symmetry_sample_limited_nullity`` (the three add up to the nullity), and
             ``symmetry_minimal_width_ratio``, the ratio of minimal and actual width. Shares and
             ratio are NaN for a model without classified hidden units, the ratio also without a
-            minimal width, and the unexplained nullity above ``nullity_limit``.
+            minimal width, and the unexplained and sample-limited nullity above ``nullity_limit``.
         """
         self._check_measured()
         n_units = len(self.labels_)
@@ -337,7 +349,13 @@ class SymmetryClassifier(GeometryEstimator):
             for name in UNIT_CLASSES
         ]
         ratio = self.minimal_width_ / n_units if n_units else float("nan")
-        values = (*shares, self.explained_nullity_, self.unexplained_nullity_, ratio)
+        values = (
+            *shares,
+            self.explained_nullity_,
+            self.unexplained_nullity_,
+            self.sample_limited_nullity_,
+            ratio,
+        )
         return {
             name: float(value) for name, value in zip(self._summary_names(), values, strict=True)
         }

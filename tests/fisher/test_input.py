@@ -84,6 +84,7 @@ class TestBadInput:
             FisherRankEstimator().fit_transform(pairs)
         assert len(caught) == 1
 
+    @no_gap  # and as many rows as rank
     def test_what_would_not_fit_is_refused_before_it_is_made(self):
         net, X = mlp(30, 40, 10), normal(40, 30)
 

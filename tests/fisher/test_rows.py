@@ -5,7 +5,7 @@ from torch import nn
 
 from helpers.networks import normal
 from helpers.oracles import assert_untouched, dense_fisher, spectrum
-from skgeo import fisher_spectrum
+from skgeo import RankAmbiguityWarning, fisher_spectrum
 from skgeo.datasets import known_networks
 from skgeo.likelihood import Gaussian
 
@@ -27,10 +27,11 @@ def test_known_ranks(name, solver):
 def test_auto_takes_the_smaller_side():
     net = nn.Linear(3, 2).double()
     few, many = (normal(n, 3, dtype=torch.float32) for n in (2, 40))
-    assert fisher_spectrum(net, few, likelihood="gaussian").side == "gram"
-    assert fisher_spectrum(net, many, likelihood="gaussian").side == "parameter"
-    assert len(fisher_spectrum(net, few, likelihood="gaussian").eigenvalues) == 4
-    assert len(fisher_spectrum(net, many, likelihood="gaussian").eigenvalues) == 8
+    with pytest.warns(RankAmbiguityWarning, match="Fisher rank 4 is the number of rows"):
+        small = fisher_spectrum(net, few, likelihood="gaussian")
+    large = fisher_spectrum(net, many, likelihood="gaussian")
+    assert (small.side, len(small.eigenvalues), small.sample_limited) == ("gram", 4, True)
+    assert (large.side, len(large.eigenvalues), large.sample_limited) == ("parameter", 8, False)
 
 
 def test_a_gaussian_of_another_scale_divides_the_metric_and_not_the_kernel():
@@ -47,7 +48,7 @@ def test_a_gaussian_of_another_scale_divides_the_metric_and_not_the_kernel():
 def test_integer_inputs_of_an_embedding_stay_integers():
     net = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 2)).double()
     tokens = torch.tensor([[0, 1], [2, 2], [4, 0]])
-    with assert_untouched(net):
+    with assert_untouched(net), pytest.warns(RankAmbiguityWarning, match="the 29 dimensions"):
         found = fisher_spectrum(net, tokens, likelihood="categorical")
     expected = spectrum(dense_fisher(net, tokens, "categorical"))
     np.testing.assert_allclose(found.eigenvalues, expected[:3], rtol=1e-10)

@@ -172,7 +172,7 @@ class PairLaws:
 
     def test_modules_that_cannot_be_copied_are_measured_and_cloned(self):
         module = LockedMLP()
-        X = np.random.default_rng(0).normal(size=(6, 4))
+        X = np.random.default_rng(0).normal(size=(30, 4))
         with pytest.raises(TypeError, match="lock"):
             copy.deepcopy(module)
         bound = clone(self.estimator(module))
@@ -253,7 +253,7 @@ class PairLaws:
 
     def test_a_changed_weight_is_not_read_from_the_cache(self, tmp_path):
         module = LockedMLP()
-        X = np.random.default_rng(0).normal(size=(6, 4))
+        X = np.random.default_rng(0).normal(size=(30, 4))
         unbound = self.estimator(memory=str(tmp_path))
         before = unbound.fit_transform([(module, X)])
         with torch.no_grad():
@@ -264,7 +264,7 @@ class PairLaws:
 
     def test_a_model_changed_after_fit_is_refused(self):
         module = LockedMLP()
-        X = np.random.default_rng(0).normal(size=(6, 4))
+        X = np.random.default_rng(0).normal(size=(30, 4))
         fitted = self.estimator(module).fit(X)
         with torch.no_grad():
             module.weights[0][0, 0] += 1.0

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skgeo.exceptions import RankAmbiguityWarning, SkgeoError
+from skgeo.exceptions import NoGapWarning, RankAmbiguityWarning, SkgeoError
 from skgeo.linalg._rank import decide_rank, resolution
 
 SPECTRUM = torch.tensor([4.0, 1.0, 1e-6, 1e-14], dtype=torch.float64)
@@ -28,6 +28,30 @@ def test_auto_tolerance_is_the_resolution():
 
 def test_full_rank_has_an_infinite_gap():
     assert decide_rank(SPECTRUM[:3], resolution=1e-10).gap == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("shape", "limited"), [((3, 9), True), ((4, 9), False), ((3, 3), False), ((9, 3), False)]
+)
+def test_as_many_as_the_rows_is_a_property_of_the_sample(shape, limited):
+    values = SPECTRUM[:3] if min(shape) == 3 else SPECTRUM
+    if limited:
+        with pytest.warns(RankAmbiguityWarning, match="rank 3 is the number of rows .* 9 dim"):
+            decision = decide_rank(values, resolution=1e-10, shape=shape)
+        assert np.isnan(decision.gap)
+        assert "limited by the samples" in repr(decision)
+    else:
+        decision = decide_rank(values, resolution=1e-10, shape=shape)
+        assert decision.gap == (float("inf") if min(shape) == 3 else pytest.approx(1e8))
+    assert (decision.rank, decision.sample_limited) == (3, limited)
+
+
+def test_no_gap_is_said_once_per_process_and_stands_in_the_result():
+    with pytest.warns(NoGapWarning, match="once per process"):
+        first = decide_rank(SPECTRUM, tol=0.5, resolution=1e-13)
+    again = decide_rank(SPECTRUM, tol=0.5, resolution=1e-13)  # a second warning would fail
+    assert first.is_ambiguous
+    assert "no clear gap 4" in repr(again)
 
 
 def test_zero_spectrum_has_rank_zero():

@@ -18,6 +18,7 @@ from skgeo import (
     ntk,
 )
 from skgeo.chain import curvature, kink_density
+from skgeo.fisher import rank_curve
 from skgeo.network import bind
 from skgeo.quotient import layer_spectra
 from skgeo.symmetry import generators
@@ -73,6 +74,7 @@ MEASUREMENTS = {
     "chain": lambda net, X: JacobianChainProfiler(net).fit(X),
     "symmetry": lambda net, X: SymmetryClassifier(net, likelihood="gaussian").fit(X),
     "fisher_rank": lambda net, X: fisher_rank(net, X, likelihood="gaussian"),
+    "rank_curve": lambda net, X: rank_curve(net, X, likelihood="gaussian"),
     "fisher_trace": lambda net, X: fisher_trace(net, X, likelihood="gaussian"),
     "ntk": ntk,
     "layer_spectra": lambda net, X: layer_spectra(net, X, likelihood="gaussian"),

@@ -15,11 +15,12 @@ from helpers.laws import LockedMLP, PairLaws
 from helpers.layer_oracles import dense_layer_metric
 from helpers.networks import mlp, normal
 from helpers.oracles import spectrum
-from skgeo import GeometryWarning, SkgeoError, WrappedModel
+from skgeo import GeometryWarning, RankAmbiguityWarning, SkgeoError, WrappedModel
 from skgeo.quotient import LayerQuotientEstimator
 
 # Small networks on few samples rarely have a clear gap, and these tests ask other things of them.
 no_gap = pytest.mark.filterwarnings("ignore::skgeo.RankAmbiguityWarning")
+limited_by_samples = pytest.warns(RankAmbiguityWarning, match="number of rows that the samples")
 
 
 class LockedLayers(nn.Module):
@@ -250,8 +251,9 @@ class TestBadInput:
 
     def test_branches_warn(self):
         case = BY_NAME["residual"]
-        with pytest.warns(GeometryWarning, match="partial"):
+        with pytest.warns(GeometryWarning, match="partial"), limited_by_samples:
             fitted = self.fit(case.module(), case.inputs(), layers=["block.bn1", "pool"])
+        assert fitted.layers_["sample_limited"].tolist() == [True, False]
         assert fitted.layers_["is_cut"].tolist() == [False, True]
         assert fitted.layer_ == "pool"
 

@@ -10,6 +10,7 @@ from helpers.layer_oracles import dense_layer_metric, dense_tail_jacobian
 from helpers.networks import mlp, normal
 from helpers.oracles import assert_untouched, spectrum
 from skgeo import GeometryWarning, RankAmbiguityWarning, SkgeoError, WrappedModel
+from skgeo.exceptions import NoGapWarning
 from skgeo.network import bind
 from skgeo.quotient import _metric as metric_module
 from skgeo.quotient import _spectra as spectra_module
@@ -224,11 +225,30 @@ def test_pointwise_ranks_without_a_gap_warn():
         net[0].bias.zero_()
     # Eigenvalues 1 and x^2: on average 1 and 0.075, at the first sample 1 and 0.15.
     X = torch.tensor([[0.15], [1e-12]], dtype=torch.float64).sqrt()
-    with pytest.warns(RankAmbiguityWarning, match="Pointwise ranks at layer '0'"):
-        layer_spectra(net, X, layers=["0"], tol=0.2, likelihood="gaussian")
+    with pytest.warns(NoGapWarning, match="Pointwise ranks at layer '0'"):
+        (found,) = layer_spectra(net, X, layers=["0"], tol=0.2, likelihood="gaussian")
+    assert found.pointwise_gap == pytest.approx(1 / 0.15)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer_spectra(net, X[1:], layers=["0"], tol=0.2, likelihood="gaussian")
+
+
+def test_few_samples_limit_the_common_rank_and_not_the_pointwise_one():
+    net, X = mlp(4, 8, 9, 3), normal(3, 4)
+    with pytest.warns(
+        RankAmbiguityWarning, match="'0': 6 is the number of rows.* 3 of 5"
+    ) as caught:
+        few = layer_spectra(net, X, likelihood="categorical")
+    assert len(caught) == 1
+    assert [s.layer.dim for s in few] == [8, 8, 9, 9, 3]
+    # Before the output, three samples see two directions each; its three logits see two in all.
+    assert [s.common.rank for s in few] == [6, 6, 6, 2, 2]
+    assert [s.common.sample_limited for s in few] == [True, True, True, False, False]
+    assert all(np.isnan(s.common.gap) for s in few[:3])
+    assert all(s.ranks.tolist() == [2, 2, 2] and s.pointwise_gap > 1e6 for s in few)
+    many = layer_spectra(net, normal(40, 4), likelihood="categorical")
+    assert not any(s.common.sample_limited for s in many)
+    assert [s.rank_median for s in many] == [s.rank_median for s in few]
 
 
 def test_a_metric_that_is_zero_has_rank_zero_and_no_effective_rank():

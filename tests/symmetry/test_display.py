@@ -118,11 +118,12 @@ def test_networks_that_are_not_of_the_plane():
         BoundaryDisplay(model=mlp(2, 4, 1), labels=["generic"] * 3)
 
 
-def account(unexplained=2, **dimensions):
+def account(unexplained=2, lacking=0, **dimensions):
     return SimpleNamespace(
         _check_measured=lambda: None,
         generators_=SimpleNamespace(dimensions=dimensions, n_parameters=40),
         unexplained_nullity_=unexplained,
+        sample_limited_nullity_=lacking,
     )
 
 
@@ -136,6 +137,15 @@ def test_the_bar_is_the_null_space(ax):
     assert red == green == blue
     text = "9 flat directions of 40 parameters explained, 2 not"
     assert text in [text.get_text() for text in ax.texts]
+
+
+def test_what_lacks_data_has_a_bar_of_its_own(ax):
+    display = NullityDisplay.from_estimator(account(0, lacking=5, scaling=6), ax=ax)
+    assert list(display.bars_) == ["scaling", "lack of data"]
+    assert (display.bars_["lack of data"][0].get_x(), ax.texts[-1].get_text()) == (
+        6,
+        "6 flat directions of 40 parameters explained, 0 not, 5 for lack of data",
+    )
 
 
 def test_several_networks_share_the_axes(ax):

@@ -14,7 +14,13 @@ from helpers.architectures import build
 from helpers.laws import LockedMLP, PairLaws, assert_same_rows
 from helpers.networks import mlp, normal
 from helpers.oracles import dense_jacobian
-from skgeo import GeometryWarning, LayerQuotientEstimator, SkgeoError, WrappedModel
+from skgeo import (
+    GeometryWarning,
+    LayerQuotientEstimator,
+    RankAmbiguityWarning,
+    SkgeoError,
+    WrappedModel,
+)
 from skgeo.datasets import planted_relu, switched_off, symmetric_hinges, two_hinges
 from skgeo.symmetry import UNIT_CLASSES, SymmetryClassifier
 
@@ -30,14 +36,14 @@ class TestSymmetryLaws(PairLaws):
     def pairs(self):
         return [
             (mlp(4, 5, 3, activation=nn.ReLU, seed=0), normal(60, 4, seed=10)),
-            (mlp(4, 6, 3, seed=5), normal(6, 4, seed=3)),
+            (mlp(4, 6, 3, seed=5), normal(40, 4, seed=3)),
             (mlp(4, 4, 4, 3, activation=nn.ReLU, seed=2), 3 * normal(60, 4, seed=4)),
         ]
 
 
 @pytest.mark.parametrize("domain", ["box", "data"])
 def test_two_readings_are_one_on_a_domain(domain):
-    pairs = [(mlp(4, 5, 3, activation=nn.ReLU, seed=seed), normal(9, 4)) for seed in range(2)]
+    pairs = [(mlp(4, 5, 3, activation=nn.ReLU, seed=seed), normal(60, 4)) for seed in range(2)]
     rows = SymmetryClassifier(domain=domain, likelihood="gaussian").fit_transform(pairs)
     for row, (module, X) in zip(rows, pairs, strict=True):
         bound = SymmetryClassifier(module, domain=domain, likelihood="gaussian").fit(X)
@@ -264,7 +270,8 @@ def test_models_without_classified_units(model):
 
 def test_residual_networks_are_covered_in_part():
     module, inputs = build("resnet", 8)
-    symmetry = SymmetryClassifier(module, likelihood="categorical").fit(inputs)
+    with pytest.warns(RankAmbiguityWarning, match="number of rows"):
+        symmetry = SymmetryClassifier(module, likelihood="categorical").fit(inputs)
     # Units before a residual sum are not classified.
     assert symmetry.symmetries_["layer"].unique().tolist() == [
         "layer1.0.conv1", "layer1.1.conv1", "layer2.0.conv1",
@@ -276,13 +283,32 @@ def test_residual_networks_are_covered_in_part():
 
 def test_token_models_have_no_distances():
     module, inputs = build("transformer", 8)
-    symmetry = SymmetryClassifier(
-        WrappedModel(module), likelihood="categorical", nullity_limit=5000
-    ).fit(inputs)
+    with pytest.warns(RankAmbiguityWarning, match="number of rows"):
+        symmetry = SymmetryClassifier(
+            WrappedModel(module), likelihood="categorical", nullity_limit=5000
+        ).fit(inputs)
     assert len(symmetry.not_covered_) == 1
     assert {"query_key", "value_output", "unused_entry"} & set(symmetry.generators_.dimensions)
     features = symmetry.transform(inputs)
     assert np.isnan(features[:, -1]).all()
+
+
+@pytest.mark.parametrize(("n_samples", "account"), [(20, (21, 0, 222)), (200, (21, 0, 0))])
+def test_directions_that_lack_data_are_counted_apart(n_samples, account):
+    """20 tanh units under a softmax: 21 shifts of the logits are flat, and no other direction."""
+    symmetry = SymmetryClassifier(mlp(10, 20, 3), likelihood="categorical")
+    X = normal(n_samples, 10)
+    if account[2]:
+        with pytest.warns(RankAmbiguityWarning, match="Fisher rank 40 is the number of rows"):
+            symmetry.fit(X)
+    else:
+        symmetry.fit(X)
+    assert np.isnan(symmetry.spectral_gap_) == (account[2] > 0)
+    assert symmetry.sample_limited_nullity_ == account[2]
+    summary = symmetry.summary()
+    parts = ("explained", "unexplained", "sample_limited")
+    assert tuple(summary[f"symmetry_{part}_nullity"] for part in parts) == account
+    assert sum(account) == symmetry.n_parameters_ - symmetry.fisher_rank_
 
 
 def test_large_accounts_are_skipped_and_the_rest_answers():
@@ -290,6 +316,7 @@ def test_large_accounts_are_skipped_and_the_rest_answers():
     with pytest.warns(GeometryWarning, match="above the limit of 10"):
         symmetry = classify(case, nullity_limit=10)
     assert np.isnan(symmetry.unexplained_nullity_)
+    assert np.isnan(symmetry.sample_limited_nullity_)
     assert np.isnan(symmetry.fisher_rank_)
     assert symmetry.explained_nullity_ == 4
     assert symmetry.summary()["symmetry_reversible_share"] == 1.0

@@ -16,14 +16,16 @@ from skgeo import (
 )
 from skgeo.chain import curvature
 from skgeo.fiber import Barcode
+from skgeo.fisher import RankCurve, rank_curve
 from skgeo.symmetry import EquivalenceReport, equivalent
 
 net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
-X = torch.randn(10, 3)
+X = torch.randn(40, 3)
 
 fisher = FisherRankEstimator(net, likelihood="categorical").fit(X)
 assert_type(fisher, FisherRankEstimator)
 assert_type(fisher.fisher_rank_, int | float)  # NaN under solver="lanczos"
+assert_type(fisher.sample_limited_, bool)
 assert_type(fisher.eigenvalues_, np.ndarray)
 assert_type(fisher.rank_path_, pd.DataFrame)
 assert_type(fisher.summary(), dict[str, float])
@@ -42,5 +44,6 @@ fiber = LinearFiberStratifier(torch.nn.Linear(3, 2)).fit()
 assert_type(fiber.barcode_, Barcode)
 
 assert_type(fisher_rank(net, X, likelihood="categorical").rank, int)
+assert_type(rank_curve(net, X, likelihood="categorical"), RankCurve)
 assert_type(equivalent(net, net), EquivalenceReport)
 print(curvature(net, X, velocity=X))

@@ -1,4 +1,4 @@
-"""Explained and unexplained dimensions of the Fisher null space."""
+"""Explained and unexplained dimensions of the Fisher null space, and those that lack data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _GENERATOR_LIMIT = 1_000_000
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NullityAccount(Result):
-    """Explained and unexplained dimensions of the Fisher null space.
+    """Explained and unexplained dimensions of the Fisher null space, and those that lack data.
+
+    They add up to the nullity.
 
     Attributes
     ----------
@@ -44,9 +46,11 @@ class NullityAccount(Result):
     n_parameters: int
 
     def _line(self) -> str:
+        lacking = self.sample_limited
         return (
             f"nullity {self.nullity} of {self.n_parameters} parameters: "
             f"{self.explained} explained, {self.unexplained} unexplained"
+            + (f", {lacking} for lack of data" if lacking > 0 else "")
         )
 
     @property
@@ -67,14 +71,27 @@ class NullityAccount(Result):
         return self.generators.n_generators
 
     @property
-    def unexplained(self) -> int | float:
-        """``nullity - explained``.
+    def sample_limited(self) -> int | float:
+        """Dimensions that may be flat only for lack of data; NaN if the rank was not computed.
 
-        Zero means that known symmetries explain every flat direction. A positive number means
-        hidden symmetries or too few data. A negative number means that the tolerance of the rank
-        is too small.
+        If the Fisher rank is the number of rows of the samples, all of the nullity that is not
+        explained: more samples may see these directions. Otherwise zero.
         """
-        return self.nullity - self.explained
+        if self.decision is None:
+            return float("nan")
+        if not self.decision.sample_limited:
+            return 0
+        return max(self.nullity - self.explained, 0)
+
+    @property
+    def unexplained(self) -> int | float:
+        """``nullity - explained - sample_limited``.
+
+        Zero means that known symmetries explain every flat direction that does not lack data. A
+        positive number means hidden symmetries, or data that are too few for the network or alike.
+        A negative number means that the tolerance of the rank is too small.
+        """
+        return self.nullity - self.explained - self.sample_limited
 
 
 def nullity_account(
@@ -90,7 +107,10 @@ def nullity_account(
 ) -> NullityAccount:
     r"""Account of the null space of the Fisher metric of a network on data.
 
-    .. math:: \mathrm{unexplained} = P - \mathrm{rank}(G) - \dim \mathrm{span}(\text{generators}).
+    .. math:: \mathrm{unexplained} = P - \mathrm{rank}(G) - \dim \mathrm{span}(\text{generators}),
+
+    unless the samples limit the rank: then what is not explained lacks data, and nothing can be
+    called unexplained.
 
     Parameters
     ----------
@@ -116,7 +136,7 @@ def nullity_account(
     Returns
     -------
     NullityAccount
-        The rank, the generators, and the explained and unexplained nullity.
+        The rank, the generators, and the explained, unexplained and sample-limited nullity.
 
     Raises
     ------
@@ -128,7 +148,8 @@ def nullity_account(
     -----
     GeometryWarning
         If the Fisher matrix is larger than `limit` or the network has more than a million
-        parameters. The unexplained nullity is then NaN.
+        parameters. The unexplained nullity is then NaN. Also if the samples give too few rows to
+        see all directions that the generators leave.
 
     See Also
     --------
@@ -139,8 +160,11 @@ def nullity_account(
     -----
     For one hidden layer of ReLU, symmetries explain the whole null space if there are data on both
     sides of each boundary and more samples than parameters. The Fisher rank of N samples is at most
-    ``N rank(F)``, where F is the Fisher information of the output distribution, so with too few
-    samples the unexplained nullity is positive.
+    the number of rows, ``N rank(F)`` for each position, where F is the Fisher information of the
+    output distribution. If it equals that, the directions that are not explained lack data and are
+    counted as ``sample_limited``. If it is less only since some samples are alike, or switch off
+    all units, they are counted as unexplained, with a warning;
+    :func:`~skgeo.fisher.rank_curve` tells the two apart.
 
     Examples
     --------
@@ -194,4 +218,12 @@ def measure_nullity(
     spectrum = measure_fisher(
         network.fisher, tol=tol, n_components=0, tangent=False, progress=progress
     )
-    return NullityAccount(generators, spectrum.decision, network.n_parameters)
+    account = NullityAccount(generators, spectrum.decision, network.n_parameters)
+    rows, seen = network.fisher.n_rows, network.n_parameters - account.explained
+    if account.unexplained > 0 and rows < seen:
+        warn(
+            f"The samples give {rows} rows, fewer than the {seen} directions that known symmetries "
+            f"leave: some of the {account.unexplained} unexplained directions may only lack data. "
+            "Measure more samples; skgeo.fisher.rank_curve shows whether the rank still grows."
+        )
+    return account

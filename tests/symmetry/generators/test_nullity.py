@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from helpers.networks import mlp, normal
-from skgeo import GeometryWarning
+from skgeo import GeometryWarning, RankAmbiguityWarning
 from skgeo.datasets import known_networks, planted_relu
 from skgeo.symmetry import nullity_account
 
@@ -281,11 +281,23 @@ def test_deep_networks_may_hide_more():
     assert account.unexplained >= 0
 
 
-def test_too_few_data_are_not_explained():
-    case = KNOWN["one_hidden_relu"]
-    account = nullity_account(case.module, case.inputs[:5], likelihood="gaussian")
-    assert account.fisher_rank <= 10
-    assert account.unexplained > 0
+def test_what_lacks_data_is_not_unexplained():
+    net = mlp(10, 20, 3)
+    with pytest.warns(RankAmbiguityWarning, match="Fisher rank 40 is the number of rows"):
+        few = nullity_account(net, normal(20, 10), likelihood="categorical")
+    # The 21 shifts of the logits are explained: by one feature each, and by the bias.
+    assert (few.nullity, few.explained, few.unexplained, few.sample_limited) == (243, 21, 0, 222)
+    assert repr(few).endswith("21 explained, 0 unexplained, 222 for lack of data)")
+    enough = nullity_account(net, normal(200, 10), likelihood="categorical")
+    assert (enough.fisher_rank, enough.unexplained, enough.sample_limited) == (262, 0, 0)
+    assert "lack of data" not in repr(enough)
+
+
+def test_few_samples_that_are_alike_are_warned_of():
+    X = normal(10, 10)[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9]]
+    with pytest.warns(GeometryWarning, match="24 rows, fewer than the 262 .* may only lack data"):
+        found = nullity_account(mlp(10, 20, 3), X, likelihood="categorical")
+    assert (found.fisher_rank, found.unexplained, found.sample_limited) == (20, 242, 0)
 
 
 def test_float32_networks_are_measured_in_float64():
