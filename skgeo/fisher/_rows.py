@@ -115,7 +115,7 @@ class FisherRows:
     ) -> FactoredJacobian:
         network = self.network
         certificate = None  # with few samples each batch is checked itself
-        if network.n_samples > _CHECKED:
+        if network.n_samples > _CHECKED and self._first_ones_count:
             key = cotangents is None
             if key not in self._certificates:
                 self._certificates[key] = self._jacobian(range(_CHECKED)).certify(cotangents)
@@ -123,6 +123,12 @@ class FisherRows:
         found = self._jacobian(samples).factors(cotangents, certificate)
         network.notice(found.outputs)
         return found
+
+    @cached_property
+    def _first_ones_count(self) -> bool:
+        """Whether the samples of the check all have a gradient: what is left out shows nothing."""
+        mask = self.network.mask
+        return mask is None or bool(mask[:_CHECKED].any(1).all())
 
     def weights(self, outputs: Tensor) -> Tensor:
         """``R^T`` per sample at natural outputs, block-diagonal over positions, in float64."""

@@ -199,7 +199,8 @@ def _array(targets: Any) -> np.ndarray:
     if not isinstance(targets, Tensor):
         return np.asarray(targets)
     targets = targets.detach().cpu()
-    return (targets.float() if targets.dtype == torch.bfloat16 else targets).numpy()
+    targets = targets.float() if targets.dtype == torch.bfloat16 else targets
+    return np.asarray(targets.numpy())
 
 
 def _is_binary(values: np.ndarray) -> bool:
@@ -220,7 +221,7 @@ def _name_for_numbers(numbers: np.ndarray, n_outputs: int, n_positions: int) -> 
         raise SkgeoError(
             f"{_SAY}: y of shape {numbers.shape} has half as many numbers per sample as the "
             f"{_outputs(n_outputs, n_positions)}. For means and log-scales (the logarithms of "
-            "standard deviations, half of a log-variance) say likelihood='gaussian_scale'; for "
+            "standard deviations, half of the log-variances) say likelihood='gaussian_scale'; for "
             "means alone say 'gaussian'; for classes convert y to integers."
         )
     if each != n_outputs * n_positions:

@@ -15,9 +15,10 @@ from skgeo.likelihood import Likelihood
 class WrappedModel:
     r"""Module with its own forward function.
 
-    For modules that take keyword arguments, return a dataclass or a tuple, have classes on
-    another axis than the last, or positions that do not count. The function `forward` maps inputs to one tensor of natural
-    outputs :math:`z = f_\theta(x)`, where :math:`\theta` are the parameters of `module`.
+    For modules that take keyword arguments, return a dataclass or a tuple, have classes on another
+    axis than the last, or positions that do not count. The function `forward` maps inputs to one
+    tensor of natural outputs :math:`z = f_\theta(x)`, where :math:`\theta` are the parameters of
+    `module`.
 
     Parameters
     ----------

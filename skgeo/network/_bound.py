@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from skgeo.likelihood._families import PROBABILITIES, check_family
 from skgeo.linalg._memory import memory_budget as usable_memory
 from skgeo.models import ResolvedModel, resolve_model
 from skgeo.network._apart import check_apart, random_state_kept
-from skgeo.network._batch import pick, take, tensors_of
+from skgeo.network._batch import floating_inputs, pick, take, tensors_of
 from skgeo.network._finite import check_metric, check_outputs
 from skgeo.network._flow import Flow, read_flow
 from skgeo.network._outputs import first_tensor
@@ -169,6 +169,38 @@ class BoundNetwork:
         found = self._again(self.model.read(X, None), self._dtype)
         found.replica = self.replica
         return found
+
+    def starting_at(self, source: str | None) -> tuple[BoundNetwork, str | None]:
+        """The network with a named input first, where derivatives start, and the `source` left.
+
+        source: name of an input of a dict, or of a layer, which is left for the caller.
+        Raises SkgeoError if nothing says which of several floating inputs is meant.
+        """
+        inputs = self._bare(slice(0, 1))
+        if isinstance(inputs, Tensor):
+            return self, source
+        if isinstance(inputs, dict) and source is not None and source in inputs:
+            if not inputs[source].is_floating_point():
+                raise SkgeoError(
+                    f"source={source!r} names an input of integers, with respect to which there "
+                    "are no derivatives. Name a floating input or a layer behind the integers."
+                )
+            given = cast(dict[str, Tensor], self.samples.inputs)
+            rest = {key: value for key, value in given.items() if key != source}
+            first = Samples({source: given[source], **rest}, self.samples.targets)
+            found = self._again(first, self._dtype)
+            found.replica = self.replica
+            return found, None
+        several = floating_inputs(inputs)
+        integers = [t for t in tensors_of(inputs) if not t.dtype.is_floating_point]
+        behind = self.replica.takes_integers and any(t.dtype != torch.bool for t in integers)
+        if source is None and len(several) > 1 and not behind:
+            raise SkgeoError(
+                f"The input has several floating tensors ({', '.join(several)}), and the chain "
+                "starts at one of them. Say at which: pass a dict and its key, as in "
+                f"source={several[0]!r}, or the name of a layer."
+            )
+        return self, source
 
     def _again(self, samples: Samples | None, dtype: torch.dtype | None) -> BoundNetwork:
         found = BoundNetwork(

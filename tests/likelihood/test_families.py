@@ -4,11 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
-from torch import nn
 
 import skgeo.likelihood._families as families_module
-from helpers.networks import normal, seeded
-from skgeo import WrappedModel, fisher_trace
+from helpers.networks import normal
 from skgeo.exceptions import GeometryWarning, SkgeoError
 from skgeo.likelihood import (
     LIKELIHOODS,
