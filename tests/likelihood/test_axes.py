@@ -22,9 +22,12 @@ from skgeo import (
     fisher_trace,
     ntk,
 )
+from skgeo.chain import jacobian_penalty
 from skgeo.exceptions import GeometryWarning, NotAModelError, SkgeoError
+from skgeo.fisher._rows import FisherRows
 from skgeo.likelihood import Categorical, GaussianScale
 from skgeo.models import fingerprint
+from skgeo.network import bind
 from skgeo.quotient import layer_spectra
 from skgeo.symmetry import nullity_account
 
@@ -294,6 +297,14 @@ class TestLeftOut:
         kept = fisher_trace(reader(), TOKENS, LABELS, likelihood=Categorical(ignore_index=None))
         assert kept == fisher_trace(reader(), TOKENS, likelihood="categorical")
 
+    def test_rows_that_count(self):
+        rows = FisherRows(bind(reader(), TOKENS, LABELS, likelihood="auto"))
+        assert (rows.n_rows, rows.n_counted_rows) == (5 * 4 * 2, int(MASK.sum()) * 2)
+        dense = rows.rows(range(5)).reshape(20, 2, -1).abs().amax((1, 2))
+        assert (dense > 0).tolist() == MASK.flatten().bool().tolist()
+        rows = FisherRows(bind(reader(), TOKENS, likelihood="categorical"))
+        assert rows.n_rows == rows.n_counted_rows
+
     def test_whole_samples(self):
         net, Z = mlp(3, 4, 2), normal(5, 3)
         y = np.array([0, 1, -100, 1, -100])
@@ -339,6 +350,12 @@ class TestLeftOut:
 
 def only_tokens(inputs):
     return inputs["mask"]
+
+
+def test_penalties_do_not_pass_a_mask_by():
+    model = WrappedModel(mlp(3, 2), mask=lambda x: x[:, 0] > 0)
+    with pytest.raises(SkgeoError, match="penalties take every position"):
+        jacobian_penalty(model, normal(4, 3))
 
 
 class TestWrapped:
