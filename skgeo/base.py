@@ -249,7 +249,7 @@ class GeometryEstimator(
         return BoundNetwork(
             model,
             samples,
-            likelihood=likelihood or own.get("likelihood", "gaussian"),
+            likelihood=likelihood or own.get("likelihood"),
             parameters=own.get("parameters", self._parameters),
             batch_size=own.get("batch_size"),
             device=own.get("device"),

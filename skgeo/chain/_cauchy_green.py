@@ -107,7 +107,8 @@ def cauchy_green(
     layer : str, optional
         Layer at which the map ends; by default the outputs.
     source : str, optional
-        Layer, a cut, at whose representation the map starts instead of the input.
+        Layer, a cut, at whose representation the map starts instead of the input; or, where X is
+        a dict of several floating tensors, the name of that at which it starts.
     device : str or torch.device, optional
         Where to compute; by default where the module is.
 

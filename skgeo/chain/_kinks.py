@@ -88,7 +88,8 @@ def kink_density(
     layer : str, optional
         Kinks before this layer, and its own, are counted; by default those of the whole network.
     source : str, optional
-        Layer, a cut, in whose representation the segments are straight, instead of in the input.
+        Layer, a cut, in whose representation the segments are straight, instead of in the input;
+        or, where X is a dict of several floating tensors, the name of that which moves.
     device : str or torch.device, optional
         Where to compute; by default where the module is.
 

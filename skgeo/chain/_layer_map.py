@@ -24,7 +24,7 @@ class LayerMap:
 
     network: with ``parameters=None``.
     layer: where the map ends; by default at the outputs.
-    source: a cut, where the map starts instead of at the first floating input.
+    source: where the map starts: a cut, or an input of a dict; needed if several are floating.
     Raises SkgeoError if the representation of one sample depends on another sample, or on no sample
         at all.
 
@@ -42,8 +42,9 @@ class LayerMap:
     def __init__(
         self, network: BoundNetwork, *, layer: str | None = None, source: str | None = None
     ) -> None:
-        self.network = network
         _ = network.first_run  # raises if the model cannot be run on the data
+        network, source = network.starting_at(source)
+        self.network = network
         names = [name for name in (source, layer) if name is not None]
         found: Any = Layers.of(network, names) if names else {}
         end = None if layer is None else found[layer]

@@ -20,8 +20,16 @@ Forward = Callable[[Any, Any], Tensor]
 
 
 def live(model: Any) -> tuple[nn.Module, Forward | None]:
-    """The user's own module, and its forward function if it has one."""
+    """The user's own module, and its forward function if it has one.
+
+    Raises SkgeoError for a mask, which a penalty would pass by.
+    """
     if isinstance(model, WrappedModel):
+        if model.mask is not None:
+            raise SkgeoError(
+                "The WrappedModel has a mask=, and penalties take every position of the outputs. "
+                "Multiply the outputs by the mask in its forward function instead."
+            )
         return model.module, model.forward
     check_kind(model)
     return model, None

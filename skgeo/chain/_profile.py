@@ -139,6 +139,7 @@ def chain_profile(
     n_singular_values: int | Literal["auto", "all"] = "auto",
     tol: float | Literal["auto"] = "auto",
     strict: bool = False,
+    source: str | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
 ) -> ChainProfile:
@@ -167,6 +168,8 @@ def chain_profile(
     strict : bool, default=False
         Whether to raise an error for layers that are not cuts, if ``chain`` is not "layer".
         Otherwise their values are NaN, with a warning.
+    source : str, optional
+        Where X is a dict of several floating tensors, the name of that at which the chain starts.
     batch_size : int, optional
         Samples per forward pass. The answer does not depend on it.
     device : str or torch.device, optional
@@ -219,6 +222,7 @@ def chain_profile(
             n_singular_values=n_singular_values,
             tol=tol,
             strict=strict,
+            source=source,
         )
 
 
@@ -230,12 +234,19 @@ def measure_chain(
     n_singular_values: Any = "auto",
     tol: float | Literal["auto"] = "auto",
     strict: bool = False,
+    source: str | None = None,
 ) -> ChainProfile:
     """Singular values at every layer of a network on data, bound with ``parameters=None``.
 
     The other parameters are those of :func:`chain_profile`.
     """
     relative = _tolerance(tol)
+    network, unknown = network.starting_at(source)
+    if unknown is not None:
+        raise SkgeoError(
+            f"source={source!r}: the input has no tensor of this name. source= names a tensor of "
+            "an input that is a dict; layers=[...] names layers."
+        )
     layers = Layers.of(network, names)
     plans = plan_chain(layers, chain, n_singular_values)
     _report_partial([plan.layer for plan in plans if plan.way == "none"], strict)

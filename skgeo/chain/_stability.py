@@ -97,7 +97,8 @@ def stability(
         Metrics are compared as :math:`\log(g + \epsilon I)`, with :math:`\epsilon` this share of
         the largest eigenvalue before the noise: a singular metric has no logarithm.
     source : str, optional
-        Layer, a cut, at whose representation the map starts instead of the input.
+        Layer, a cut, at whose representation the map starts instead of the input; or, where X is
+        a dict of several floating tensors, the name of that at which it starts.
     device : str or torch.device, optional
         Where to compute; by default where the module is.
     random_state : int, default=0

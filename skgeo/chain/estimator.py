@@ -68,6 +68,9 @@ class JacobianChainProfiler(GeometryEstimator):
         Whether to raise an error for layers that are not cuts when ``chain`` is "input" or
         "output", where a product over them is not the Jacobian of the network. Otherwise their
         values are NaN, with a warning.
+    source : str, default=None
+        Where X is a dict of several floating tensors, the name of the one that is the input of the
+        chain.
     memory_budget : int or str, default=None
         Memory limit in bytes, or such as ``"4 GiB"``; by default 0.7 of the available memory.
     batch_size : int, default=None
@@ -190,6 +193,7 @@ class JacobianChainProfiler(GeometryEstimator):
         n_singular_values: int | Literal["auto", "all"] = "auto",
         tol: float | Literal["auto"] = "auto",
         strict: bool = False,
+        source: str | None = None,
         memory_budget: int | str | None = None,
         batch_size: int | None = None,
         device: str | None = None,
@@ -204,6 +208,7 @@ class JacobianChainProfiler(GeometryEstimator):
         self.n_singular_values = n_singular_values
         self.tol = tol
         self.strict = strict
+        self.source = source
         self.memory_budget = memory_budget
         self.batch_size = batch_size
         self.device = device
@@ -220,6 +225,7 @@ class JacobianChainProfiler(GeometryEstimator):
             n_singular_values=self.n_singular_values,
             tol=self.tol,
             strict=self.strict,
+            source=self.source,
         )
 
     def _measure(self, network: BoundNetwork) -> None:

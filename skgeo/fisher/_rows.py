@@ -76,6 +76,11 @@ class FisherRows:
         activations = network.first_run.n_activations
         return 8 * ((directions + 1) * activations + directions * uncovered + 1)
 
+    @property
+    def n_counted_rows(self) -> int:
+        """Rows of A at positions that count; those of the others are zero."""
+        return self.network.n_counted * self.network.likelihood.rank(self.network.n_outputs)
+
     @cached_property
     def row_bytes(self) -> int:
         """Size of the dense rows of one sample, weighted and unweighted."""
@@ -115,7 +120,7 @@ class FisherRows:
     ) -> FactoredJacobian:
         network = self.network
         certificate = None  # with few samples each batch is checked itself
-        if network.n_samples > _CHECKED:
+        if network.n_samples > _CHECKED and self._first_ones_count:
             key = cotangents is None
             if key not in self._certificates:
                 self._certificates[key] = self._jacobian(range(_CHECKED)).certify(cotangents)
@@ -123,6 +128,12 @@ class FisherRows:
         found = self._jacobian(samples).factors(cotangents, certificate)
         network.notice(found.outputs)
         return found
+
+    @cached_property
+    def _first_ones_count(self) -> bool:
+        """Whether the samples of the check all have a gradient: what is left out shows nothing."""
+        mask = self.network.mask
+        return mask is None or bool(mask[:_CHECKED].any(1).all())
 
     def weights(self, outputs: Tensor) -> Tensor:
         """``R^T`` per sample at natural outputs, block-diagonal over positions, in float64."""

@@ -100,7 +100,9 @@ def find_calls(replica: Replica, inputs: Inputs, names: Sequence[str] | None) ->
 
 def _starts_behind(replica: Replica, inputs: Inputs) -> bool:
     """Whether the graph has to start after an embedding."""
-    floating = [tensor.is_floating_point() for tensor in tensors_of(inputs)]
+    # Booleans are masks, not indices.
+    given = [tensor for tensor in tensors_of(inputs) if tensor.dtype != torch.bool]
+    floating = [tensor.is_floating_point() for tensor in given]
     # A floating tensor next to indices is most likely a mask or a weight.
     return not any(floating) or (replica.takes_integers and not all(floating))
 

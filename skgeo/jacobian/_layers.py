@@ -217,18 +217,26 @@ def _may_be_elementwise(before: tuple[int, ...], shape: tuple[int, ...]) -> bool
 
 
 def _sample_axes(output: Tensor, tensors: Sequence[Tensor]) -> list[int | None]:
-    """The axis of the samples in each: the output of sample 0 depends on its entry 0 only."""
+    """The axis of the samples in each: the output of a sample depends on its own entry only.
+
+    Several samples are asked: where outputs read the first entry of another axis of the same
+    length, as the first of T = N tokens, sample 0 alone does not tell the two apart.
+    """
     size = len(output)
-    cotangent = seeded_normal(*output.shape, like=output)
-    cotangent[1:] = 0.0
-    found = torch.autograd.grad(output, tensors, cotangent, retain_graph=True, allow_unused=True)
-    axes: list[int | None] = []
-    for tensor, gradient in zip(tensors, found, strict=True):
-        fitting = [axis for axis, length in enumerate(tensor.shape) if length == size]
-        if gradient is not None and bool(torch.isfinite(gradient).all()):
-            fitting = [a for a in fitting if not bool(gradient.movedim(a, 0)[1:].any())]
-        axes.append(fitting[0] if fitting else None)
-    return axes
+    fitting = [[a for a, length in enumerate(t.shape) if length == size] for t in tensors]
+    for sample in sorted({0, size // 2, size - 1}):
+        cotangent = torch.zeros_like(output)
+        cotangent[sample] = seeded_normal(*output.shape[1:], like=output)
+        found = torch.autograd.grad(
+            output, tensors, cotangent, retain_graph=True, allow_unused=True
+        )
+        others = torch.arange(size, device=output.device) != sample
+        for place, gradient in enumerate(found):
+            if gradient is not None and bool(torch.isfinite(gradient).all()):
+                fitting[place] = [
+                    a for a in fitting[place] if not bool(gradient.movedim(a, 0)[others].any())
+                ]
+    return [axes[0] if axes else None for axes in fitting]
 
 
 def _no_axis(what: str, shape: Sequence[int], size: int) -> SkgeoError:

@@ -67,8 +67,9 @@ class Segment:
         self._inputs = map_inputs(plain, inputs)
         self._layer, self._source = layer, source
         self._modules = named(replica.module)
-        floating = [t for t in tensors_of(inputs) if t.is_floating_point()]
-        mixed = replica.takes_integers and len(floating) < len(tensors_of(inputs))
+        given = [t for t in tensors_of(inputs) if t.dtype != torch.bool]  # booleans are masks
+        floating = [t for t in given if t.is_floating_point()]
+        mixed = replica.takes_integers and len(floating) < len(given)
         if source is None and (mixed or not floating):
             raise SkgeoError(
                 "The inputs are indices, with respect to which there are no derivatives. Start at "

@@ -21,6 +21,12 @@ from skgeo.exceptions import SkgeoError, warn
 
 # Products of a few probabilities above exp of this are far from the ends of the floating range.
 _LEAST_LOG = -200.0
+# Outputs that all lie in [0, 1] by chance are few.
+_TELLING = 10
+PROBABILITIES = (
+    "the outputs are all between 0 and 1: they look like probabilities, and are read as logits. "
+    "Remove the final sigmoid, or wrap the model so that it returns logits."
+)
 
 
 class Likelihood(ABC):
@@ -29,7 +35,8 @@ class Likelihood(ABC):
     A family of one's own has a ``name`` and writes :meth:`pull_rows`, from which Fisher ranks,
     spectra, layer quotients and symmetries follow. :meth:`kl` and :meth:`squared_distance` are
     needed only where distributions are compared (Fisher-Rao lengths, quotient fidelity). Outputs
-    carry their categories or components on the last axis.
+    come with their categories or components on the last axis: those of a model that has them
+    elsewhere are moved there before, if the family has a ``class_axis``.
 
     See Also
     --------
@@ -51,6 +58,7 @@ class Likelihood(ABC):
     """
 
     name: ClassVar[str]
+    class_axis: int | None = None
 
     @abstractmethod
     def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
@@ -248,6 +256,12 @@ class Bernoulli(_Diagonal):
 
     name: ClassVar[str] = "bernoulli"
 
+    def notice(self, outputs: Tensor) -> None:
+        seen = outputs[(outputs != 0).any(-1)]
+        within = bool(((seen >= 0) & (seen <= 1)).all())
+        if within and seen.numel() >= _TELLING and bool((seen != seen.flatten()[0]).any()):
+            warn(PROBABILITIES)
+
     def root_diagonal(self, outputs: Tensor) -> Tensor:
         # sqrt(p (1 - p)) in logarithms: neither factor rounds to one or to zero.
         half = functional.logsigmoid(outputs) + functional.logsigmoid(-outputs)
@@ -289,9 +303,17 @@ class GaussianScale(_Diagonal):
     """Means and log-scales of normal distributions.
 
     The first half of the last axis holds the means, the second half the logarithms of the
-    standard deviations: ``F = diag(1/s^2, 2)``.
+    standard deviations: ``F = diag(1/s^2, 2)``. A network that gives log-variances is read
+    through a :class:`~skgeo.WrappedModel` that halves them.
+
+    Parameters
+    ----------
+    class_axis : int, default=None
+        Axis of the outputs that holds means and log-scales, as in ``torch.chunk(outputs, 2, dim)``.
+        By default the shape of y decides, and otherwise it is the last.
     """
 
+    class_axis: int | None = None
     name: ClassVar[str] = "gaussian_scale"
 
     def check(self, outputs: Tensor) -> None:
@@ -325,8 +347,36 @@ class Categorical(Likelihood):
     :math:`q_k = \sum_{i \ge k} p_i`, :math:`T_{kk} = \sqrt{p_k q_{k+1} / q_k}` and
     :math:`T_{jk} = -p_j \sqrt{p_k / (q_k q_{k+1})}` below. Read as an operation, row k of
     :math:`T^T J` compares output k with the mean of the outputs after it.
+
+    Parameters
+    ----------
+    class_axis : int, default=None
+        Axis of the outputs over which the softmax is taken, as in ``torch.softmax(outputs, dim)``:
+        1 for logits (N, C, H, W). By default the shape of y decides, and otherwise it is the last.
+    ignore_index : int, default=-100
+        Integer label in y that leaves its position out, as in :class:`torch.nn.CrossEntropyLoss`.
+        None for a family in which every label is a class.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skgeo import fisher_trace
+    >>> net, X = torch.nn.Conv2d(1, 2, 1), torch.zeros(5, 1, 4, 4)
+    >>> _ = torch.nn.init.zeros_(net.bias)
+    >>> fisher_trace(net, X, likelihood=Categorical(class_axis=1))
+    8.0
+
+    Each of 16 pixels adds 1/2, the trace of the metric of two classes with equal probabilities.
+    Without the half of them whose label is -100:
+
+    >>> y = torch.zeros(5, 4, 4, dtype=torch.long)
+    >>> y[:, :2] = -100
+    >>> fisher_trace(net, X, y)
+    4.0
     """
 
+    class_axis: int | None = None
+    ignore_index: int | None = -100
     name: ClassVar[str] = "categorical"
 
     def rank(self, n_outputs: int) -> int:
@@ -340,8 +390,9 @@ class Categorical(Likelihood):
             )
 
     def notice(self, outputs: Tensor) -> None:
+        outputs = outputs[(outputs != 0).any(-1)]  # positions left out are zero
         total = outputs.detach().double().sum(-1)
-        if bool((outputs >= 0).all()) and bool(((total - 1).abs() < 1e-3).all()):
+        if total.numel() and bool((outputs >= 0).all()) and bool(((total - 1).abs() < 1e-3).all()):
             warn(
                 "the outputs are non-negative and sum to one in every sample: they look like "
                 "probabilities, and are read as logits. Remove the final softmax, or wrap the "

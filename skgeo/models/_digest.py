@@ -72,6 +72,7 @@ def fingerprint(model: Any) -> str:
         walk.value([type(model), sorted(vars(model).items())])
     elif isinstance(model, ResolvedModel):
         walk.value([model.module, model.forward, model.likelihood, model.keep_integers])
+        walk.value([model.class_axis, model.mask])
     else:
         check_model(model)
         walk.model(model)
@@ -107,6 +108,7 @@ class _Walk:
             self.value(model.likelihood)
             self.value(model.module)
             self.value(model.forward)
+            self.value([model.class_axis, model.mask])
         elif isinstance(model, Checkpoint):
             self.text("checkpoint")
             self.value(model.load())

@@ -46,6 +46,8 @@ class ResolvedModel:
     likelihood: likelihood that the model declares.
     estimator: fitted scikit-learn or skorch estimator that holds the module.
     keep_integers: whether integer inputs are indices and stay integers.
+    class_axis: axis of the outputs that holds the classes, if the model says.
+    mask: ``mask(inputs)`` returns which positions count; None for all.
     """
 
     module: nn.Module
@@ -54,6 +56,8 @@ class ResolvedModel:
     likelihood: str | Likelihood | None = None
     estimator: Any = None
     keep_integers: bool = False
+    class_axis: int | None = None
+    mask: Callable[[Any], Tensor] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -104,7 +108,12 @@ def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> R
     check_model(model)
     if isinstance(model, WrappedModel):
         plain = _plain(unwrap(model.module), model.forward)
-        resolved = replace(plain, likelihood=model.likelihood)
+        resolved = replace(
+            plain,
+            likelihood=model.likelihood,
+            class_axis=model.class_axis,
+            mask=model.mask,
+        )
     elif isinstance(model, Checkpoint):
         resolved = _plain(model.load(), model.forward)
     elif isinstance(model, nn.Module):
@@ -229,7 +238,8 @@ def _from_fitted(estimator: Any) -> ResolvedModel:
         return ResolvedModel(module, None, preprocess, likelihood, estimator)
     inner, forward, family = skorch_module(core)
     inner = unwrap(inner)
-    return ResolvedModel(inner, forward, preprocess, family, estimator, has_embedding(inner))
+    keep, axis = has_embedding(inner), 1 if family == "categorical" else None
+    return ResolvedModel(inner, forward, preprocess, family, estimator, keep, axis)
 
 
 @dataclass(frozen=True)

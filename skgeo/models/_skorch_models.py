@@ -24,28 +24,20 @@ class SkorchForward:
     """Natural outputs of a module, called as skorch calls it.
 
     link: function from the module's outputs to natural outputs: identity, log or logit.
-    classes_first: whether classes are on axis 1; they are moved to the last axis.
     """
 
     link: str = "identity"
-    classes_first: bool = False
 
     def __call__(self, module: nn.Module, inputs: Any) -> Tensor:
-        """Natural outputs of shape (n_samples, ..., n_outputs)."""
+        """Natural outputs, of the shape that the module gives them."""
         outputs = module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
         if isinstance(outputs, tuple):
             outputs = outputs[0]
-        if isinstance(outputs, torch.fx.Proxy) and self.link == "identity":
-            return cast(Tensor, outputs)  # a graph is read: outputs are vectors
         if self.link == "log":
             # A probability that underflows has neither a finite logarithm nor a derivative.
             outputs = torch.log(outputs.clamp_min(torch.finfo(outputs.dtype).tiny))
         elif self.link == "logit":
             outputs = torch.logit(outputs, eps=torch.finfo(outputs.dtype).eps)
-        if outputs.ndim == 1:
-            outputs = outputs.unsqueeze(-1)
-        elif self.classes_first and outputs.ndim > 2:
-            outputs = outputs.movedim(1, -1)
         return cast(Tensor, outputs)
 
 
@@ -77,11 +69,11 @@ def skorch_module(net: Any) -> tuple[nn.Module, SkorchForward, str | None]:
     criterion = getattr(net, "criterion_", None)
     criterion = getattr(criterion, "_orig_mod", criterion)
     if isinstance(criterion, nn.CrossEntropyLoss):
-        return module, SkorchForward(classes_first=True), "categorical"
+        return module, SkorchForward(), "categorical"
     if isinstance(criterion, nn.NLLLoss):
         probabilities = isinstance(net, skorch.NeuralNetClassifier)
         link = "log" if probabilities else "identity"
-        return module, SkorchForward(link, classes_first=True), "categorical"
+        return module, SkorchForward(link), "categorical"
     if isinstance(criterion, nn.BCEWithLogitsLoss):
         return module, SkorchForward(), "bernoulli"
     if isinstance(criterion, nn.BCELoss):

@@ -15,9 +15,10 @@ from skgeo.likelihood import Likelihood
 class WrappedModel:
     r"""Module with its own forward function.
 
-    For modules that take keyword arguments, return a dataclass or a tuple, or have classes on
-    another axis than the last. The function `forward` maps inputs to one tensor of natural
-    outputs :math:`z = f_\theta(x)`, where :math:`\theta` are the parameters of `module`.
+    For modules that take keyword arguments, return a dataclass or a tuple, have classes on another
+    axis than the last, or positions that do not count. The function `forward` maps inputs to one
+    tensor of natural outputs :math:`z = f_\theta(x)`, where :math:`\theta` are the parameters of
+    `module`.
 
     Parameters
     ----------
@@ -28,6 +29,16 @@ class WrappedModel:
         that it receives, since measurements run on copies. By default ``module(inputs)``.
     likelihood : str or Likelihood, default=None
         Likelihood of the outputs, such as ``"categorical"``. By default the estimator decides.
+    class_axis : int, default=None
+        Axis of the outputs that holds the classes, counted as in ``torch.softmax(outputs, dim)``:
+        1 for logits (n_samples, n_classes, height, width). They are moved to the last axis. A
+        `class_axis` of the likelihood comes before it. By default the shape of y decides, and
+        otherwise the last axis holds the classes.
+    mask : callable, default=None
+        ``mask(inputs) -> Tensor`` of true or false, or 1 or 0, for each sample and position: the
+        shape of the outputs without that of the classes. Positions that are false are left out of
+        every measurement. By default all count but those whose label is the ``ignore_index`` of
+        the likelihood.
 
     See Also
     --------
@@ -37,20 +48,22 @@ class WrappedModel:
     -----
     :func:`sklearn.base.clone` returns the same object; :func:`copy.deepcopy` copies the weights.
     A WrappedModel can be pickled if `forward` can: a function defined in a Python module can, a
-    lambda cannot. Integer inputs are passed to `forward` as integers.
+    lambda cannot. Integer inputs are passed to `forward` as integers. An input named
+    ``"attention_mask"`` is one input among others; to leave padding out of the metric, say
+    ``mask=lambda inputs: inputs["attention_mask"]``.
 
     Examples
     --------
     >>> import torch
     >>> from skgeo import WrappedModel
-    >>> def channels_last(module, images):
-    ...     return module(images).movedim(1, -1)
+    >>> def logits(module, inputs):
+    ...     return module(inputs["pixels"])
     >>> conv = torch.nn.Conv2d(3, 10, kernel_size=1)
-    >>> model = WrappedModel(conv, forward=channels_last, likelihood="categorical")
+    >>> model = WrappedModel(conv, forward=logits, likelihood="categorical", class_axis=1)
     >>> model
-    WrappedModel(Conv2d, forward=channels_last, likelihood='categorical')
-    >>> model(torch.zeros(5, 3, 8, 8)).shape
-    torch.Size([5, 8, 8, 10])
+    WrappedModel(Conv2d, forward=logits, likelihood='categorical', class_axis=1)
+    >>> model({"pixels": torch.zeros(5, 3, 8, 8)}).shape
+    torch.Size([5, 10, 8, 8])
     """
 
     def __init__(
@@ -58,6 +71,8 @@ class WrappedModel:
         module: nn.Module,
         forward: Callable[[nn.Module, Any], Tensor] | None = None,
         likelihood: str | Likelihood | None = None,
+        class_axis: int | None = None,
+        mask: Callable[[Any], Tensor] | None = None,
     ) -> None:
         if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
             raise NotAModelError(
@@ -74,9 +89,21 @@ class WrappedModel:
                 f"WrappedModel got likelihood={likelihood!r}; expected a name such as "
                 f"'categorical', a Likelihood, or None."
             )
+        if class_axis is not None and (type(class_axis) is not int or class_axis == 0):
+            raise NotAModelError(
+                f"WrappedModel got class_axis={class_axis!r}; expected an integer other than 0, "
+                f"which is the axis of the samples, or None."
+            )
+        if mask is not None and not callable(mask):
+            raise NotAModelError(
+                f"WrappedModel got mask={type(mask).__name__}; expected a function mask(inputs) "
+                f"that returns a tensor, such as lambda inputs: inputs['attention_mask']."
+            )
         self.module = module
         self.forward = forward
         self.likelihood = likelihood
+        self.class_axis = class_axis
+        self.mask = mask
 
     def __call__(self, inputs: Any) -> Tensor:
         """Compute the outputs on `inputs`."""
@@ -91,6 +118,10 @@ class WrappedModel:
             parts.append(f"forward={function_name(self.forward)}")
         if self.likelihood is not None:
             parts.append(f"likelihood={self.likelihood!r}")
+        if self.class_axis is not None:
+            parts.append(f"class_axis={self.class_axis}")
+        if self.mask is not None:
+            parts.append(f"mask={function_name(self.mask)}")
         return f"WrappedModel({', '.join(parts)})"
 
 

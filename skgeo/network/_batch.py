@@ -19,6 +19,16 @@ def tensors_of(inputs: Inputs) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor)]
 
 
+def floating_inputs(inputs: Inputs) -> list[str]:
+    """Names of the floating tensors of a batch, in order."""
+    if isinstance(inputs, Tensor):
+        return ["input"] if inputs.is_floating_point() else []
+    pairs = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    return [
+        str(key) for key, value in pairs if isinstance(value, Tensor) and value.is_floating_point()
+    ]
+
+
 def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     """Apply a function to every tensor of a batch."""
     if isinstance(inputs, Tensor):

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from skgeo.data import Inputs, Samples, cast_inputs
-from skgeo.exceptions import SkgeoError
+from skgeo.exceptions import SkgeoError, warn
 from skgeo.likelihood import (
+    Bernoulli,
     Categorical,
+    GaussianScale,
     Likelihood,
+    as_likelihood,
     resolve_likelihood,
 )
-from skgeo.likelihood._choice import check_class_axis
-from skgeo.likelihood._families import check_family
+from skgeo.likelihood._choice import (
+    counted_positions,
+    find_class_axis,
+    leaves_out,
+    warn_class_axis,
+)
+from skgeo.likelihood._families import PROBABILITIES, check_family
 from skgeo.linalg._memory import memory_budget as usable_memory
 from skgeo.models import ResolvedModel, resolve_model
 from skgeo.network._apart import check_apart, random_state_kept
-from skgeo.network._batch import pick, tensors_of
+from skgeo.network._batch import floating_inputs, pick, take, tensors_of
 from skgeo.network._finite import check_metric, check_outputs
 from skgeo.network._flow import Flow, read_flow
 from skgeo.network._outputs import first_tensor
+from skgeo.network._positions import arranged, checked_mask, with_mask
 from skgeo.network._ranges import Ranges, measure_ranges
 from skgeo.network._replica import Replica, replica
 from skgeo.network._running import batch_ranges, check_batch_size, running
@@ -47,7 +56,7 @@ class FirstRun:
 
     Attributes
     ----------
-    outputs : Tensor of shape (1, ...)
+    outputs : Tensor of shape (1, ..., K)
     calls : Counter of int
         Number of calls of each leaf module, by the ``id`` of the replica's module.
     n_activations : int
@@ -68,7 +77,8 @@ class BoundNetwork:
     model: its module is never changed.
     samples: in their own dtype; None for measurements that need no data.
     likelihood: likelihood of the outputs. With "auto", that of the model, or else it is inferred
-        from the targets.
+        from the targets. None for measurements that have no metric on the outputs; of y, they read
+        labels that leave positions out.
     parameters: parameters with respect to which derivatives are taken; None for none.
     batch_size: samples per forward pass; by default those that fit into 256 MiB.
     device: by default that of the module.
@@ -86,7 +96,7 @@ class BoundNetwork:
         model: ResolvedModel,
         samples: Samples | None,
         *,
-        likelihood: str | Likelihood = "gaussian",
+        likelihood: str | Likelihood | None = None,
         parameters: str | Sequence[str] | None = "trainable",
         batch_size: int | None = None,
         device: str | torch.device | None = None,
@@ -134,7 +144,7 @@ class BoundNetwork:
     @cached_property
     def graph(self) -> Flow:
         """Data flow of the forward pass."""
-        example = None if self._samples is None else self.inputs(range(min(2, self.n_samples)))
+        example = None if self._samples is None else self._bare(slice(0, 2))
         with random_state_kept(self.device):
             return read_flow(self.replica, example=example)
 
@@ -159,6 +169,38 @@ class BoundNetwork:
         found = self._again(self.model.read(X, None), self._dtype)
         found.replica = self.replica
         return found
+
+    def starting_at(self, source: str | None) -> tuple[BoundNetwork, str | None]:
+        """The network with a named input first, where derivatives start, and the `source` left.
+
+        source: name of an input of a dict, or of a layer, which is left for the caller.
+        Raises SkgeoError if nothing says which of several floating inputs is meant.
+        """
+        inputs = self._bare(slice(0, 1))
+        if isinstance(inputs, Tensor):
+            return self, source
+        if isinstance(inputs, dict) and source is not None and source in inputs:
+            if not inputs[source].is_floating_point():
+                raise SkgeoError(
+                    f"source={source!r} names an input of integers, with respect to which there "
+                    "are no derivatives. Name a floating input or a layer behind the integers."
+                )
+            given = cast(dict[str, Tensor], self.samples.inputs)
+            rest = {key: value for key, value in given.items() if key != source}
+            first = Samples({source: given[source], **rest}, self.samples.targets)
+            found = self._again(first, self._dtype)
+            found.replica = self.replica
+            return found, None
+        several = floating_inputs(inputs)
+        integers = [t for t in tensors_of(inputs) if not t.dtype.is_floating_point]
+        behind = self.replica.takes_integers and any(t.dtype != torch.bool for t in integers)
+        if source is None and len(several) > 1 and not behind:
+            raise SkgeoError(
+                f"The input has several floating tensors ({', '.join(several)}), and the chain "
+                "starts at one of them. Say at which: pass a dict and its key, as in "
+                f"source={several[0]!r}, or the name of a layer."
+            )
+        return self, source
 
     def _again(self, samples: Samples | None, dtype: torch.dtype | None) -> BoundNetwork:
         found = BoundNetwork(
@@ -216,16 +258,74 @@ class BoundNetwork:
         return self.samples.to(dtype=self.dtype, keep_integers=self.keeps_integers)
 
     def inputs(self, where: range | slice | None = None) -> Inputs:
-        """Inputs of some samples, by default all, in the dtype and on the device of the network."""
-        if where is None:
-            return cast_inputs(self._cast.inputs, device=self.device)
-        return cast_inputs(self._cast.take(where.start, where.stop), device=self.device)
+        """Inputs of some samples, by default all, in the dtype and on the device of the network.
+
+        They carry the mask of the positions that count, if some do not.
+        """
+        return self._carrying(slice(None) if where is None else slice(where.start, where.stop))
 
     def spread(self, size: int) -> Inputs:
         """Inputs of at most so many samples, from all over the data, in their order."""
+        return self._carrying(self._rows_all_over(size))
+
+    def _rows_all_over(self, size: int) -> Tensor:
+        """Numbers of at most so many samples, ascending."""
         size = min(size, self.n_samples)
-        rows = torch.linspace(0, self.n_samples - 1, size, dtype=torch.float64).long()
-        return cast_inputs(pick(self._cast.inputs, rows), device=self.device)
+        return torch.linspace(0, self.n_samples - 1, size, dtype=torch.float64).long()
+
+    def _bare(self, where: slice | Tensor) -> Inputs:
+        """Inputs of some samples, as the user gave them."""
+        inputs = self._cast.inputs
+        chosen = take(inputs, where) if isinstance(where, slice) else pick(inputs, where)
+        return cast_inputs(chosen, device=self.device)
+
+    def _carrying(self, where: slice | Tensor) -> Inputs:
+        mask = self.mask
+        return with_mask(self._bare(where), None if mask is None else mask[where].to(self.device))
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """Which positions count, (N, n_positions), on the CPU; None for all.
+
+        By the labels in y and by the mask of the model. Raises SkgeoError if none does.
+        """
+        given, targets = self.model.mask, self._targets
+        if given is None and targets is None:
+            return None
+        family = self._labels_of if self._likelihood is None else self.likelihood
+        found = counted_positions(targets, family, self.n_positions)
+        if given is not None:
+            parts = []
+            for batch in self.batches(8 * self.first_run.n_activations):
+                inputs = self._bare(slice(batch.start, batch.stop))
+                part = checked_mask(given(inputs), len(batch), self.n_positions)
+                parts.append(part.cpu())
+            own = torch.cat(parts)
+            found = own if found is None else found & own
+        if found is not None and not bool(found.any()):
+            raise SkgeoError(
+                "No position of any sample counts: mask= of the WrappedModel and the labels in y "
+                "leave all of them out."
+            )
+        return found
+
+    @property
+    def _targets(self) -> Any:
+        """The targets, as far as this measurement reads them."""
+        targets = None if self._samples is None else self._samples.targets
+        if self._likelihood is None and not leaves_out(targets, self._labels_of):
+            return None
+        return targets
+
+    @property
+    def _labels_of(self) -> Likelihood:
+        """The family of labels in y, where no likelihood is asked for."""
+        return as_likelihood(self.model.likelihood or "categorical")
+
+    @property
+    def n_counted(self) -> int:
+        """Positions that count, of all samples."""
+        return self.n_samples * self.n_positions if self.mask is None else int(self.mask.sum())
 
     @cached_property
     def budget(self) -> int:
@@ -262,7 +362,7 @@ class BoundNetwork:
         Tensors that the forward pass writes to get copies, and whole batches are compared: the
         outputs must be a fixed function of each sample.
         """
-        inputs = self.inputs(range(1))
+        inputs = self._bare(slice(0, 1))
         sizes: list[int] = []
         calls: Counter[int] = Counter()
 
@@ -297,6 +397,10 @@ class BoundNetwork:
                 handle.remove()
         arithmetic = watch.coarsest or self.replica.dtype
         self.replica.arithmetic = arithmetic
+        if self.replica.class_axis is None:
+            axis = self._find_class_axis(tuple(outputs.shape))
+            self.replica.class_axis = axis
+            outputs = arranged(outputs, axis, None)
         found = FirstRun(outputs, calls, sum(sizes), arithmetic)
         if not self._judged:
             self._check_apart(found)
@@ -317,12 +421,28 @@ class BoundNetwork:
         """Compare whole batches, those of the first samples and of samples from all over."""
         room = self.budget // 4 // max(8 * first.n_activations, 1)
         size = int(min(self.n_samples, _JUDGED, max(room, 2)))
-        chosen = [self.inputs(range(size))]
+        chosen = [self._bare(slice(0, size))]
         if size < self.n_samples:
-            chosen.append(self.spread(size))
+            chosen.append(self._bare(self._rows_all_over(size)))
         for inputs in chosen:
             with torch.no_grad(), running(inputs):
                 check_apart(self.replica, inputs, first.arithmetic, self.device)
+
+    def _find_class_axis(self, shape: tuple[int, ...]) -> int | None:
+        """Axis of the classes in a batch of outputs as the model gives them, if anything says."""
+        return find_class_axis(
+            shape,
+            self._targets,
+            likelihood="auto" if self._likelihood is None else self._likelihood,
+            declared_likelihood=self.model.likelihood,
+            declared_axis=self.model.class_axis,
+        )
+
+    @property
+    def classes_moved(self) -> bool:
+        """Whether classes are on another axis than the last in what the model returns."""
+        last = self.first_run.outputs.ndim - 1
+        return self.replica.class_axis not in (None, last)
 
     @property
     def n_outputs(self) -> int:
@@ -343,22 +463,42 @@ class BoundNetwork:
     def likelihood(self) -> Likelihood:
         """The likelihood, checked against the outputs of the first sample."""
         found = resolve_likelihood(
-            self._likelihood,
+            self._likelihood or "gaussian",
             declared_likelihood=self.model.likelihood,
-            targets=None if self._samples is None else self._samples.targets,
+            targets=self._targets,
             n_outputs=self.n_outputs,
             n_positions=self.n_positions,
         )
-        if isinstance(found, Categorical):
-            check_class_axis(
-                tuple(self.first_run.outputs.shape[1:]),
-                None if self._samples is None else self._samples.targets,
-                own_forward=self.model.forward is not None,
-            )
+        if isinstance(found, Categorical | GaussianScale):
+            found = self._with_class_axis(found)
         outputs = self.sized(self.first_run.outputs)
         found.check(outputs)
         check_family(found, outputs)
+        if isinstance(found, Bernoulli) and bool(((outputs >= 0) & (outputs <= 1)).all()):
+            self._notice_ending()
         return found
+
+    def _with_class_axis(self, family: Categorical | GaussianScale) -> Likelihood:
+        """The family, which from now on says on which axis the classes of this model are."""
+        shape, axis = tuple(self.first_run.outputs.shape), self.replica.class_axis
+        if axis is not None and len(shape) > 2:
+            return replace(family, class_axis=-1 if axis == len(shape) - 1 else axis)
+        if len(shape) > 3 and self.model.forward is None:
+            warn_class_axis(
+                shape, "classes" if isinstance(family, Categorical) else "means and log-scales"
+            )
+        return family
+
+    def _notice_ending(self) -> None:
+        """Say that the outputs are probabilities if the last step of the network shows it."""
+        last = self.graph.output
+        if last is None:
+            return  # their values will tell
+        if last.activation is not None:
+            low, high = last.activation.range
+            if low >= 0 and high <= 1:
+                warn(PROBABILITIES)
+        self._noticed = last.activation is not None or last.kind in ("linear", "conv")
 
     def notice(self, outputs: Tensor) -> None:
         """Look at the outputs of a batch: is the metric finite, and (once) do they look right?"""

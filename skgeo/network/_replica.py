@@ -25,6 +25,7 @@ from skgeo.network._modelcheck import (
     check_samples_apart,
     warn_train_mode,
 )
+from skgeo.network._positions import arranged, without_mask
 from skgeo.network._selection import select, unknown_names
 from skgeo.network._switches import no_fast_path
 
@@ -103,6 +104,8 @@ class Replica:
         ]
         # Whether the forward pass writes to its inputs, which then get copies.
         self.writes_inputs = False
+        # Axis of the classes in the outputs of a batch, if known not to be the last.
+        self.class_axis: int | None = None
         # Parameters over the user's memory. Buffers have been copied.
         self.shared = dict(self.parameters)
         # Kept results of the user's parameters, through which no derivative passes.
@@ -118,18 +121,20 @@ class Replica:
         )
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        """Run the forward pass and check its result.
+        """Run the forward pass and check its result; classes are moved to the last axis.
 
-        inputs: a batch, samples first, passed to the module as one argument.
+        inputs: a batch, samples first, passed to the module as one argument. Positions that do not
+            count, by a mask that the inputs carry, have zeros as outputs.
         Raises SkgeoError if the result is not one real floating tensor with samples first.
         """
         # -> (b, ...)
+        inputs, mask = without_mask(inputs)
         if self.writes_inputs:
             inputs = map_inputs(Tensor.clone, inputs)
         with no_fast_path():
             forward = self.forward
             outputs = self.module(inputs) if forward is None else forward(self.module, inputs)
-        return _checked(outputs, batch_size(inputs))
+        return arranged(_checked(outputs, batch_size(inputs)), self.class_axis, mask)
 
     @property
     def forward(self) -> Forward | None:

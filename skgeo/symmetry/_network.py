@@ -49,8 +49,8 @@ class SymmetryNetwork:
 
     @cached_property
     def has_softmax(self) -> bool:
-        """Whether the outputs are the logits of a softmax."""
-        return isinstance(self.bound.likelihood, Categorical)
+        """Whether what the last layer returns are the logits of a softmax over its units."""
+        return isinstance(self.bound.likelihood, Categorical) and not self.bound.classes_moved
 
     @cached_property
     def hidden(self) -> tuple[HiddenUnits, ...]:

@@ -74,7 +74,7 @@ class TestBadInput:
 
     def test_pairs_read_differently_warn_once_with_counts(self):
         pairs = [(mlp(3, 3), normal(5, 3), [0, 1, 2, 0, 1])] * 2
-        pairs += [(mlp(3, 3), normal(5, 3), [0.5, 1.0, 2.0, 0.0, 1.0])]
+        pairs += [(mlp(3, 3), normal(5, 3), normal(5, 3, seed=1))]
         with pytest.warns(GeometryWarning, match="categorical in 2, gaussian in 1"):
             FisherRankEstimator().fit_transform(pairs)
 

@@ -11,9 +11,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from skgeo import SymmetryClassifier, fisher_trace
 from skgeo.exceptions import NotAModelError
+from skgeo.likelihood import Categorical
 from skgeo.models import fingerprint, is_model, needs_y, resolve_model, share_or_clone
 from skgeo.models._skorch_models import is_skorch
+from skgeo.network import bind
 
 skorch = pytest.importorskip("skorch")
 
@@ -69,9 +72,8 @@ def net(kind, module, **parameters):
 
 
 def outputs(resolved, X):
-    samples = resolved.samples(X)
-    with torch.no_grad():
-        return resolved.forward(resolved.module, samples.inputs).numpy()
+    found = bind(resolved, X).outputs()  # (n_samples, n_positions, n_outputs)
+    return (found[:, 0] if found.shape[1] == 1 else found).numpy()
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_classes_move_to_the_last_axis():
     model = net(skorch.NeuralNet, nn.Conv2d(1, 3, 1), criterion=nn.CrossEntropyLoss).initialize()
     images = RNG.normal(size=(2, 1, 4, 5)).astype(np.float32)
     z = outputs(resolve_model(model, images, refit=False), images)
-    np.testing.assert_array_equal(z, model.forward(images).movedim(1, -1))
+    np.testing.assert_array_equal(z, model.forward(images).movedim(1, -1).flatten(1, 2))
 
 
 def test_a_probability_that_underflows_has_finite_derivatives():
@@ -248,3 +250,26 @@ def test_recognised_without_importing_skorch(monkeypatch):
     monkeypatch.delitem(sys.modules, "skorch")
     assert not is_skorch(model)
     assert "skorch" not in sys.modules
+
+
+@pytest.mark.filterwarnings("ignore::skgeo.GeometryWarning")
+def test_a_classifier_has_the_symmetries_of_its_module():
+    model = net(skorch.NeuralNetClassifier, Classifier, criterion=nn.CrossEntropyLoss)
+    model = FrozenEstimator(model.fit(X, CLASSES))
+    found = SymmetryClassifier(model).fit(X, CLASSES)
+    expected = SymmetryClassifier(model.module_, likelihood="categorical").fit(X)
+    np.testing.assert_allclose(
+        list(found.summary().values()), list(expected.summary().values()), rtol=1e-9
+    )
+    assert found.minimal_width_ == expected.minimal_width_
+    assert found.explained_nullity_ > 0
+
+
+@pytest.mark.filterwarnings("ignore::skgeo.GeometryWarning")
+def test_pixels_are_read_as_by_the_criterion():
+    images = RNG.normal(size=(6, 1, 3, 2)).astype(np.float32)
+    y = np.arange(36).reshape(6, 3, 2) % 3
+    model = net(skorch.NeuralNet, nn.Conv2d(1, 3, 1), criterion=nn.CrossEntropyLoss)
+    model = FrozenEstimator(model.fit(images, y))
+    expected = fisher_trace(model.module_, images, likelihood=Categorical(class_axis=1))
+    assert fisher_trace(model, images) == fisher_trace(model, images, y) == expected
