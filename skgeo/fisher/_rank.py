@@ -99,7 +99,13 @@ def fisher_rank(
         metric, _ = fisher_metric(fisher, plan_fisher(fisher, solver=solver, tangent=False))
         resolved = resolution(n, p, fisher.network.first_run.arithmetic)
         values = leading_eigenvalues(metric, resolved if tol == "auto" else float(tol))
-        return decide_rank(values, tol=tol, resolution=resolved, shape=(n, p), name="Fisher rank")
+        return decide_rank(
+            values,
+            tol=tol,
+            resolution=resolved,
+            shape=(fisher.network.counted_rows(), p),
+            name="Fisher rank",
+        )
 
 
 def leading_eigenvalues(matrix: Tensor, relative: float) -> Tensor:

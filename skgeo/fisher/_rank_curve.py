@@ -178,15 +178,15 @@ def rank_curve(
                 spectra[-1],
                 tol=tol,
                 resolution=resolution(n, p, network.first_run.arithmetic),
-                shape=(n, p),
+                shape=(fisher.network.counted_rows(), p),
                 name="Fisher rank",
             )
         if not decision.sample_limited:  # which the curve itself shows
             for category, message in notes:
                 warn(message, category)
     ranks = [int((values > decision.threshold).sum()) for values in spectra]
-    each = n // counts[-1]
-    return RankCurve(np.array(counts), np.array(ranks), each * np.array(counts), p, decision)
+    rows = np.array([network.counted_rows(count) for count in counts])
+    return RankCurve(np.array(counts), np.array(ranks), rows, p, decision)
 
 
 def _sizes(sizes: Sequence[int] | None, n_samples: int) -> list[int]:

@@ -76,11 +76,6 @@ class FisherRows:
         activations = network.first_run.n_activations
         return 8 * ((directions + 1) * activations + directions * uncovered + 1)
 
-    @property
-    def n_counted_rows(self) -> int:
-        """Rows of A at positions that count; those of the others are zero."""
-        return self.network.n_counted * self.network.likelihood.rank(self.network.n_outputs)
-
     @cached_property
     def row_bytes(self) -> int:
         """Size of the dense rows of one sample, weighted and unweighted."""

@@ -264,7 +264,13 @@ def measure_fisher(
     del kernel
     if not squared:
         metric, values = None, unsquared_eigenvalues(fisher, plan.side)
-    decision = decide_rank(values, tol=tol, resolution=resolved, shape=(n, p), name="Fisher rank")
+    decision = decide_rank(
+        values,
+        tol=tol,
+        resolution=resolved,
+        shape=(fisher.network.counted_rows(), p),
+        name="Fisher rank",
+    )
     if not float(values[0]) > 0.0:
         warn(
             "The Fisher metric is identically zero: to first order the outputs do not depend on "

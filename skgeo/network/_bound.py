@@ -322,10 +322,14 @@ class BoundNetwork:
         """The family of labels in y, where no likelihood is asked for."""
         return as_likelihood(self.model.likelihood or "categorical")
 
-    @property
-    def n_counted(self) -> int:
-        """Positions that count, of all samples."""
-        return self.n_samples * self.n_positions if self.mask is None else int(self.mask.sum())
+    def counted_rows(self, first: int | None = None) -> int:
+        """Rows of the Jacobian under the root of F, at positions that count.
+
+        first: number of samples; by default all.
+        """
+        n = self.n_samples if first is None else first
+        positions = n * self.n_positions if self.mask is None else int(self.mask[:n].sum())
+        return positions * self.likelihood.rank(self.n_outputs)
 
     @cached_property
     def budget(self) -> int:

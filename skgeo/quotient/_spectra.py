@@ -252,7 +252,7 @@ def _measured(
         mean_values,
         tol=tol,
         resolution=resolved,
-        shape=(metric.n_total, found.dim),
+        shape=(rows.network.counted_rows(), found.dim),
         name=f"common rank at layer {name!r}:",
     )
     count = common.rank if n_directions is None else min(n_directions, common.rank)

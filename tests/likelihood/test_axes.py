@@ -299,11 +299,11 @@ class TestLeftOut:
 
     def test_rows_that_count(self):
         rows = FisherRows(bind(reader(), TOKENS, LABELS, likelihood="auto"))
-        assert (rows.n_rows, rows.n_counted_rows) == (5 * 4 * 2, int(MASK.sum()) * 2)
+        assert (rows.n_rows, rows.network.counted_rows()) == (5 * 4 * 2, int(MASK.sum()) * 2)
         dense = rows.rows(range(5)).reshape(20, 2, -1).abs().amax((1, 2))
         assert (dense > 0).tolist() == MASK.flatten().bool().tolist()
         rows = FisherRows(bind(reader(), TOKENS, likelihood="categorical"))
-        assert rows.n_rows == rows.n_counted_rows
+        assert rows.n_rows == rows.network.counted_rows()
 
     def test_whole_samples(self):
         net, Z = mlp(3, 4, 2), normal(5, 3)

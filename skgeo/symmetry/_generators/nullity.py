@@ -219,7 +219,7 @@ def measure_nullity(
         network.fisher, tol=tol, n_components=0, tangent=False, progress=progress
     )
     account = NullityAccount(generators, spectrum.decision, network.n_parameters)
-    rows, seen = network.fisher.n_rows, network.n_parameters - account.explained
+    rows, seen = network.fisher.network.counted_rows(), network.n_parameters - account.explained
     if account.unexplained > 0 and rows < seen:
         warn(
             f"The samples give {rows} rows, fewer than the {seen} directions that known symmetries "
