@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from skgeo.exceptions import SkgeoError, warn
+from skgeo.likelihood._divergence import excess, root_step, softmax_step
 
 # Products of a few probabilities above exp of this are far from the ends of the floating range.
 _LEAST_LOG = -200.0
@@ -254,16 +255,17 @@ class Bernoulli(_Diagonal):
         return (0.5 * half).exp()
 
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
-        z, w = outputs.double(), others.double()
-        p = z.sigmoid()
-        yes = p * (functional.logsigmoid(z) - functional.logsigmoid(w))
-        no = (1 - p) * (functional.logsigmoid(-z) - functional.logsigmoid(-w))
-        return _sum_tail(yes + no)
+        # Two categories, with logits z and 0.
+        pairs = [torch.stack([z, torch.zeros_like(z)], -1) for z in (outputs, others)]
+        return _sum_tail(softmax_step(*pairs)[2])
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        # arcsin(sqrt(sigmoid z)) = arctan(exp(z / 2)), accurate at both ends.
-        angle = (outputs.double() / 2).exp().atan() - (others.double() / 2).exp().atan()
-        return _sum_tail((2 * angle).square())
+        # arctan(exp(z/2)) - arctan(exp(w/2)) = arctan(sinh((z - w)/4) / cosh((z + w)/4)), with
+        # the exponentials taken out of both.
+        z, w = outputs.double(), others.double()
+        u, v = (z - w).abs() / 4, (z + w).abs() / 4
+        ratio = (u - v).exp() * -(-2 * u).expm1() / (1 + (-2 * v).exp())
+        return _sum_tail((2 * ratio.atan()).square())
 
 
 @dataclass(frozen=True)
@@ -277,11 +279,11 @@ class Poisson(_Diagonal):
 
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         z, w = outputs.double(), others.double()
-        return _sum_tail(z.exp() * (z - w + (w - z).expm1()))
+        return _sum_tail(excess(z, w - z))
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        roots = (outputs.double() / 2).exp() - (others.double() / 2).exp()
-        return _sum_tail((2 * roots).square())
+        z = outputs.double()
+        return _sum_tail((2 * root_step(z, others.double() - z)).square())
 
 
 @dataclass(frozen=True)
@@ -307,14 +309,14 @@ class GaussianScale(_Diagonal):
 
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         (m, a), (k, b) = outputs.double().chunk(2, -1), others.double().chunk(2, -1)
-        spread = 0.5 * (2 * (a - b)).expm1() - (a - b)
+        spread = 0.5 * excess(torch.zeros_like(a), 2 * (a - b))
         return _sum_tail(spread + 0.5 * ((m - k) * (-b).exp()).square())
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
         (m, a), (k, b) = outputs.double().chunk(2, -1), others.double().chunk(2, -1)
         # cosh d' = 1 + 2 sinh^2(d'/2): the half-angle form keeps the digits of small distances.
-        excess = ((m - k).square() / 2 + (a.exp() - b.exp()).square()) / (2 * (a + b).exp())
-        return _sum_tail(2 * (2 * (excess / 2).sqrt().asinh()).square())
+        half = torch.hypot((m - k) / 8**0.5 * (-(a + b) / 2).exp(), ((a - b) / 2).sinh())
+        return _sum_tail(2 * (2 * half.asinh()).square())
 
 
 @dataclass(frozen=True)
@@ -392,12 +394,11 @@ class Categorical(Likelihood):
         return p * (vectors - (p * vectors).sum(-1, keepdim=True))
 
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
-        a, b = outputs.double().log_softmax(-1), others.double().log_softmax(-1)
-        return _sum_tail((a.exp() * (a - b)).sum(-1))
+        return _sum_tail(softmax_step(outputs, others)[2])
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        a, b = outputs.double().log_softmax(-1), others.double().log_softmax(-1)
-        chord = ((a / 2).exp() - (b / 2).exp()).square().sum(-1).sqrt()
+        log_p, step, _ = softmax_step(outputs, others)
+        chord = root_step(log_p, step).square().sum(-1).sqrt()
         return _sum_tail((4 * (chord / 2).clamp(max=1.0).asin()).square())
 
 
