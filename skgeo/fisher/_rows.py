@@ -20,8 +20,10 @@ from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.rule_check import Certificate
 from skgeo.jacobian._rules.rule_table import structure_rule
 from skgeo.linalg._memory import require_memory
+from skgeo.network._agreement import seeded_normal
 from skgeo.network._bound import BoundNetwork
 from skgeo.network._finite import check_outputs
+from skgeo.network._noise import Noise, is_rounding, may_be_rounding
 from skgeo.network._replica import Replica
 
 # Number of samples on which the layers are checked to have the structure of their rules.
@@ -149,6 +151,40 @@ class FisherRows:
         z = self.network.sized(found.outputs).double()
         rows = found.rows().double().reshape(*z.shape, self.n_parameters)
         return self.weigh(z, rows).flatten(0, -2)
+
+    def is_rounding(self, trace: float) -> bool:
+        """Whether the Fisher metric, of this trace, is rounding of zero derivatives."""
+        network = self.network
+        dtype = network.first_run.arithmetic
+        z = network.sized(network.first_run.outputs)
+        v = seeded_normal(*z.shape, like=z.double())
+        root = (v * network.likelihood.apply_fisher(z.double(), v)).sum().clamp_min(0.0).sqrt()
+        # Root mean squares: of one direction of the outputs, and of all derivatives.
+        if not bool(may_be_rounding(root.new_tensor(trace**0.5), root, dtype)):
+            return False
+        sizes = self._combined(None)
+        return bool(is_rounding(sizes, self._combined))
+
+    def _combined(self, noise: Noise | None) -> Tensor:
+        """Norm of the derivatives of one random combination of all rows."""
+        # -> ()
+        total = torch.zeros((), dtype=torch.float64, device=self.network.device)
+        for samples in self.batches():
+            jacobian = self._jacobian(samples)
+            z = self.network.sized(jacobian.outputs)
+            weights = seeded_normal(*z.shape[:2], self.network.likelihood.rank(z.shape[-1]), like=z)
+            combined = self._transposed(z, weights.double()).to(z.dtype).view_as(jacobian.outputs)
+            found = jacobian.pull(combined if noise is None else noise.added(combined))
+            total += found.double().square().sum()
+        return total.sqrt()
+
+    def _transposed(self, z: Tensor, u: Tensor) -> Tensor:
+        """``R u``, as the derivative of ``w -> R^T w``, which the likelihood gives."""
+        # z (b, positions, K), u (b, positions, rank) -> (b, positions, K), float64
+        with torch.enable_grad():
+            w = torch.zeros_like(z, dtype=torch.float64, requires_grad=True)
+            weighted = self.network.likelihood.pull_rows(z.detach(), w.unsqueeze(-1)).squeeze(-1)
+            return torch.autograd.grad(weighted, w, u)[0]
 
     def operators(self) -> Iterator[tuple[ParameterJacobian, Tensor]]:
         """Products with J and its transpose, batch by batch, with the outputs of the batch."""

@@ -249,7 +249,7 @@ def measure_fisher(
     values = eigenvalues_descending(metric)[: min(n, p)]
     tangent_values = _tangent_eigenvalues(fisher, values, kernel) if tangent else None
     del kernel
-    if not squared:
+    if not squared and trace > 0.0:
         metric, values = None, unsquared_eigenvalues(fisher, plan.side)
     decision = decide_rank(values, tol=tol, resolution=resolved, name="Fisher rank")
     if not float(values[0]) > 0.0:
