@@ -83,6 +83,21 @@ class Likelihood(ABC):
         eye = torch.eye(outputs.shape[-1], dtype=torch.float64, device=outputs.device)
         return self.pull_rows(outputs, eye.expand(*outputs.shape, outputs.shape[-1]))
 
+    def root_rows(self, outputs: Tensor, which: slice) -> Tensor:
+        """Some rows of ``R^T``, without the others where the family knows how.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (..., K)
+        which : slice
+            The rows, by their numbers.
+
+        Returns
+        -------
+        Tensor of shape (..., n_chosen, K), float64
+        """
+        return self.transposed_root(outputs)[..., which, :]
+
     def fisher(self, outputs: Tensor) -> Tensor:
         """Fisher metric in the outputs, ``F = R R^T``.
 
@@ -211,6 +226,12 @@ class _Diagonal(Likelihood):
 
     def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
         return self.root_diagonal(outputs.double()).unsqueeze(-1) * rows
+
+    def root_rows(self, outputs: Tensor, which: slice) -> Tensor:
+        diagonal = self.root_diagonal(outputs.double())[..., which]
+        rows = diagonal.new_zeros(*diagonal.shape, outputs.shape[-1])
+        rows[..., which].diagonal(dim1=-2, dim2=-1).copy_(diagonal)
+        return rows
 
     def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
         return self.root_diagonal(outputs.double()).square() * vectors
@@ -365,23 +386,36 @@ class Categorical(Likelihood):
         -------
         Tensor of shape (..., K, K - 1), float64
         """
+        return self._columns(outputs, slice(0, outputs.shape[-1] - 1))
+
+    def _columns(self, outputs: Tensor, which: slice) -> Tensor:
+        """Some columns of T."""
+        # -> (..., K, n_chosen)
+        start = which.start
         log_p = outputs.double().log_softmax(-1)
         if bool(log_p.min() > _LEAST_LOG):
             p = log_p.exp()
             q = p.flip(-1).cumsum(-1).flip(-1)
-            head, tail, first = q[..., :-1], q[..., 1:], p[..., :-1]
+            head, tail, first = (v[..., which] for v in (q[..., :-1], q[..., 1:], p[..., :-1]))
             root = p.unsqueeze(-1) * -(first / (head * tail)).sqrt().unsqueeze(-2)
-            root.tril_().diagonal(dim1=-2, dim2=-1).copy_((first * tail / head).sqrt())
+            diagonal = (first * tail / head).sqrt()
+            root.tril_(-start).diagonal(-start, dim1=-2, dim2=-1).copy_(diagonal)
             return root
         # The same in logarithms, where the factors would leave the floating range.
         log_q = log_p.flip(-1).logcumsumexp(-1).flip(-1)
-        head, tail = log_q[..., :-1], log_q[..., 1:]
-        root = log_p.unsqueeze(-1) + 0.5 * (log_p[..., :-1] - head - tail).unsqueeze(-2)
+        head, tail, first = (
+            v[..., which] for v in (log_q[..., :-1], log_q[..., 1:], log_p[..., :-1])
+        )
+        root = log_p.unsqueeze(-1) + 0.5 * (first - head - tail).unsqueeze(-2)
         # Masked before exp: above the diagonal the expression overflows for far logits.
-        above = torch.ones(root.shape[-2:], dtype=torch.bool, device=root.device).triu()
+        above = torch.ones(root.shape[-2:], dtype=torch.bool, device=root.device).triu(-start)
         root = root.masked_fill_(above, -torch.inf).exp_().neg_()
-        root.diagonal(dim1=-2, dim2=-1).copy_((0.5 * (log_p[..., :-1] + tail - head)).exp())
+        diagonal = (0.5 * (first + tail - head)).exp()
+        root.diagonal(-start, dim1=-2, dim2=-1).copy_(diagonal)
         return root
+
+    def root_rows(self, outputs: Tensor, which: slice) -> Tensor:
+        return self._columns(outputs, which).mT
 
     def transposed_root(self, outputs: Tensor) -> Tensor:
         return self.root(outputs).mT
@@ -442,6 +476,8 @@ def check_family(family: Likelihood, outputs: Tensor) -> None:
 
     outputs: (..., K), a few.
     """
+    if type(family) in {type(known) for known in LIKELIHOODS.values()}:
+        return  # right, and its root takes K^2 numbers
     name = type(family).__name__
     if not isinstance(getattr(family, "name", None), str):
         raise SkgeoError(f"{name} has no name: set the class attribute `name`.")
