@@ -114,7 +114,7 @@ class FisherRows:
         return self.n_rows // self.network.n_samples
 
     def pieces(self) -> Iterator[FactoredJacobian]:
-        """Weighted gradients by batches of samples, and by blocks of directions where they are many.
+        """Weighted gradients by batches of samples, and by blocks of directions if they are many.
 
         Raises SkgeoError if those of one sample in one direction exceed the budget.
         """

@@ -157,6 +157,9 @@ def fisher_spectrum(
         Tolerance relative to the largest eigenvalue. "auto" is the resolution of the arithmetic,
         ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``. Below
         ``max(n_rows, P) * eps(float64)`` the rank is decided from an unsquared factorisation of A.
+        eps(dtype) is that of the coarsest arithmetic in the forward pass. A model whose weights are
+        all in half precision is measured with these weights in float32; where other weights meet
+        half precision (autocast, a cast in forward) a warning says what it hides.
     n_components : int or None, default=0
         Number of eigenvectors to compute; None for as many as the rank.
     tangent : bool, default=False
@@ -240,7 +243,7 @@ def measure_fisher(
         return _leading(fisher, plan, n_components)
     n, p = fisher.n_rows, fisher.n_parameters
     squared = tol == "auto" or tol >= resolution(n, p)
-    resolved = resolution(n, p, fisher.network.first_run.arithmetic, squared=squared)
+    resolved = fisher.network.resolution(n, p, squared=squared)
     metric: Tensor | None
     metric, kernel = fisher_metric(fisher, plan, tangent=tangent, progress=progress)
     trace = float(metric.diagonal().sum())

@@ -76,6 +76,7 @@ class _Check:
 
     cotangent: Tensor
     expected: dict[str, Tensor]
+    dtype: torch.dtype
     directions: Tensor | None
 
     @property
@@ -86,7 +87,7 @@ class _Check:
     def compare(self, found: dict[str, Tensor], norm: float) -> None:
         """Raise RuntimeError if J^T v differs by more than rounding, on the scale of |J|."""
         for name, expected in self.expected.items():
-            if not agree(found[name], expected, expected.dtype, norm):
+            if not agree(found[name], expected, self.dtype, norm):
                 difference = float(torch.linalg.vector_norm(found[name] - expected))
                 raise _DisagreementError(
                     f"derivatives with respect to {name!r} of samples one by one and of the whole "
@@ -118,7 +119,7 @@ def _outputs_together(
     mixed = signs if directions is None else torch.einsum("bm,bmk->bk", signs, directions)
     chosen = {name: replica.parameters[name] for name in replica.selected}
     expected = _backward(outputs, chosen, mixed.reshape(outputs.shape), batched=False)
-    return outputs.detach(), _Check(signs, expected, directions)
+    return outputs.detach(), _Check(signs, expected, replica.arithmetic, directions)
 
 
 def _assemble(
@@ -140,9 +141,7 @@ def _assemble(
     flat = together.reshape(size, -1)
     found = {name: torch.zeros_like(gradient) for name, gradient in check.expected.items()}
     squares = 0.0
-    for where, which, alone, gradients in pieces(
-        replica, inputs, flat, check, samples, outputs
-    ):
+    for where, which, alone, gradients in pieces(replica, inputs, flat, check, samples, outputs):
         _check_apart(alone, flat[where], flat, replica.arithmetic)
         start = 0
         for name in replica.selected:

@@ -155,7 +155,7 @@ class LayerRows:
         """Representations of all samples at one layer, in float64."""
         # -> (N, n_l)
         parts = []
-        for batch in self.batches([name]):
+        for batch in self.network.batches(8 * self.network.first_run.n_activations):
             seen = self.layers.record(self.network.inputs(batch), [name], start=batch.start)
             parts.append(seen.representation(self.layers[name]).double())
         return torch.cat(parts)
