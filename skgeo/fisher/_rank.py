@@ -89,7 +89,8 @@ def fisher_rank(
         )
         fisher = FisherRows(network)
         n, p = fisher.n_rows, fisher.n_parameters
-        metric, _ = fisher_metric(fisher, plan_fisher(fisher, solver=solver, tangent=False))
+        plan = plan_fisher(fisher, solver=solver, tangent=False, offers=("parameters", "solver"))
+        metric, _ = fisher_metric(fisher, plan)
         resolved = fisher.network.resolution(n, p)
         values = leading_eigenvalues(metric, resolved if tol == "auto" else float(tol))
         return decide_rank(values, tol=tol, resolution=resolved, name="Fisher rank")

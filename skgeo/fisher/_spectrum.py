@@ -11,7 +11,7 @@ spectrum is taken from whichever is smaller, the Gram side :math:`A A^T` or the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from skgeo._results import Result
 from skgeo.exceptions import GeometryWarning, warn
 from skgeo.fisher._directions import row_space, unsquared_eigenvalues
 from skgeo.fisher._lanczos import leading_eigenpairs
-from skgeo.fisher._plan import FisherPlan, plan_fisher
+from skgeo.fisher._plan import OFFERS, FisherPlan, plan_fisher
 from skgeo.fisher._rows import FisherRows
 from skgeo.fisher._sides import Progress, fisher_metric
 from skgeo.likelihood import Gaussian, Likelihood
@@ -231,14 +231,18 @@ def measure_fisher(
     n_components: int | None = 0,
     tangent: bool = True,
     progress: Progress = iter,
+    offers: Collection[str] = OFFERS,
 ) -> FisherSpectrum:
     """Spectrum and rank of the Fisher information matrix of a :class:`FisherRows`.
 
     progress: wraps the sequence of passes over the data, to report progress.
+    offers: options that the caller gives its users, for messages about memory.
     """
     if n_components is not None:
         check_integer("n_components", n_components, least=0, also="None")
-    plan = plan_fisher(fisher, solver=solver, n_components=n_components, tangent=tangent)
+    plan = plan_fisher(
+        fisher, solver=solver, n_components=n_components, tangent=tangent, offers=offers
+    )
     if plan.side == "lanczos":
         return _leading(fisher, plan, n_components)
     n, p = fisher.n_rows, fisher.n_parameters

@@ -79,4 +79,5 @@ def is_rounding(found: Tensor, run: Callable[[Noise], Tensor]) -> Tensor:
 def may_be_rounding(size: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """Whether sizes are so far below a scale that :func:`is_rounding` should be asked."""
     eps: float = torch.finfo(dtype).eps
-    return size <= eps**0.5 * scale
+    small: Tensor = size <= eps**0.5 * scale
+    return small

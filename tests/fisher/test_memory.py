@@ -1,5 +1,7 @@
 """Trace and diagonal keep their memory budget, and do not depend on it."""
 
+import inspect
+import re
 import subprocess
 import sys
 
@@ -9,8 +11,15 @@ from torch import nn
 
 import skgeo.fisher._rows as rows_module
 from skgeo.exceptions import SkgeoError
-from skgeo.fisher import fisher_diagonal, fisher_trace
+from skgeo.fisher import (
+    FisherRankEstimator,
+    fisher_diagonal,
+    fisher_rank,
+    fisher_spectrum,
+    fisher_trace,
+)
 from skgeo.likelihood import LIKELIHOODS
+from skgeo.symmetry import SymmetryClassifier
 
 
 class Uncovered(nn.Module):
@@ -64,6 +73,35 @@ def test_some_rows_of_a_root_are_those_of_the_whole(family):
         for which in (slice(0, 3), slice(2, 5), slice(5, root.shape[-2])):
             found = LIKELIHOODS[family].root_rows(z, which)
             torch.testing.assert_close(found, root[..., which, :], rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("call", [fisher_rank, fisher_spectrum, fisher_trace, FisherRankEstimator])
+@pytest.mark.parametrize("budget", [1000, 30_000])
+def test_advice_about_memory_names_options_that_exist(call, budget):
+    net, X = nn.Sequential(nn.Linear(3, 30), nn.Linear(30, 30)), torch.randn(50, 3)
+    options = {"likelihood": "gaussian", "memory_budget": budget}
+    try:
+        if isinstance(call, type):
+            call(net, **options).fit(X)
+        else:
+            call(net, X, **options)
+    except SkgeoError as error:
+        said = str(error)
+        assert "memory" not in said or "Instead" in said
+    else:
+        assert call is fisher_trace  # in blocks
+        return
+    known = inspect.signature(call).parameters
+    assert set(re.findall(r"(\w+)=", said)) <= set(known)
+    assert "lanczos" not in said or call is not fisher_rank
+
+
+def test_the_classifier_is_not_advised_to_use_a_solver():
+    net, X = nn.Sequential(nn.Linear(3, 30), nn.Tanh(), nn.Linear(30, 3)), torch.randn(50, 3)
+    with pytest.raises(SkgeoError, match=r"would take") as caught:
+        SymmetryClassifier(net, likelihood="gaussian", memory_budget=200_000).fit(X)
+    known = inspect.signature(SymmetryClassifier).parameters
+    assert set(re.findall(r"(\w+)=", str(caught.value))) <= set(known)
 
 
 SCRIPT = """

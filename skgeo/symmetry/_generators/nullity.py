@@ -192,6 +192,6 @@ def measure_nullity(
             )
         return NullityAccount(generators, None, network.n_parameters)
     spectrum = measure_fisher(
-        network.fisher, tol=tol, n_components=0, tangent=False, progress=progress
+        network.fisher, tol=tol, n_components=0, tangent=False, progress=progress, offers=()
     )
     return NullityAccount(generators, spectrum.decision, network.n_parameters)
