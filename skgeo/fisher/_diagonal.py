@@ -12,6 +12,7 @@ from skgeo.fisher._rows import FisherRows
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
+from skgeo.network._finite import check_metric
 
 
 def fisher_diagonal(
@@ -48,7 +49,8 @@ def fisher_diagonal(
     Notes
     -----
     One backward pass of all samples for each of rank(F) directions, and one matrix product of
-    squares per Linear layer.
+    squares per Linear layer. Where the directions of one sample exceed a quarter of
+    `memory_budget`, they are taken in blocks with a forward pass each.
 
     Examples
     --------
@@ -73,8 +75,9 @@ def fisher_diagonal(
         )
         fisher = FisherRows(network)
         total = torch.zeros(fisher.n_parameters, dtype=torch.float64, device=fisher.network.device)
-        for samples in fisher.batches():
-            total += fisher.weighted_gradients(samples).diagonal()
+        for part in fisher.pieces():
+            total += part.diagonal()
+        check_metric(total, network.likelihood.name)
         return (total / fisher.network.n_samples).cpu()
 
 
@@ -110,7 +113,9 @@ def fisher_trace(
     Notes
     -----
     One backward pass of all samples for each of rank(F) directions. For a Linear layer the squared
-    norm of a gradient is the product of the squared norms of two vectors.
+    norm of a gradient is the product of the squared norms of two vectors. Where the directions of
+    one sample exceed a quarter of `memory_budget`, they are taken in blocks with a forward pass
+    each.
 
     Examples
     --------
@@ -139,5 +144,6 @@ def fisher_trace(
 
 def exact_trace(fisher: FisherRows) -> float:
     """Trace of the Fisher information of a :class:`FisherRows`."""
-    parts = [fisher.weighted_gradients(samples).trace() for samples in fisher.batches()]
-    return float(torch.stack(parts).sum()) / fisher.network.n_samples
+    total = torch.stack([part.trace() for part in fisher.pieces()]).sum()
+    check_metric(total, fisher.network.likelihood.name)
+    return float(total) / fisher.network.n_samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from skgeo._arguments import check_option
@@ -12,6 +13,8 @@ from skgeo.likelihood import Gaussian
 from skgeo.linalg._block_lanczos import krylov_capacity
 from skgeo.linalg._memory import format_bytes
 
+# Options that may make a measurement smaller.
+OFFERS = ("parameters", "solver", "lanczos", "n_components")
 SOLVERS = ("auto", "gram", "parameter", "lanczos")
 
 
@@ -81,11 +84,13 @@ def plan_fisher(
     solver: str = "auto",
     n_components: int | None = 0,
     tangent: bool = True,
+    offers: Collection[str] = OFFERS,
 ) -> FisherPlan:
     """Decide side, blocks and passes.
 
     n_components: number of eigenvectors; None for all.
     tangent: whether the unweighted spectrum is computed too.
+    offers: options that the caller gives its users, for the message.
     Raises SkgeoError if the measurement does not fit in memory, with its size and alternatives.
     """
     n, t, p = fisher.n_rows, fisher.n_tangent_rows, fisher.n_parameters
@@ -131,14 +136,21 @@ def plan_fisher(
         fisher.network.budget,
     )
     if plan.total_bytes > fisher.network.budget:
-        other = {"gram": f"solver='parameter' (P = {p})", "parameter": f"solver='gram' ({n} rows)"}
+        instead = ["measure fewer samples"]
+        if "parameters" in offers:
+            instead.append("name fewer parameters with parameters=[...]")
+        if "solver" in offers and side == "gram" and p < n:
+            instead.append(f"choose solver='parameter' (P = {p})")
+        if "solver" in offers and side == "parameter" and n < p:
+            instead.append(f"choose solver='gram' ({n} rows)")
+        if "n_components" in offers and side == "lanczos":
+            instead.append("choose fewer n_components")
+        if "lanczos" in offers and side != "lanczos":
+            instead.append("choose solver='lanczos' for the leading eigenpairs")
         raise SkgeoError(
             f"{what} and {format_bytes(held)} of gradients would take "
             f"{format_bytes(plan.total_bytes)}, and {format_bytes(plan.budget)} can be used on "
-            f"{fisher.network.device}. Instead: measure fewer samples, name fewer parameters with "
-            f"parameters=[...], choose {other.get(side, 'fewer n_components')}"
-            + ("" if side == "lanczos" else ", or solver='lanczos' for the leading eigenpairs")
-            + "."
+            f"{fisher.network.device}. Instead: {', or '.join(instead)}."
         )
     if side != "lanczos" and count:
         plan = _with_vectors(plan, count)

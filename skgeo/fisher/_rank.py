@@ -13,7 +13,7 @@ from skgeo.fisher._plan import plan_fisher
 from skgeo.fisher._rows import FisherRows
 from skgeo.fisher._sides import fisher_metric
 from skgeo.likelihood import Likelihood
-from skgeo.linalg._rank import NumericalRank, decide_rank, resolution
+from skgeo.linalg._rank import NumericalRank, decide_rank
 from skgeo.linalg._spectra import eigenvalues_descending
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
@@ -96,8 +96,9 @@ def fisher_rank(
         )
         fisher = FisherRows(network)
         n, p = fisher.n_rows, fisher.n_parameters
-        metric, _ = fisher_metric(fisher, plan_fisher(fisher, solver=solver, tangent=False))
-        resolved = resolution(n, p, fisher.network.first_run.arithmetic)
+        plan = plan_fisher(fisher, solver=solver, tangent=False, offers=("parameters", "solver"))
+        metric, _ = fisher_metric(fisher, plan)
+        resolved = fisher.network.resolution(n, p)
         values = leading_eigenvalues(metric, resolved if tol == "auto" else float(tol))
         return decide_rank(
             values,

@@ -20,8 +20,10 @@ from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.rule_check import Certificate
 from skgeo.jacobian._rules.rule_table import structure_rule
 from skgeo.linalg._memory import require_memory
+from skgeo.network._agreement import seeded_normal
 from skgeo.network._bound import BoundNetwork
 from skgeo.network._finite import check_outputs
+from skgeo.network._noise import Noise, is_rounding, may_be_rounding
 from skgeo.network._replica import Replica
 
 # Number of samples on which the layers are checked to have the structure of their rules.
@@ -42,10 +44,6 @@ class FisherRows:
         Rows of J: ``N * n_positions * K``.
     n_covered : int
         Parameters in layers of known structure; dense rows are formed for the others.
-    gradient_bytes : int
-        Size of the gradients of one sample, as factors in float64, from the activation sizes.
-    batch_size : int
-        Samples in a batch of gradients.
     """
 
     def __init__(self, network: BoundNetwork) -> None:
@@ -56,13 +54,17 @@ class FisherRows:
         self.n_rows = samples * network.likelihood.rank(network.n_outputs)
         uncovered = _without_rule(network.replica, network.first_run.calls)
         self.n_covered = self.n_parameters - uncovered
-        self.gradient_bytes = self._gradient_bytes(uncovered)
-        self.batch_size = network.affordable(self.gradient_bytes)
         self._certificates: dict[bool, Certificate] = {}
 
-    def _gradient_bytes(self, uncovered: int) -> int:
+    @cached_property
+    def batch_size(self) -> int:
+        """Samples in a batch of gradients."""
+        return self.network.affordable(self.gradient_bytes)
+
+    @cached_property
+    def gradient_bytes(self) -> int:
         """Size of the gradients of one sample. Raises SkgeoError if that exceeds the budget."""
-        network = self.network
+        network, uncovered = self.network, self.n_parameters - self.n_covered
         directions = network.n_positions * network.n_outputs
         require_memory(
             2 * directions * uncovered * network.replica.dtype.itemsize,
@@ -95,20 +97,64 @@ class FisherRows:
         """
         return self._structured(samples, None)
 
-    def weighted_gradients(self, samples: range) -> FactoredJacobian:
+    def weighted_gradients(self, samples: range, which: slice | None = None) -> FactoredJacobian:
         """Gradients in the directions of R^T, for sums of their squares.
+
+        which: some of the directions, by default all.
 
         The directions are rounded to the model's dtype before the backward pass. This is cheaper
         than weighting afterwards, but not accurate enough to decide a rank.
         """
-        return self._structured(samples, self._directions)
+        which = slice(0, self.n_directions) if which is None else which
+        return self._structured(samples, lambda outputs: self._directions(outputs, which))
+
+    @property
+    def n_directions(self) -> int:
+        """Rows of A per sample."""
+        return self.n_rows // self.network.n_samples
+
+    def pieces(self) -> Iterator[FactoredJacobian]:
+        """Weighted gradients by batches of samples, and by blocks of directions if they are many.
+
+        Raises SkgeoError if those of one sample in one direction exceed the budget.
+        """
+        network = self.network
+        outputs = network.n_positions * network.n_outputs
+        uncovered = self.n_parameters - self.n_covered
+        # A few copies of the direction and of the dense rows, besides the gradients.
+        each = 8 * (network.first_run.n_activations + 5 * outputs)
+        each += 3 * network.replica.dtype.itemsize * uncovered
+        require_memory(
+            each,
+            f"the gradient of one sample in one direction ({network.first_run.n_activations} "
+            f"activations, {outputs} outputs and {uncovered} parameters that no layer rule covers)",
+            "name fewer parameters with parameters=[...], or raise memory_budget.",
+            network.device,
+            network.budget,
+        )
+        block = min(self.n_directions, max(1, network.batch_bytes // each))
+        for samples in network.batches(block * each):
+            for start in range(0, self.n_directions, block):
+                stop = min(start + block, self.n_directions)
+                yield self.weighted_gradients(samples, slice(start, stop))
 
     def _jacobian(self, samples: range) -> ParameterJacobian:
         return ParameterJacobian(self.network.replica, self.network.inputs(samples))
 
-    def _directions(self, outputs: Tensor) -> Tensor:
-        weights = self.weights(outputs)
-        return weights.reshape(*weights.shape[:2], *outputs.shape[1:])
+    def _directions(self, outputs: Tensor, which: slice) -> Tensor:
+        """Rows of ``R^T`` as directions of the outputs, block-diagonal over positions."""
+        # outputs (b, ...) -> (b, n_chosen, ...)
+        z = self.network.sized(outputs)
+        rank = self.n_directions // self.network.n_positions
+        found = z.new_zeros(len(z), which.stop - which.start, *z.shape[1:])
+        for position in range(which.start // rank, -(-which.stop // rank)):
+            first = position * rank
+            rows = slice(max(which.start - first, 0), min(which.stop - first, rank))
+            into = slice(first + rows.start - which.start, first + rows.stop - which.start)
+            found[:, into, position] = self.network.likelihood.root_rows(
+                z[:, position].double(), rows
+            ).to(z.dtype)
+        return found.reshape(*found.shape[:2], *outputs.shape[1:])
 
     def _structured(
         self, samples: range, cotangents: Callable[[Tensor], Tensor] | None
@@ -118,7 +164,8 @@ class FisherRows:
         if network.n_samples > _CHECKED and self._first_ones_count:
             key = cotangents is None
             if key not in self._certificates:
-                self._certificates[key] = self._jacobian(range(_CHECKED)).certify(cotangents)
+                few = None if cotangents is None else _first_of(cotangents)
+                self._certificates[key] = self._jacobian(range(_CHECKED)).certify(few)
             certificate = self._certificates[key]
         found = self._jacobian(samples).factors(cotangents, certificate)
         network.notice(found.outputs)
@@ -156,6 +203,40 @@ class FisherRows:
         rows = found.rows().double().reshape(*z.shape, self.n_parameters)
         return self.weigh(z, rows).flatten(0, -2)
 
+    def is_rounding(self, trace: float) -> bool:
+        """Whether the Fisher metric, of this trace, is rounding of zero derivatives."""
+        network = self.network
+        dtype = network.first_run.arithmetic
+        z = network.sized(network.first_run.outputs)
+        v = seeded_normal(*z.shape, like=z.double())
+        root = (v * network.likelihood.apply_fisher(z.double(), v)).sum().clamp_min(0.0).sqrt()
+        # Root mean squares: of one direction of the outputs, and of all derivatives.
+        if not bool(may_be_rounding(root.new_tensor(trace**0.5), root, dtype)):
+            return False
+        sizes = self._combined(None)
+        return bool(is_rounding(sizes, self._combined))
+
+    def _combined(self, noise: Noise | None) -> Tensor:
+        """Norm of the derivatives of one random combination of all rows."""
+        # -> ()
+        total = torch.zeros((), dtype=torch.float64, device=self.network.device)
+        for samples in self.batches():
+            jacobian = self._jacobian(samples)
+            z = self.network.sized(jacobian.outputs)
+            weights = seeded_normal(*z.shape[:2], self.network.likelihood.rank(z.shape[-1]), like=z)
+            combined = self._transposed(z, weights.double()).to(z.dtype).view_as(jacobian.outputs)
+            found = jacobian.pull(combined if noise is None else noise.added(combined))
+            total += found.double().square().sum()
+        return total.sqrt()
+
+    def _transposed(self, z: Tensor, u: Tensor) -> Tensor:
+        """``R u``, as the derivative of ``w -> R^T w``, which the likelihood gives."""
+        # z (b, positions, K), u (b, positions, rank) -> (b, positions, K), float64
+        with torch.enable_grad():
+            w = torch.zeros_like(z, dtype=torch.float64, requires_grad=True)
+            weighted = self.network.likelihood.pull_rows(z.detach(), w.unsqueeze(-1)).squeeze(-1)
+            return torch.autograd.grad(weighted, w, u)[0]
+
     def operators(self) -> Iterator[tuple[ParameterJacobian, Tensor]]:
         """Products with J and its transpose, batch by batch, with the outputs of the batch."""
         # outputs (b, positions, K)
@@ -164,6 +245,16 @@ class FisherRows:
             check_outputs(jacobian.outputs, samples.start)
             self.network.notice(jacobian.outputs)
             yield jacobian, self.network.sized(jacobian.outputs).double()
+
+
+def _first_of(cotangents: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A few of the directions: the structure of a layer is that of each."""
+
+    def few(outputs: Tensor) -> Tensor:
+        parts = [cotangents(one.unsqueeze(0))[:, :_CHECKED] for one in outputs]
+        return torch.cat(parts)
+
+    return few
 
 
 def _without_rule(of: Replica, calls: Counter[int]) -> int:

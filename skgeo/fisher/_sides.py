@@ -45,6 +45,8 @@ def fisher_metric(
         if _cancelled(fisher, kernel, outputs, metric):
             metric, _ = _gram(fisher, plan, progress, weighted=True)
     check_metric(metric.diagonal(), fisher.network.likelihood.name)
+    if fisher.is_rounding(float(metric.diagonal().sum())):
+        metric.zero_()
     return metric, kernel
 
 

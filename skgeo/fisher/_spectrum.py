@@ -11,7 +11,7 @@ spectrum is taken from whichever is smaller, the Gram side :math:`A A^T` or the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from skgeo._results import Result
 from skgeo.exceptions import GeometryWarning, warn
 from skgeo.fisher._directions import row_space, unsquared_eigenvalues
 from skgeo.fisher._lanczos import leading_eigenpairs
-from skgeo.fisher._plan import FisherPlan, plan_fisher
+from skgeo.fisher._plan import OFFERS, FisherPlan, plan_fisher
 from skgeo.fisher._rows import FisherRows
 from skgeo.fisher._sides import Progress, fisher_metric
 from skgeo.likelihood import Gaussian, Likelihood
@@ -163,6 +163,9 @@ def fisher_spectrum(
         Tolerance relative to the largest eigenvalue. "auto" is the resolution of the arithmetic,
         ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``. Below
         ``max(n_rows, P) * eps(float64)`` the rank is decided from an unsquared factorisation of A.
+        eps(dtype) is that of the coarsest arithmetic in the forward pass. A model whose weights are
+        all in half precision is measured with these weights in float32; where other weights meet
+        half precision (autocast, a cast in forward) a warning says what it hides.
     n_components : int or None, default=0
         Number of eigenvectors to compute; None for as many as the rank.
     tangent : bool, default=False
@@ -241,19 +244,23 @@ def measure_fisher(
     n_components: int | None = 0,
     tangent: bool = True,
     progress: Progress = iter,
+    offers: Collection[str] = OFFERS,
 ) -> FisherSpectrum:
     """Spectrum and rank of the Fisher information matrix of a :class:`FisherRows`.
 
     progress: wraps the sequence of passes over the data, to report progress.
+    offers: options that the caller gives its users, for messages about memory.
     """
     if n_components is not None:
         check_integer("n_components", n_components, least=0, also="None")
-    plan = plan_fisher(fisher, solver=solver, n_components=n_components, tangent=tangent)
+    plan = plan_fisher(
+        fisher, solver=solver, n_components=n_components, tangent=tangent, offers=offers
+    )
     if plan.side == "lanczos":
         return _leading(fisher, plan, n_components)
     n, p = fisher.n_rows, fisher.n_parameters
     squared = tol == "auto" or tol >= resolution(n, p)
-    resolved = resolution(n, p, fisher.network.first_run.arithmetic, squared=squared)
+    resolved = fisher.network.resolution(n, p, squared=squared)
     metric: Tensor | None
     metric, kernel = fisher_metric(fisher, plan, tangent=tangent, progress=progress)
     trace = float(metric.diagonal().sum())
@@ -262,7 +269,7 @@ def measure_fisher(
     values = eigenvalues_descending(metric)[: min(n, p)]
     tangent_values = _tangent_eigenvalues(fisher, values, kernel) if tangent else None
     del kernel
-    if not squared:
+    if not squared and trace > 0.0:
         metric, values = None, unsquared_eigenvalues(fisher, plan.side)
     decision = decide_rank(
         values,

@@ -81,7 +81,7 @@ def find_calls(replica: Replica, inputs: Inputs, names: Sequence[str] | None) ->
         check_outputs(output)
 
         def test(calls: Sequence[Call]) -> list[FoundCall]:
-            return _tested(calls, root, recorder.root_name, output)
+            return _tested(calls, root, recorder.root_name, output, replica.arithmetic)
 
         if choice is not None:
             calls = test(_chosen(recorder, choice))
@@ -113,7 +113,9 @@ def _backward(output: Tensor, sources: Sequence[Tensor], cotangent: Tensor) -> l
     )
 
 
-def _tested(calls: Sequence[Call], root: Tensor, root_name: str, output: Tensor) -> list[FoundCall]:
+def _tested(
+    calls: Sequence[Call], root: Tensor, root_name: str, output: Tensor, dtype: torch.dtype
+) -> list[FoundCall]:
     """Apply the cut test to every call, in one backward pass each."""
     cotangent = seeded_normal(*output.shape, like=output)
     through_root, *gradients = _backward(output, [root, *(c.output for c in calls)], cotangent)
@@ -121,12 +123,18 @@ def _tested(calls: Sequence[Call], root: Tensor, root_name: str, output: Tensor)
         # NaN equals nothing: without this, no layer would look like a cut.
         check_derivatives(through_root, f"the outputs with respect to {root_name!r}")
     return [
-        FoundCall(call, gradient is not None, _is_cut(call, gradient, root, through_root))
+        FoundCall(call, gradient is not None, _is_cut(call, gradient, root, through_root, dtype))
         for call, gradient in zip(calls, gradients, strict=True)
     ]
 
 
-def _is_cut(call: Call, gradient: Tensor | None, root: Tensor, through_root: Tensor | None) -> bool:
+def _is_cut(
+    call: Call,
+    gradient: Tensor | None,
+    root: Tensor,
+    through_root: Tensor | None,
+    dtype: torch.dtype,
+) -> bool:
     if gradient is None or through_root is None:
         return False
     back = gradient if call.output is root else _backward(call.output, [root], gradient)[0]
@@ -135,7 +143,7 @@ def _is_cut(call: Call, gradient: Tensor | None, root: Tensor, through_root: Ten
     # Equal up to rounding, or different by a whole branch and nothing in between: the usual
     # tolerance would be four times as wide as this one.
     scale = float(torch.linalg.vector_norm(through_root)) / 4
-    return agree(back, through_root, back.dtype, scale, floor=False)
+    return agree(back, through_root, dtype, scale, floor=False)
 
 
 def _first_with_cuts(

@@ -22,9 +22,16 @@ _Piece = tuple[slice, slice, Tensor, dict[str, Tensor]]
 
 
 def output_jacobian(
-    replica: Replica, inputs: Inputs, *, path: str = "auto", max_bytes: int = 2**25
+    replica: Replica,
+    inputs: Inputs,
+    *,
+    path: str = "auto",
+    max_bytes: int = 2**25,
+    directions: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Outputs z of shape (b, \*out_shape) and their Jacobian J of shape (b, M, P).
+
+    directions: (b, m, M), of which the derivatives are taken instead of the M outputs: (b, m, P).
 
     Implements :meth:`~skgeo.jacobian.ParameterJacobian.rows`. Each sample keeps a batch axis of
     length one, which layers such as ``nn.Flatten`` expect. The result is checked against one
@@ -37,7 +44,7 @@ def output_jacobian(
         raise SkgeoError("The batch has no samples; expected at least one.")
     with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
         inputs = map_inputs(plain, inputs)
-        together, check = _outputs_together(replica, inputs)
+        together, check = _outputs_together(replica, inputs, directions)
         if path != "loop":
             try:
                 jacobian = _assemble(replica, together, check, _vmap_pieces, inputs, max_bytes)
@@ -69,11 +76,18 @@ class _Check:
 
     cotangent: Tensor
     expected: dict[str, Tensor]
+    dtype: torch.dtype
+    directions: Tensor | None
+
+    @property
+    def count(self) -> int:
+        """Rows per sample."""
+        return self.cotangent.shape[1]
 
     def compare(self, found: dict[str, Tensor], norm: float) -> None:
         """Raise RuntimeError if J^T v differs by more than rounding, on the scale of |J|."""
         for name, expected in self.expected.items():
-            if not agree(found[name], expected, expected.dtype, norm):
+            if not agree(found[name], expected, self.dtype, norm):
                 difference = float(torch.linalg.vector_norm(found[name] - expected))
                 raise _DisagreementError(
                     f"derivatives with respect to {name!r} of samples one by one and of the whole "
@@ -85,7 +99,9 @@ class _DisagreementError(RuntimeError):
     pass
 
 
-def _outputs_together(replica: Replica, inputs: Inputs) -> tuple[Tensor, _Check]:
+def _outputs_together(
+    replica: Replica, inputs: Inputs, directions: Tensor | None
+) -> tuple[Tensor, _Check]:
     outputs = replica(inputs)
     check_outputs(outputs)
     if not replica.reached(outputs):
@@ -96,34 +112,35 @@ def _outputs_together(replica: Replica, inputs: Inputs) -> tuple[Tensor, _Check]
             "parameters meant?"
         )
     generator = torch.Generator().manual_seed(0)  # the same signs on every device
-    signs = torch.randint(0, 2, outputs.shape, generator=generator)
-    cotangent = (2 * signs - 1).to(outputs)
+    flat = outputs.detach().reshape(len(outputs), -1)
+    shape = flat.shape if directions is None else directions.shape[:2]
+    signs = (2 * torch.randint(0, 2, shape, generator=generator) - 1).to(outputs)
+    mixed = signs if directions is None else torch.einsum("bm,bmk->bk", signs, directions)
     chosen = {name: replica.parameters[name] for name in replica.selected}
-    expected = _backward(outputs, chosen, cotangent, batched=False)
-    flat = cotangent.reshape(len(cotangent), -1)
-    return outputs.detach(), _Check(flat, expected)
+    expected = _backward(outputs, chosen, mixed.reshape(outputs.shape), batched=False)
+    return outputs.detach(), _Check(signs, expected, replica.arithmetic, directions)
 
 
 def _assemble(
     replica: Replica,
     together: Tensor,
     check: _Check,
-    pieces: Callable[[Replica, Inputs, Tensor, int, int], Iterator[_Piece]],
+    pieces: Callable[[Replica, Inputs, Tensor, _Check, int, int], Iterator[_Piece]],
     inputs: Inputs,
     max_bytes: int,
 ) -> Tensor:
     """Fill the Jacobian piece by piece, and compare the outputs of all pieces."""
-    size, width = len(together), together[0].numel()
+    size, width = len(together), check.count
     row_bytes = replica.n_parameters * replica.dtype.itemsize
     rows = max(1, max_bytes // row_bytes)
     samples, outputs = max(1, min(size, rows // width)), min(width, rows)
     jacobian = torch.empty(
         (size, width, replica.n_parameters), dtype=replica.dtype, device=replica.device
     )
-    flat = together.reshape(size, width)
+    flat = together.reshape(size, -1)
     found = {name: torch.zeros_like(gradient) for name, gradient in check.expected.items()}
     squares = 0.0
-    for where, which, alone, gradients in pieces(replica, inputs, flat, samples, outputs):
+    for where, which, alone, gradients in pieces(replica, inputs, flat, check, samples, outputs):
         _check_apart(alone, flat[where], flat, replica.arithmetic)
         start = 0
         for name in replica.selected:
@@ -144,7 +161,7 @@ def _assemble(
 
 
 def _vmap_pieces(
-    replica: Replica, inputs: Inputs, together: Tensor, samples: int, outputs: int
+    replica: Replica, inputs: Inputs, together: Tensor, check: _Check, samples: int, outputs: int
 ) -> Iterator[_Piece]:
     parameters = {name: replica.parameters[name].detach() for name in replica.selected}
 
@@ -155,13 +172,16 @@ def _vmap_pieces(
 
     for where in _slices(len(together), samples):
         some = take(inputs, where)
-        for which in _slices(together.shape[1], outputs):
-            z, gradients = vmap(one, in_dims=(0, None))(some, _basis(which, together))
+        for which in _slices(check.count, outputs):
+            if check.directions is None:
+                z, gradients = vmap(one, in_dims=(0, None))(some, _basis(which, together))
+            else:
+                z, gradients = vmap(one)(some, check.directions[where, which])
             yield where, which, z, gradients
 
 
 def _loop_pieces(
-    replica: Replica, inputs: Inputs, together: Tensor, samples: int, outputs: int
+    replica: Replica, inputs: Inputs, together: Tensor, check: _Check, samples: int, outputs: int
 ) -> Iterator[_Piece]:
     chosen = {name: replica.parameters[name] for name in replica.selected}
     batched = True
@@ -169,8 +189,9 @@ def _loop_pieces(
         where = slice(index, index + 1)
         alone = take(inputs, where)
         z = replica(alone).reshape(-1)
-        for which in _slices(together.shape[1], outputs):
-            rows = _basis(which, together)
+        for which in _slices(check.count, outputs):
+            given = check.directions
+            rows = _basis(which, together) if given is None else given[index, which]
             if batched:
                 try:
                     found = _backward(z, chosen, rows, batched=True)

@@ -23,13 +23,21 @@ class LayerJacobian:
     output: (b, \*out_shape), the target with its graph.
     tensor: the source.
     batched: whether several vectors may go through one pass.
+    arithmetic: the coarsest dtype in which the network computes.
     Raises SkgeoError if an operation between the two has no second derivative, which products with
         J require.
     """
 
-    def __init__(self, output: Tensor, tensor: Tensor, source: Layer, batched: bool) -> None:
+    def __init__(
+        self,
+        output: Tensor,
+        tensor: Tensor,
+        source: Layer,
+        batched: bool,
+        arithmetic: torch.dtype,
+    ) -> None:
         self._output, self._tensor, self._source = output, tensor, source
-        self._batched = batched
+        self._batched, self._arithmetic = batched, arithmetic
         try:
             with torch.enable_grad(), math_attention():
                 self._dummy = torch.zeros_like(output, requires_grad=True)
@@ -60,7 +68,7 @@ class LayerJacobian:
         scales = pushed.norm(dim=1) * u.norm(dim=1), pulled.norm(dim=1) * v.norm(dim=1)
         scale = float(torch.maximum(*scales).max())
         one, other = (pushed * u).sum(1), (pulled * v).sum(1)
-        return agree(one, other, self._output.dtype, scale, by_entry=True)
+        return agree(one, other, self._arithmetic, scale, by_entry=True)
 
     def push(self, vectors: Tensor) -> Tensor:
         """``J v`` for each sample: (b, n_source) to (b, n_target)."""

@@ -75,7 +75,7 @@ class Layers:
             seen = find_calls(replica, some, layers)
             tensors = [found.call.output for found in seen.calls]
             *axes, self._root_axis = _sample_axes(seen.output, [*tensors, seen.root])
-            self.batched = _batched_agrees(seen.output, tensors)
+            self.batched = _batched_agrees(seen.output, tensors, replica.arithmetic)
         self._size = batch_size(some)
         self._ran, self._root_call = seen.ran, seen.root_call
         self._root_shape = tuple(seen.root.shape)
@@ -117,6 +117,11 @@ class Layers:
             f"No layer {name!r} among those looked at: {names}. Name it in layers=[...] to look at "
             "it too."
         )
+
+    @property
+    def arithmetic(self) -> torch.dtype:
+        """The coarsest dtype in which the network computes."""
+        return self.replica.arithmetic
 
     @functools.cached_property
     def root(self) -> Layer:
@@ -247,7 +252,7 @@ def _no_axis(what: str, shape: Sequence[int], size: int) -> SkgeoError:
     )
 
 
-def _batched_agrees(output: Tensor, tensors: Sequence[Tensor]) -> bool:
+def _batched_agrees(output: Tensor, tensors: Sequence[Tensor], dtype: torch.dtype) -> bool:
     """Whether batched backward passes work on this graph and give what plain ones give."""
     block = seeded_normal(2, *output.shape, like=output)
     options = {"retain_graph": True, "allow_unused": True}
@@ -263,6 +268,6 @@ def _batched_agrees(output: Tensor, tensors: Sequence[Tensor]) -> bool:
                 return False
             continue
         scale = float(torch.linalg.vector_norm(one))
-        if not agree(several[1], one, one.dtype, scale, floor=False):
+        if not agree(several[1], one, dtype, scale, floor=False):
             return False
     return True

@@ -26,6 +26,8 @@ class _Places(Protocol):
     @property
     def batched(self) -> bool: ...
     @property
+    def arithmetic(self) -> torch.dtype: ...
+    @property
     def root(self) -> Layer: ...
     @property
     def output(self) -> Layer: ...
@@ -148,8 +150,10 @@ class Recording:
 
     def operator(self, target: Layer, source: Layer) -> LayerJacobian:
         """The Jacobian from `source` to `target` by its products, without forming it."""
-        batched = self._places.batched
-        return LayerJacobian(self._first(target), self.tensor(source), source, batched)
+        places = self._places
+        return LayerJacobian(
+            self._first(target), self.tensor(source), source, places.batched, places.arithmetic
+        )
 
     def jacobian(self, target: Layer, source: Layer, max_bytes: int = _CHUNK_BYTES) -> Tensor:
         r"""The Jacobian :math:`\partial h_{target} / \partial h_{source}` of each sample.
@@ -238,4 +242,6 @@ class Recording:
         if found.shape != expected.shape:
             return None
         scale = float(expected.abs().max())
-        return link if agree(found, expected, h.dtype, scale, by_entry=True) else None
+        return (
+            link if agree(found, expected, self._places.arithmetic, scale, by_entry=True) else None
+        )

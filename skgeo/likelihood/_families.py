@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from skgeo.exceptions import SkgeoError, warn
+from skgeo.likelihood._divergence import excess, root_step, softmax_step
 
 # Products of a few probabilities above exp of this are far from the ends of the floating range.
 _LEAST_LOG = -200.0
@@ -89,6 +90,21 @@ class Likelihood(ABC):
         """
         eye = torch.eye(outputs.shape[-1], dtype=torch.float64, device=outputs.device)
         return self.pull_rows(outputs, eye.expand(*outputs.shape, outputs.shape[-1]))
+
+    def root_rows(self, outputs: Tensor, which: slice) -> Tensor:
+        """Some rows of ``R^T``, without the others where the family knows how.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (..., K)
+        which : slice
+            The rows, by their numbers.
+
+        Returns
+        -------
+        Tensor of shape (..., n_chosen, K), float64
+        """
+        return self.transposed_root(outputs)[..., which, :]
 
     def fisher(self, outputs: Tensor) -> Tensor:
         """Fisher metric in the outputs, ``F = R R^T``.
@@ -219,6 +235,12 @@ class _Diagonal(Likelihood):
     def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
         return self.root_diagonal(outputs.double()).unsqueeze(-1) * rows
 
+    def root_rows(self, outputs: Tensor, which: slice) -> Tensor:
+        diagonal = self.root_diagonal(outputs.double())[..., which]
+        rows = diagonal.new_zeros(*diagonal.shape, outputs.shape[-1])
+        rows[..., which].diagonal(dim1=-2, dim2=-1).copy_(diagonal)
+        return rows
+
     def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
         return self.root_diagonal(outputs.double()).square() * vectors
 
@@ -268,16 +290,17 @@ class Bernoulli(_Diagonal):
         return (0.5 * half).exp()
 
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
-        z, w = outputs.double(), others.double()
-        p = z.sigmoid()
-        yes = p * (functional.logsigmoid(z) - functional.logsigmoid(w))
-        no = (1 - p) * (functional.logsigmoid(-z) - functional.logsigmoid(-w))
-        return _sum_tail(yes + no)
+        # Two categories, with logits z and 0.
+        pairs = [torch.stack([z, torch.zeros_like(z)], -1) for z in (outputs, others)]
+        return _sum_tail(softmax_step(*pairs)[2])
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        # arcsin(sqrt(sigmoid z)) = arctan(exp(z / 2)), accurate at both ends.
-        angle = (outputs.double() / 2).exp().atan() - (others.double() / 2).exp().atan()
-        return _sum_tail((2 * angle).square())
+        # arctan(exp(z/2)) - arctan(exp(w/2)) = arctan(sinh((z - w)/4) / cosh((z + w)/4)), with
+        # the exponentials taken out of both.
+        z, w = outputs.double(), others.double()
+        u, v = (z - w).abs() / 4, (z + w).abs() / 4
+        ratio = (u - v).exp() * -(-2 * u).expm1() / (1 + (-2 * v).exp())
+        return _sum_tail((2 * ratio.atan()).square())
 
 
 @dataclass(frozen=True)
@@ -291,11 +314,11 @@ class Poisson(_Diagonal):
 
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         z, w = outputs.double(), others.double()
-        return _sum_tail(z.exp() * (z - w + (w - z).expm1()))
+        return _sum_tail(excess(z, w - z))
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        roots = (outputs.double() / 2).exp() - (others.double() / 2).exp()
-        return _sum_tail((2 * roots).square())
+        z = outputs.double()
+        return _sum_tail((2 * root_step(z, others.double() - z)).square())
 
 
 @dataclass(frozen=True)
@@ -329,14 +352,14 @@ class GaussianScale(_Diagonal):
 
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         (m, a), (k, b) = outputs.double().chunk(2, -1), others.double().chunk(2, -1)
-        spread = 0.5 * (2 * (a - b)).expm1() - (a - b)
+        spread = 0.5 * excess(torch.zeros_like(a), 2 * (a - b))
         return _sum_tail(spread + 0.5 * ((m - k) * (-b).exp()).square())
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
         (m, a), (k, b) = outputs.double().chunk(2, -1), others.double().chunk(2, -1)
         # cosh d' = 1 + 2 sinh^2(d'/2): the half-angle form keeps the digits of small distances.
-        excess = ((m - k).square() / 2 + (a.exp() - b.exp()).square()) / (2 * (a + b).exp())
-        return _sum_tail(2 * (2 * (excess / 2).sqrt().asinh()).square())
+        half = torch.hypot((m - k) / 8**0.5 * (-(a + b) / 2).exp(), ((a - b) / 2).sinh())
+        return _sum_tail(2 * (2 * half.asinh()).square())
 
 
 @dataclass(frozen=True)
@@ -414,23 +437,36 @@ class Categorical(Likelihood):
         -------
         Tensor of shape (..., K, K - 1), float64
         """
+        return self._columns(outputs, slice(0, outputs.shape[-1] - 1))
+
+    def _columns(self, outputs: Tensor, which: slice) -> Tensor:
+        """Some columns of T."""
+        # -> (..., K, n_chosen)
+        start = which.start
         log_p = outputs.double().log_softmax(-1)
         if bool(log_p.min() > _LEAST_LOG):
             p = log_p.exp()
             q = p.flip(-1).cumsum(-1).flip(-1)
-            head, tail, first = q[..., :-1], q[..., 1:], p[..., :-1]
+            head, tail, first = (v[..., which] for v in (q[..., :-1], q[..., 1:], p[..., :-1]))
             root = p.unsqueeze(-1) * -(first / (head * tail)).sqrt().unsqueeze(-2)
-            root.tril_().diagonal(dim1=-2, dim2=-1).copy_((first * tail / head).sqrt())
+            diagonal = (first * tail / head).sqrt()
+            root.tril_(-start).diagonal(-start, dim1=-2, dim2=-1).copy_(diagonal)
             return root
         # The same in logarithms, where the factors would leave the floating range.
         log_q = log_p.flip(-1).logcumsumexp(-1).flip(-1)
-        head, tail = log_q[..., :-1], log_q[..., 1:]
-        root = log_p.unsqueeze(-1) + 0.5 * (log_p[..., :-1] - head - tail).unsqueeze(-2)
+        head, tail, first = (
+            v[..., which] for v in (log_q[..., :-1], log_q[..., 1:], log_p[..., :-1])
+        )
+        root = log_p.unsqueeze(-1) + 0.5 * (first - head - tail).unsqueeze(-2)
         # Masked before exp: above the diagonal the expression overflows for far logits.
-        above = torch.ones(root.shape[-2:], dtype=torch.bool, device=root.device).triu()
+        above = torch.ones(root.shape[-2:], dtype=torch.bool, device=root.device).triu(-start)
         root = root.masked_fill_(above, -torch.inf).exp_().neg_()
-        root.diagonal(dim1=-2, dim2=-1).copy_((0.5 * (log_p[..., :-1] + tail - head)).exp())
+        diagonal = (0.5 * (first + tail - head)).exp()
+        root.diagonal(-start, dim1=-2, dim2=-1).copy_(diagonal)
         return root
+
+    def root_rows(self, outputs: Tensor, which: slice) -> Tensor:
+        return self._columns(outputs, which).mT
 
     def transposed_root(self, outputs: Tensor) -> Tensor:
         return self.root(outputs).mT
@@ -443,12 +479,11 @@ class Categorical(Likelihood):
         return p * (vectors - (p * vectors).sum(-1, keepdim=True))
 
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
-        a, b = outputs.double().log_softmax(-1), others.double().log_softmax(-1)
-        return _sum_tail((a.exp() * (a - b)).sum(-1))
+        return _sum_tail(softmax_step(outputs, others)[2])
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        a, b = outputs.double().log_softmax(-1), others.double().log_softmax(-1)
-        chord = ((a / 2).exp() - (b / 2).exp()).square().sum(-1).sqrt()
+        log_p, step, _ = softmax_step(outputs, others)
+        chord = root_step(log_p, step).square().sum(-1).sqrt()
         return _sum_tail((4 * (chord / 2).clamp(max=1.0).asin()).square())
 
 
@@ -492,6 +527,8 @@ def check_family(family: Likelihood, outputs: Tensor) -> None:
 
     outputs: (..., K), a few.
     """
+    if type(family) in {type(known) for known in LIKELIHOODS.values()}:
+        return  # right, and its root takes K^2 numbers
     name = type(family).__name__
     if not isinstance(getattr(family, "name", None), str):
         raise SkgeoError(f"{name} has no name: set the class attribute `name`.")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.data import Inputs, Samples, cast_inputs
-from skgeo.exceptions import SkgeoError, warn
+from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
 from skgeo.likelihood import (
     Bernoulli,
     Categorical,
@@ -29,6 +29,7 @@ from skgeo.likelihood._choice import (
 )
 from skgeo.likelihood._families import PROBABILITIES, check_family
 from skgeo.linalg._memory import memory_budget as usable_memory
+from skgeo.linalg._rank import resolution
 from skgeo.models import ResolvedModel, resolve_model
 from skgeo.network._apart import check_apart, random_state_kept
 from skgeo.network._batch import floating_inputs, pick, take, tensors_of
@@ -48,6 +49,7 @@ _BATCH_BYTES = 2**28
 _JUDGED = 64
 # Names of the inputs among the tensors that a forward pass may write to; no parameter's.
 _INPUT = "input of the model: "
+_HALF = {torch.float16, torch.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +118,7 @@ class BoundNetwork:
         self._dtype = dtype
         self._noticed = False
         self._judged = False
+        self._said = False
 
     # The network itself.
 
@@ -127,8 +130,35 @@ class BoundNetwork:
             forward=self.model.forward,
             parameters=self._parameters,
             device=self._device,
-            dtype=self._dtype,
+            dtype=self._dtype or self._beyond_half,
         )
+
+    @property
+    def _beyond_half(self) -> torch.dtype | None:
+        """float32 where all weights are in half precision, whose rounding would hide any rank."""
+        kinds = {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
+        return torch.float32 if kinds and kinds <= _HALF else None
+
+    def resolution(self, n_rows: int, n_columns: int, *, squared: bool = True) -> float:
+        """The resolution of a matrix of derivatives, in the arithmetic that ran.
+
+        Raises SkgeoError if half precision leaves no eigenvalue above it; warns if it leaves few.
+        """
+        dtype = self.first_run.arithmetic
+        found = resolution(n_rows, n_columns, dtype, squared=squared)
+        if dtype in _HALF:
+            said = (
+                f"The forward pass computes in {dtype} although not all weights are of that dtype "
+                "(torch.autocast, or a cast inside forward): eigenvalues below "
+                f"{found:.1e} of the largest are rounding"
+            )
+            do = "Measure outside of autocast, or cast the whole model with model.float()."
+            if found >= 1.0:
+                raise SkgeoError(f"{said}, which leaves no rank to decide. {do}")
+            if not self._said:
+                self._said = True
+                warn(f"{said}, and ranks may miss directions. {do}", RankAmbiguityWarning)
+        return found
 
     @property
     def device(self) -> torch.device:

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from skgeo.data import Inputs
 from skgeo.exceptions import SkgeoError
+from skgeo.jacobian._layer import Layer
 from skgeo.jacobian._layers import Layers
 from skgeo.jacobian._segment import Segment
 from skgeo.linalg._memory import require_memory
+from skgeo.network._agreement import seeded_normal
 from skgeo.network._bound import BoundNetwork
 from skgeo.network._finite import check_derivatives
+from skgeo.network._noise import Noise, is_rounding, may_be_rounding
 
 
 class LayerRows:
@@ -85,18 +88,23 @@ class LayerRows:
         # -> {name: (b, n_rows, n_l)}
         seen = self.layers.record(inputs, names, start=start)
         self.network.notice(seen.output)
-        found = seen.pull_back(self._roots(seen.output), self.n_rows)
+        roots = self._roots(seen.output)
+        found = seen.pull_back(self._cotangents(seen.output, roots), self.n_rows)
         for name, block in found.items():
             check_derivatives(block, f"the outputs with respect to {name!r}")
+        self._clear_rounding(inputs, roots, found)
         return found
 
-    def _roots(self, output: Tensor) -> Callable[[slice], Tensor]:
+    def _roots(self, output: Tensor) -> Tensor:
+        """``R^T`` at each sample and position, in float64."""
+        # -> (b, positions, rank, K): row i of R^T is column i of R
+        z = self.network.sized(output.detach())
+        eye = torch.eye(z.shape[-1], dtype=torch.float64, device=z.device)
+        return self.network.likelihood.pull_rows(z, eye.expand(*z.shape[:2], -1, -1))
+
+    def _cotangents(self, output: Tensor, roots: Tensor) -> Callable[[slice], Tensor]:
         """Columns of R as cotangents, for one position at a time: positions are independent."""
         z = self.network.sized(output.detach())
-        size, positions, k = z.shape
-        eye = torch.eye(k, dtype=torch.float64, device=z.device)
-        # (b, positions, rank, K): row i of R^T is column i of R.
-        roots = self.network.likelihood.pull_rows(z, eye.expand(size, positions, -1, -1))
         rank = roots.shape[2]
 
         def cotangents(which: slice) -> Tensor:
@@ -107,11 +115,47 @@ class LayerRows:
 
         return cotangents
 
+    def _clear_rounding(self, inputs: Inputs, roots: Tensor, found: dict[str, Tensor]) -> None:
+        """Set rows to zero, sample by sample, where they are rounding of zero derivatives."""
+        dtype = self.network.first_run.arithmetic
+        sizes = {
+            name: torch.linalg.vector_norm(rows, dim=(1, 2)).double()
+            for name, rows in found.items()
+        }
+        scale = torch.stack([roots.flatten(1).norm(dim=1), *sizes.values()]).amax(0)
+        asked = {name: may_be_rounding(size, scale, dtype) for name, size in sizes.items()}
+        names = [name for name, which in asked.items() if bool(which.any())]
+        if not names:
+            return
+        # One random combination of the rows of each sample stands for all.
+        weights = seeded_normal(*roots.shape[:3], like=roots)
+        alone = [
+            torch.linalg.vector_norm(
+                torch.einsum("bi,bin->bn", weights.flatten(1).to(found[name]), found[name]), dim=1
+            )
+            for name in names
+        ]
+
+        def again(noise: Noise) -> Tensor:
+            seen = self.layers.record(inputs, names)
+            combined = torch.einsum("bpr,bprk->bpk", weights, self._roots(seen.output))
+            rows = torch.autograd.grad(
+                seen.output,
+                [seen.tensor(layer) for layer in seen.layers],
+                noise.added(combined.to(seen.output.dtype).reshape(seen.output.shape)),
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            return _sizes(seen.layers, rows)
+
+        for name, zero in zip(names, is_rounding(torch.stack(alone).double(), again), strict=True):
+            found[name][zero & asked[name]] = 0.0
+
     def representations(self, name: str) -> Tensor:
         """Representations of all samples at one layer, in float64."""
         # -> (N, n_l)
         parts = []
-        for batch in self.batches([name]):
+        for batch in self.network.batches(8 * self.network.first_run.n_activations):
             seen = self.layers.record(self.network.inputs(batch), [name], start=batch.start)
             parts.append(seen.representation(self.layers[name]).double())
         return torch.cat(parts)
@@ -125,3 +169,9 @@ class LayerRows:
         cuts = [layer for layer in self.layers.layers if layer.is_cut]
         inner = [layer for layer in cuts if not layer.is_output]
         return (inner or cuts or list(self.layers.layers))[-1].name
+
+
+def _sizes(layers: Sequence[Layer], rows: Sequence[Tensor]) -> Tensor:
+    """Norms (n_layers, b) of derivatives with respect to the results of layers."""
+    flat = [row.movedim(layer.axis, 0).flatten(1) for layer, row in zip(layers, rows, strict=True)]
+    return torch.stack([torch.linalg.vector_norm(each.double(), dim=1) for each in flat])

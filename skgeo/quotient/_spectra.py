@@ -245,8 +245,7 @@ def _measured(
     n_directions: int | None,
 ) -> LayerSpectrum:
     found = rows.layers[name]
-    arithmetic = rows.network.first_run.arithmetic
-    resolved = resolution(metric.n_total, found.dim, arithmetic, squared=metric.squared)
+    resolved = rows.network.resolution(metric.n_total, found.dim, squared=metric.squared)
     mean_values = metric.eigenvalues()
     common = decide_rank(
         mean_values,
@@ -297,7 +296,7 @@ def pointwise_tolerance(tol: Tolerance, rows: LayerRows, name: str) -> float:
     """Tolerance of pointwise ranks at a layer."""
     if tol != "auto":
         return float(tol)
-    return resolution(rows.n_rows, rows.layers[name].dim, rows.network.first_run.arithmetic)
+    return rows.network.resolution(rows.n_rows, rows.layers[name].dim)
 
 
 def _groups(rows: LayerRows) -> list[list[str]]:

@@ -252,14 +252,13 @@ def _rest_rows(
     directions: Tensor | None,
 ) -> Tensor:
     size, width = len(z), z[0].numel()
+    if directions is not None:
+        directions = directions.reshape(size, -1, width)
     if rest:
         with _only(replica, rest) as part:
-            rows = output_jacobian(part, inputs)[1].to(replica.dtype)
-    else:
-        rows = torch.zeros(size, width, 0, dtype=replica.dtype, device=replica.device)
-    if directions is None:
-        return rows
-    return torch.bmm(directions.reshape(size, -1, width).to(rows.dtype), rows)
+            return output_jacobian(part, inputs, directions=directions)[1].to(replica.dtype)
+    count = width if directions is None else directions.shape[1]
+    return torch.zeros(size, count, 0, dtype=replica.dtype, device=replica.device)
 
 
 @contextmanager

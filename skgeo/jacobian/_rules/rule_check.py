@@ -136,7 +136,7 @@ class RuleCheck:
         names: Mapping[int, str],
     ) -> None:
         self._size = len(outputs)
-        self._names = names
+        self._names, self._dtype = names, replica.arithmetic
         m = outputs[0].numel() if directions is None else directions.shape[1]
         self._weights = seeded_normal(self._size, 1, m, like=outputs)
         cotangent = self._weights[:, 0]
@@ -173,10 +173,9 @@ class RuleCheck:
     def _agrees(self, rule: StructureRule, call: LayerGradients) -> bool:
         mixed = call.weighted(self._weights)
         scale = float(rule.trace(mixed)) ** 0.5
-        dtype = call.gradients.dtype
         for local, found in rule.total(mixed).items():
             expected = self._expected[call.names[local]]
-            if expected is None or not agree(found, expected, dtype, scale, floor=False):
+            if expected is None or not agree(found, expected, self._dtype, scale, floor=False):
                 return False
         return True
 

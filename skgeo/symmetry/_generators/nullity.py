@@ -216,7 +216,7 @@ def measure_nullity(
             )
         return NullityAccount(generators, None, network.n_parameters)
     spectrum = measure_fisher(
-        network.fisher, tol=tol, n_components=0, tangent=False, progress=progress
+        network.fisher, tol=tol, n_components=0, tangent=False, progress=progress, offers=()
     )
     account = NullityAccount(generators, spectrum.decision, network.n_parameters)
     rows, seen = network.fisher.network.counted_rows(), network.n_parameters - account.explained

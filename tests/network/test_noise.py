@@ -1,0 +1,185 @@
+"""Derivatives that are zero have rank 0, and small ones have their rank."""
+
+import pytest
+import torch
+from torch import nn
+
+from skgeo.fisher import fisher_rank, fisher_spectrum
+from skgeo.quotient import layer_spectra
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::skgeo.exceptions.GeometryWarning", "ignore::skgeo.exceptions.RankAmbiguityWarning"
+)
+DTYPES = (torch.float64, torch.float32)
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Standardised(nn.Module):
+    """Weights of mean zero, fed with ones: their sum is zero for any weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.o = nn.Parameter(torch.randn(4, 30)), nn.Linear(4, 2)
+
+    def forward(self, x):
+        w = self.w - self.w.mean(1, keepdim=True)
+        w = w / w.std(1, keepdim=True)
+        ones = torch.ones(len(x), 30, dtype=w.dtype)
+        return self.o(torch.tanh(ones @ w.T) + x[:, :4])
+
+
+def total():
+    return Function(lambda h: h.sum(-1, keepdim=True))
+
+
+# Networks, the shape of their samples, layers that the outputs do not depend on, parameters too.
+ZERO = {
+    "instance norm and mean": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, 3),
+            nn.Tanh(),
+            nn.InstanceNorm2d(2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(2, 3),
+        ),
+        (1, 6, 6),
+        ["0", "1"],
+        ["0.weight", "0.bias", "5.weight"],
+    ),
+    "layer norm and sum": (
+        lambda: nn.Sequential(
+            nn.Linear(5, 20),
+            nn.Tanh(),
+            nn.LayerNorm(20, elementwise_affine=False),
+            total(),
+            nn.Linear(1, 3),
+        ),
+        (5,),
+        ["0", "1"],
+        ["0.weight", "0.bias", "4.weight"],
+    ),
+    "softmax and sum": (
+        lambda: nn.Sequential(nn.Linear(5, 20), nn.Softmax(-1), total(), nn.Linear(1, 3)),
+        (5,),
+        ["0"],
+        ["0.weight", "0.bias"],
+    ),
+    "difference of equals": (
+        lambda: nn.Sequential(
+            nn.Linear(5, 20), nn.Tanh(), Function(lambda h: h - h), nn.Linear(20, 3)
+        ),
+        (5,),
+        ["0", "1"],
+        ["0.weight", "0.bias", "3.weight"],
+    ),
+    "difference in another order": (
+        lambda: nn.Sequential(
+            nn.Linear(5, 20),
+            nn.Tanh(),
+            Function(lambda h: h.sum(1, keepdim=True) - h.flip(1).cumsum(1)[:, -1:]),
+            nn.Linear(1, 3),
+        ),
+        (5,),
+        ["0", "1"],
+        ["0.weight", "0.bias"],
+    ),
+    "standardised weights": (Standardised, (5,), [], ["w"]),
+}
+
+
+@pytest.mark.parametrize("likelihood", ["categorical", "gaussian"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ZERO)
+def test_a_zero_derivative_has_rank_zero(name, dtype, likelihood):
+    make, shape, layers, parameters = ZERO[name]
+    torch.manual_seed(0)
+    net, X = make().to(dtype), torch.randn(8, *shape).to(dtype)
+    for parameter in parameters:
+        options = {"likelihood": likelihood, "parameters": [parameter]}
+        assert fisher_rank(net, X, **options).rank == 0
+        for solver in ("gram", "parameter"):
+            found = fisher_spectrum(net, X, solver=solver, **options)
+            assert (found.rank, found.trace) == (0, 0.0)
+    if layers:
+        for batch_size in (3, 8):
+            for found in layer_spectra(
+                net, X, layers=layers, likelihood=likelihood, batch_size=batch_size
+            ):
+                assert found.ranks.tolist() == [0] * 8, found.layer.name
+                assert found.common.rank == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_all_logits_alike_are_no_rank(dtype):
+    """A softmax does not see what all logits share."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(5, 6),
+        nn.Tanh(),
+        nn.Linear(6, 1),
+        Function(lambda h: h + h.new_tensor([0.0, 0.3, -1.0])),
+    ).to(dtype)
+    X = torch.randn(8, 5).to(dtype)
+    assert fisher_rank(net, X, likelihood="categorical").rank == 0
+    found = layer_spectra(net, X, layers=["0", "1", "2"], likelihood="categorical")
+    assert [(int(s.ranks.max()), s.common.rank) for s in found] == [(0, 0)] * 3
+
+
+def small(scale, *, depth=2):
+    inner = [m for _ in range(depth) for m in (nn.Linear(20, 20), nn.Tanh())]
+    net = nn.Sequential(nn.Linear(5, 20), nn.Tanh(), *inner, nn.Linear(20, 3))
+    for parameter in net.parameters():
+        parameter.data *= scale
+    return net
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("scale", [1e-8, 1e-3, 1.0])
+@pytest.mark.parametrize("depth", [1, 20])
+def test_a_small_derivative_has_its_rank(scale, depth, dtype):
+    if scale ** (2 * depth) < 1e-30:
+        scale = 10 ** (-30 / (2 * depth))  # squares must stay in the range of float64
+    torch.manual_seed(0)
+    net, X = small(scale, depth=depth).to(dtype), torch.randn(8, 5).to(dtype)
+    for found in layer_spectra(net, X, layers=["0", "1", "2"], likelihood="gaussian"):
+        assert found.ranks.tolist() == [3] * 8
+    assert fisher_rank(net, X, likelihood="gaussian", parameters=["0.bias"]).rank >= 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("gap", [30.0, 80.0])
+def test_saturated_outputs_have_their_rank(gap, dtype):
+    """Probabilities of exp(-80) leave a metric of that size and not a zero one."""
+    torch.manual_seed(0)
+    net, X = nn.Linear(4, 2).to(dtype), torch.randn(8, 4).to(dtype)
+    net.bias.data = torch.tensor([gap, -gap], dtype=dtype) / 2
+    assert fisher_rank(net, X, likelihood="categorical", parameters=["bias"]).rank == 1
+    hidden = nn.Sequential(
+        nn.Linear(4, 2), net[0] if isinstance(net, nn.Sequential) else nn.Linear(2, 2)
+    )
+    hidden[1].bias.data = net.bias.data
+    hidden = hidden.to(dtype)
+    (found,) = layer_spectra(hidden, X, layers=["0"], likelihood="categorical")
+    assert found.ranks.tolist() == [1] * 8
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_kinks_and_ties_are_no_rounding(dtype):
+    torch.manual_seed(0)
+    tied = nn.Sequential(
+        nn.Linear(5, 4, bias=False),
+        Function(lambda h: 1e-9 * torch.stack([h, h], 1)),
+        Function(lambda h: h.max(1).values),
+        nn.Linear(4, 2),
+    ).to(dtype)
+    found = layer_spectra(tied, torch.randn(8, 5).to(dtype), layers=["0"], likelihood="gaussian")
+    assert found[0].ranks.tolist() == [2] * 8
