@@ -269,6 +269,11 @@ def _as_stack(
     )
     spreads = []
     for before, after, flat in zip(weights, weights[1:], flattened, strict=False):
+        if before.dim() != after.dim() and not (flat and after.dim() == 2):
+            raise SkgeoError(
+                "A linear layer acts on the last axis and a convolution reads channels from axis "
+                "1: where one follows the other without flattening, its units are not the other's."
+            )
         if before.shape[0] == after.shape[1] == 0:  # a layer without units
             spreads.append(1)
             continue
