@@ -125,9 +125,15 @@ class Flow:
         """Whether a step is the only call of a module, and nothing else reads its tensors."""
         if node.module is None or self.calls(node.module) != 1:
             return False
-        layer = self.layer(node)
-        tensors = [*layer.parameters(), *layer.buffers()] if self._read_outside else []
-        return not any(id(tensor) in self._read_outside for tensor in tensors)
+        return not self.is_read_outside(node.module)
+
+    def is_read_outside(self, module: str) -> bool:
+        """Whether a step other than a call of the module reads one of its tensors."""
+        if not self._read_outside:
+            return False
+        layer = self.root.get_submodule(module) if module else self.root
+        tensors = (*layer.parameters(), *layer.buffers())
+        return any(id(tensor) in self._read_outside for tensor in tensors)
 
     @cached_property
     def _read_outside(self) -> frozenset[int]:

@@ -25,8 +25,14 @@ def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
     Returns "different", with a witness, only for at most one hidden layer of rectifiers;
         "undecided" for others without a certificate.
     """
-    if a.settings != b.settings and len(a.settings) == len(b.settings):
-        pairs = zip(a.names, a.settings, b.settings, strict=True)
+    # Linear layers may differ in number, as where some have no activation between them.
+    kernels = [[each for each in net.settings if each] for net in (a, b)]
+    if len(kernels[0]) != len(kernels[1]):
+        reason = f"the networks have {len(kernels[0])} and {len(kernels[1])} convolutions"
+        return EquivalenceReport("undecided", reason, float("inf"), tol)
+    if kernels[0] != kernels[1]:
+        names = [name for name, kind in zip(a.names, a.kinds, strict=True) if kind == "conv"]
+        pairs = zip(names, *kernels, strict=True)
         name, ours, theirs = next(each for each in pairs if each[1] != each[2])
         reason = f"the convolution {name!r} has the settings {ours} and {theirs}"
         return EquivalenceReport("undecided", reason, float("inf"), tol)
