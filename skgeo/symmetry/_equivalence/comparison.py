@@ -14,6 +14,7 @@ from skgeo.symmetry._equivalence.canonical import stack_form
 from skgeo.symmetry._equivalence.correspondence import match_forms, relative_distance
 from skgeo.symmetry._equivalence.hinge_equivalence import compare_hinges
 from skgeo.symmetry._equivalence.layerwise import LayerForm, layer_blocks
+from skgeo.symmetry._equivalence.linear_maps import linear_maps
 from skgeo.symmetry._equivalence.report import EquivalenceReport
 from skgeo.symmetry._hidden_layer import one_hidden_of
 
@@ -41,23 +42,48 @@ def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
         found = compare_hinges(networks[0], networks[1], tol=tol)
         if found.verdict != "equivalent":
             return found
+        if all(each.is_identity for each in (*a.activations, *b.activations)):
+            return _linear_certificate(a, b, found, tol)
         if a.activations == b.activations and len(a.activations) == 1:
             return replace(found, bias_shift=_last_bias(b) - _last_bias(a))
         # With layers without an activation, or other slopes, units are not those of the chain.
         return replace(
             found,
-            reason=(
-                "equal jumps on all activation boundaries, linear parts and constants"
-                if networks[0].n_units
-                else "equal products of the matrices"
-            ),
-            matched="boundaries" if networks[0].n_units else "layers",
+            reason="equal jumps on all activation boundaries, linear parts and constants",
+            matched="boundaries",
             permutation=None,
             scales=None,
             flips=None,
             bias_shift=None,
         )
     return _compare_layers(a, b, tol)
+
+
+def _linear_certificate(
+    a: Stack, b: Stack, found: EquivalenceReport, tol: float
+) -> EquivalenceReport:
+    """Equal products, with the matrices that map the hidden layers where there are any."""
+    found = replace(
+        found,
+        reason="equal products of the matrices",
+        matched="layers",
+        permutation=None,
+        scales=None,
+        flips=None,
+        bias_shift=None,
+    )
+    maps = linear_maps(a, b, tol)
+    if maps is None:
+        return found
+    return replace(
+        found,
+        reason="invertible matrices map the hidden layers of one network to those of the other",
+        residual=max(found.residual, maps[1]),
+        scales=maps[0],
+        permutation=tuple(torch.arange(width) for width in a.widths[1:-1]),
+        flips=tuple(torch.ones(width, dtype=torch.int64) for width in a.widths[1:-1]),
+        bias_shift=_last_bias(b) - _last_bias(a),
+    )
 
 
 def _compare_layers(a: Stack, b: Stack, tol: float) -> EquivalenceReport:

@@ -149,7 +149,7 @@ def _probed(
     if certified and not groups:
         groups = first_inputs(a)
     try:
-        ours, theirs = _outputs(a, b, groups, level)
+        ours, theirs = _outputs(a, b, groups, level, likely_equal=certified)
     except SkgeoError:
         if X is not None:
             raise
@@ -182,14 +182,16 @@ def _probed(
 
 
 def _outputs(
-    a: ResolvedModel, b: ResolvedModel, groups: Sequence[Any], level: float
+    a: ResolvedModel, b: ResolvedModel, groups: Sequence[Any], level: float, *, likely_equal: bool
 ) -> tuple[Outputs, Outputs]:
-    """Outputs of both networks; their noise is measured only if more than rounding is seen."""
-    found = tuple(probe_outputs(net, groups, level=level, draws=0) for net in (a, b))
-    shapes = [[values.shape for values in each.values] for each in found]
-    if shapes[0] == shapes[1] and find_witness(groups, *found) is not None:
-        found = tuple(probe_outputs(net, groups, level=level) for net in (a, b))
-    return found[0], found[1]
+    """Outputs of both networks; of equal ones the noise is measured only if it is needed."""
+    if likely_equal:
+        ours, theirs = (probe_outputs(net, groups, level=level, draws=0) for net in (a, b))
+        shapes = [[values.shape for values in each.values] for each in (ours, theirs)]
+        if shapes[0] != shapes[1] or find_witness(groups, ours, theirs) is None:
+            return ours, theirs
+    ours, theirs = (probe_outputs(net, groups, level=level) for net in (a, b))
+    return ours, theirs
 
 
 def _other_shapes(
