@@ -16,7 +16,7 @@ from torch import Tensor, nn
 # Counters without effect in eval mode.
 IDLE = "num_batches_tracked"
 # What every module has. Children, parameters and buffers are compared one by one.
-_BOOKKEEPING = frozenset(vars(nn.Module()))
+_BOOKKEEPING = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
 
 
 def different_setting(a: nn.Module, b: nn.Module) -> str | None:
