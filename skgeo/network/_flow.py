@@ -394,7 +394,6 @@ def _sources(copied: nn.Module, path: str) -> tuple[str, ...]:
     )
 
 
-
 def _arguments(node: fx.Node) -> list[fx.Node]:
     """Steps among the arguments of a call, in order and with repetitions."""
     found: list[fx.Node] = []

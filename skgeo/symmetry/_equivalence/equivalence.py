@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,8 @@ def _probed(
     if certified and not groups:
         groups = first_inputs(a)
     try:
-        ours, theirs = _outputs(a, b, groups, level, likely_equal=certified)
+        run = partial(probe_outputs, groups=groups, level=level, chain=len(stacks) == 2)
+        ours, theirs = _outputs(a, b, groups, run, likely_equal=certified)
     except SkgeoError:
         if X is not None:
             raise
@@ -182,16 +184,20 @@ def _probed(
 
 
 def _outputs(
-    a: ResolvedModel, b: ResolvedModel, groups: Sequence[Any], level: float, *, likely_equal: bool
+    a: ResolvedModel,
+    b: ResolvedModel,
+    groups: Sequence[Any],
+    run: Callable[..., Outputs],
+    *,
+    likely_equal: bool,
 ) -> tuple[Outputs, Outputs]:
     """Outputs of both networks; of equal ones the noise is measured only if it is needed."""
     if likely_equal:
-        ours, theirs = (probe_outputs(net, groups, level=level, draws=0) for net in (a, b))
+        ours, theirs = run(a, draws=0), run(b, draws=0)
         shapes = [[values.shape for values in each.values] for each in (ours, theirs)]
         if shapes[0] != shapes[1] or find_witness(groups, ours, theirs) is None:
             return ours, theirs
-    ours, theirs = (probe_outputs(net, groups, level=level) for net in (a, b))
-    return ours, theirs
+    return run(a), run(b)
 
 
 def _other_shapes(
@@ -302,7 +308,7 @@ class _Seen:
         groups = probe_inputs(net, stacks, X)[: 1 if X is not None else 3]
         self.interface = tuple((*s.widths[:1], *s.widths[-1:], s.kinds[0]) for s in stacks)
         self.shapes = [g.shape for g in groups if isinstance(g, Tensor)]
-        self.outputs = probe_outputs(net, groups, level=tol)
+        self.outputs = probe_outputs(net, groups, level=tol, chain=bool(stacks))
 
     def may_equal(self, other: _Seen) -> bool:
         if self.interface and other.interface and self.interface != other.interface:

@@ -114,9 +114,7 @@ def _different(first: ResolvedModel, second: ResolvedModel) -> str | None:
 def _axes(model: ResolvedModel, flow: Flow, X: Inputs) -> dict[str, int]:
     """Number of axes of the outputs of each affine layer on some samples."""
     copy = replica(model.module, forward=model.forward, parameters="all")
-    inputs = cast_inputs(
-        X, dtype=copy.dtype, device=copy.device, keep_integers=copy.takes_integers
-    )
+    inputs = cast_inputs(X, dtype=copy.dtype, device=copy.device, keep_integers=copy.takes_integers)
     found = measure_ranges(copy, flow, [inputs])
     return {name: layer.n_axes for name, layer in found.layers.items()}
 

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgeo.data import Inputs, as_samples, cast_inputs
+from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.models import ResolvedModel
+from skgeo.network._batch import take
+from skgeo.network._bound import BoundNetwork
 from skgeo.network._replica import Replica, replica
 from skgeo.network._stack import Stack
 
@@ -106,7 +108,6 @@ def probe_inputs(
 
 def first_inputs(model: ResolvedModel) -> list[Inputs]:
     """Random inputs of a shape that the first layers of a network take; none if none is known."""
-    copy = replica(model.module, forward=model.forward, parameters="all")
     generator = torch.Generator().manual_seed(0)
     for layer in islice((m for m in model.module.modules() if not list(m.children())), _LAYERS):
         for shape, high in _shapes_of(layer):
@@ -115,9 +116,9 @@ def first_inputs(model: ResolvedModel) -> list[Inputs]:
             else:
                 drawn = torch.randn(_SAMPLES, *shape, generator=generator, dtype=torch.float64)
             try:
-                _run(copy, {}, drawn[:2])
+                _runnable(model, drawn)
             except SkgeoError:
-                continue
+                continue  # also where samples would be mixed
             return [drawn]
     return []
 
@@ -206,15 +207,17 @@ def probe_outputs(
     *,
     level: float | None = None,
     draws: int = _DRAWS,
+    chain: bool = False,
 ) -> Outputs:
     """Outputs of a network on some groups of inputs, and their rounding noise.
 
     model: only read; run in eval mode and in its own dtype.
     level: relative size of the rounding of weights; by default that of their dtype.
     draws: how often weights are rounded; without, the noise is that of the outputs alone.
+    chain: whether the network is a chain of known layers, of which nothing has to be checked.
     Raises SkgeoError if the network cannot be run on the inputs.
     """
-    copy = replica(model.module, forward=model.forward, parameters="all")
+    copy = _runnable(model, None if chain or not groups else groups[0])
     eps = torch.finfo(copy.dtype).eps
     level = max(eps, level or 0.0)
     generator = torch.Generator().manual_seed(1)
@@ -230,6 +233,19 @@ def probe_outputs(
             apart = (moved - values[index]).abs().nan_to_num(0, 0, 0)
             noise[index] = max(noise[index], float(apart.max()))
     return Outputs(values, noise)
+
+
+def _runnable(model: ResolvedModel, inputs: Inputs | None) -> Replica:
+    """A replica, after a check on some inputs if there are any.
+
+    Raises SkgeoError if it cannot be run, is random, or mixes samples.
+    """
+    if inputs is None:
+        return replica(model.module, forward=model.forward, parameters="all")
+    some = Samples(take(inputs, slice(0, _SAMPLES)))
+    bound = BoundNetwork(model, some, parameters="all")
+    _ = bound.first_run  # also copies what the forward pass writes to
+    return bound.replica
 
 
 def _uniform(tensor: Tensor, generator: torch.Generator) -> Tensor:

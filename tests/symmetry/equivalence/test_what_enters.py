@@ -257,3 +257,28 @@ def test_layers_without_units_have_curves_and_permutations():
     for pair in ((net, wide), (wide, net), (net, net)):
         report = equivalent(*pair)
         assert report.verdict == "equivalent"
+
+
+class Dropped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return F.dropout(self.a(x))
+
+
+def test_random_outputs_have_no_verdict():
+    net = Dropped()
+    with pytest.raises(SkgeoError, match="outputs are random"):
+        equivalent(net, copy.deepcopy(net), normal(8, 3))
+
+
+def test_inputs_that_a_network_overwrites_are_left_as_they_are():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 4)).double()
+    x = normal(8, 3)
+    before = x.clone()
+    assert equivalent(net, copy.deepcopy(net), x).verdict == "equivalent"
+    other = nn.Sequential(nn.Identity(), net[1])
+    assert equivalent(net, other, x).verdict == "different"
+    assert torch.equal(x, before)
