@@ -1,6 +1,7 @@
 """Networks with planted symmetries, and near misses. Nothing of skgeo is imported here."""
 
 import copy
+import itertools
 
 import numpy as np
 import torch
@@ -175,7 +176,7 @@ def planted_copy(net, group, seed=0):
     net = copy.deepcopy(net)
     layers = [each for each in net if hasattr(each, "weight")]
     with torch.no_grad():
-        for layer, following in zip(layers, layers[1:], strict=False):
+        for layer, following in itertools.pairwise(layers):
             width = len(layer.weight)
             order = torch.randperm(width, generator=generator)
             scale = torch.ones(width, dtype=torch.float64)

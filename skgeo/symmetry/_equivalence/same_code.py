@@ -104,13 +104,13 @@ class _Comparison:
                 x.tolist(), y.tolist()
             )
         if isinstance(x, float):
-            return x == y or (x != x and y != y)
+            return bool(x == y or (x != x and y != y))
         if isinstance(x, ReferenceType):
             return True  # recurrent layers refer to their parameters, of the original in a copy
         if isinstance(x, types.FunctionType):
             return x.__globals__ is y.__globals__ and self._all(_function(x), _function(y))
         if isinstance(x, types.CodeType):
-            return x == y
+            return bool(x == y)
         if isinstance(x, types.CellType):
             return self._all(_content(x), _content(y))
         if isinstance(x, types.MethodType):
@@ -126,7 +126,7 @@ class _Comparison:
         return same and (not hasattr(x, "__dict__") or self.alike(vars(x), vars(y)))
 
     def _object(self, x: Any, y: Any) -> bool:
-        kind = type(x)
+        kind: Any = type(x)
         usual = (kind.__reduce_ex__, kind.__reduce__) == (object.__reduce_ex__, object.__reduce__)
         if usual and hasattr(x, "__dict__") and not hasattr(kind, "__slots__"):
             return self.alike(vars(x), vars(y))
