@@ -16,7 +16,7 @@ from skgeo.exceptions import SkgeoError
 from skgeo.models._kinds import unwrap
 from skgeo.network._activation import Activation
 from skgeo.network._batch import map_inputs
-from skgeo.network._copytree import TreeCopy
+from skgeo.network._copytree import TreeCopy, address
 from skgeo.network._modelcheck import check_kind
 from skgeo.network._replica import Replica
 from skgeo.network._tracer import ExampleTracer, PlaceholderTracer
@@ -54,6 +54,9 @@ class FlowNode:
     known : bool
         Whether its place in the network is known. False inside a module that could not be traced:
         the inputs of its parts, and the steps that read their outputs, are then unknown.
+    tensors : tuple of str
+        For a tensor of the module that is read outside the call of a known layer, the parameters
+        and buffers that it is, shares memory with, or is computed from with a gradient.
     """
 
     name: str
@@ -64,6 +67,7 @@ class FlowNode:
     users: tuple[str, ...]
     activation: Activation | None = None
     known: bool = True
+    tensors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,27 @@ class Flow:
         return Counter(node.module for node in self.nodes if node.module is not None)
 
     def is_single(self, node: FlowNode) -> bool:
-        """Whether a step is the only call of a module."""
-        return node.module is not None and self.calls(node.module) == 1
+        """Whether a step is the only call of a module, and nothing else reads its tensors."""
+        if node.module is None or self.calls(node.module) != 1:
+            return False
+        return not self.is_read_outside(node.module)
+
+    def is_read_outside(self, module: str) -> bool:
+        """Whether a step other than a call of the module reads one of its tensors."""
+        if not self._read_outside:
+            return False
+        layer = self.root.get_submodule(module) if module else self.root
+        tensors = (*layer.parameters(), *layer.buffers())
+        return any(id(tensor) in self._read_outside for tensor in tensors)
+
+    @cached_property
+    def _read_outside(self) -> frozenset[int]:
+        """Identities of the tensors of layers that other steps read too."""
+        names = {name for node in self.nodes for name in node.tensors}
+        return frozenset(id(_attribute(self.root, name)) for name in names)
 
     def layers(self, *kinds: str) -> list[tuple[FlowNode, Any]]:
-        """Steps of these kinds whose module is called once, with the modules."""
+        """Steps of these kinds that are the only reader of their module, with the modules."""
         return [
             (node, self.layer(node))
             for node in self.nodes
@@ -345,10 +365,32 @@ def _as_nodes(
             tuple(mark + p.name for p in _arguments(node) if p not in dropped),
             tuple(mark + u.name for u in node.users if u not in dropped),
             described[node].activation,
+            tensors=_sources(copied, str(node.target)) if node.op == "get_attr" else (),
         )
         for node in graph.nodes
         if node not in dropped
     ]
+
+
+def _sources(copied: nn.Module, path: str) -> tuple[str, ...]:
+    """Names of the parameters and buffers behind a tensor that a step reads."""
+    tensor = _attribute(copied, path)
+    found: set[int] = set()
+    waiting, seen = [tensor.grad_fn], set()
+    while waiting:  # back to the leaves it was computed from
+        function = waiting.pop()
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        found.add(id(getattr(function, "variable", None)))
+        waiting += [before for before, _ in function.next_functions]
+    named = [*copied.named_parameters(), *copied.named_buffers()]
+    memory = address(tensor)
+    return tuple(
+        name
+        for name, each in named
+        if each is tensor or id(each) in found or memory == address(each) != 0
+    )
 
 
 def _arguments(node: fx.Node) -> list[fx.Node]:

@@ -133,6 +133,23 @@ class HiddenUnits:
         return before if fits and len(before.users) == 1 else None
 
     @cached_property
+    def flat_norms(self) -> tuple[str, ...]:
+        """Names of the BatchNorms that must read (samples, units).
+
+        A BatchNorm normalises axis 1 and a linear layer acts on the last one: with positions
+        between them, the units of one are not those of the other.
+        """
+        found = [c.node for c in self.consumers if c.node.kind == "batchnorm"]
+        found = found if self.node.kind == "linear" else []
+        if self.node.kind == "batchnorm":
+            before = self.normalised
+            rows = {"flatten", "mean", "select"}.isdisjoint(step.kind for step in self.passed)
+            reads = rows and any(c.node.kind == "linear" for c in self.consumers)
+            if reads or (before is not None and before.kind == "linear"):
+                found.append(self.node)
+        return tuple(str(node.module) for node in found if not _is_flat(self.flow, node))
+
+    @cached_property
     def incoming(self) -> tuple[Tensor, Tensor]:
         """Weights in rows (width, n) and biases (width,), float64 on the CPU.
 
@@ -169,6 +186,15 @@ class HiddenUnits:
             return self.outgoing
         weights = self.consumers[0].weights
         return (weights - weights.mean(1, keepdim=True)).flatten(1).T
+
+
+def _is_flat(flow: Flow, node: FlowNode) -> bool:
+    """Whether a step reads (samples, units), since they were flattened before."""
+    while node.known and node.kind in ("batchnorm", "linear", "activation", "identity"):
+        if len(node.parents) != 1:
+            return False
+        (node,) = flow.parents(node)
+    return node.kind == "flatten"
 
 
 def _double(tensor: Tensor) -> Tensor:

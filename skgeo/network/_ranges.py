@@ -38,6 +38,7 @@ class LayerRanges:
     # For an embedding, which rows were read; for a convolution, which entries of the weight were
     # ever multiplied with a nonzero input.
     reached: Tensor | None
+    n_axes: int  # of the outputs, with the batch axis
 
     def joined(self, other: LayerRanges) -> LayerRanges:
         """Ranges over both batches."""
@@ -46,7 +47,8 @@ class LayerRanges:
             inputs = inputs.joined(other.inputs)
         if reached is not None and other.reached is not None:
             reached = reached | other.reached
-        return LayerRanges(inputs, self.outputs.joined(other.outputs), reached)
+        n_axes = max(self.n_axes, other.n_axes)
+        return LayerRanges(inputs, self.outputs.joined(other.outputs), reached, n_axes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +100,9 @@ def _observed(layer: Any, kind: str, inputs: Tensor, outputs: Tensor) -> LayerRa
     axis = 1 if kind in ("conv", "batchnorm") else -1
     if kind == "embedding":
         used = torch.bincount(inputs.reshape(-1), minlength=layer.num_embeddings)
-        return LayerRanges(None, _range(outputs, axis), (used > 0).cpu())
+        return LayerRanges(None, _range(outputs, axis), (used > 0).cpu(), outputs.dim())
     reached = _reached(layer, inputs) if kind == "conv" else None
-    return LayerRanges(_range(inputs, axis), _range(outputs, axis), reached)
+    return LayerRanges(_range(inputs, axis), _range(outputs, axis), reached, outputs.dim())
 
 
 def _reached(layer: Any, inputs: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Stack:
     kinds : tuple of str
         ``"linear"`` or ``"conv"``.
     settings : tuple of tuple
-        Stride, padding, padding mode and dilation of each convolution; empty for linear layers.
+        Size, stride, padding, padding mode and dilation of each kernel; empty for linear layers.
     spreads : tuple of int
         For each layer but the last, the number of adjacent input columns of the next layer that
         belong to one unit: 1 except for a convolution that is flattened before a linear layer.
@@ -269,6 +269,11 @@ def _as_stack(
     )
     spreads = []
     for before, after, flat in zip(weights, weights[1:], flattened, strict=False):
+        if before.dim() != after.dim() and not (flat and after.dim() == 2):
+            raise SkgeoError(
+                "A linear layer acts on the last axis and a convolution reads channels from axis "
+                "1: where one follows the other without flattening, its units are not the other's."
+            )
         if before.shape[0] == after.shape[1] == 0:  # a layer without units
             spreads.append(1)
             continue
@@ -299,7 +304,7 @@ def _as_stack(
 
 
 def _settings(layer: Any) -> tuple[Any, ...]:
-    """Stride, padding at both ends of each axis, padding mode and dilation of a convolution."""
+    """Size, stride, padding at both ends of each axis, padding mode and dilation of a kernel."""
     if layer.padding == "same":
         totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
         padding = tuple((total // 2, total - total // 2) for total in totals)
@@ -309,7 +314,8 @@ def _settings(layer: Any) -> tuple[Any, ...]:
         padding = tuple((each, each) for each in layer.padding)
     mode = layer.padding_mode if any(map(any, padding)) else "zeros"
     pairs = zip(layer.dilation, layer.kernel_size, strict=True)
-    return tuple(layer.stride), padding, mode, tuple(d if k > 1 else 1 for d, k in pairs)
+    dilation = tuple(d if k > 1 else 1 for d, k in pairs)
+    return tuple(layer.kernel_size), tuple(layer.stride), padding, mode, dilation
 
 
 def _parameter(values: Tensor, like: Tensor, requires_grad: bool) -> nn.Parameter:

@@ -56,7 +56,13 @@ class SymmetryNetwork:
     def hidden(self) -> tuple[HiddenUnits, ...]:
         """Hidden layers whose units can be changed separately."""
         found = hidden_units_of(self.flow, softmax=self.has_softmax)
-        return tuple(hidden for hidden in found if self.runs_as_traced(hidden.node))
+        return tuple(
+            hidden
+            for hidden in found
+            if self.runs_as_traced(hidden.node)
+            # With positions, a BatchNorm normalises another axis than linear layers act on.
+            and all(self.ranges[name].n_axes == 2 for name in hidden.flat_norms)
+        )
 
     @property
     def ranges(self) -> dict[str, LayerRanges]:

@@ -1,4 +1,7 @@
-"""Networks of one hidden layer with planted symmetries. Nothing of skgeo is imported here."""
+"""Networks with planted symmetries, and near misses. Nothing of skgeo is imported here."""
+
+import copy
+import itertools
 
 import numpy as np
 import torch
@@ -97,3 +100,119 @@ def seed_case_31():
     w = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
     one = torch.ones(4, dtype=torch.float64)
     return w, -one, one[None].clone(), torch.zeros(1, dtype=torch.float64)
+
+
+# Deeper networks, for all activations with options and all settings of convolutions: copies that
+# compute the same function, and near misses that do not.
+
+# By what may be done to a unit: a module, and one with another option (None if it has no options).
+ACTIVATIONS = [
+    ("positive", nn.ReLU, None),
+    ("positive", lambda: nn.LeakyReLU(0.2), lambda: nn.LeakyReLU(0.201)),
+    ("positive", lambda: nn.LeakyReLU(-0.5), lambda: nn.LeakyReLU(0.5)),
+    ("sign", nn.Tanh, None),
+    ("sign", nn.Softsign, None),
+    ("sign", nn.Tanhshrink, None),
+    ("sign", lambda: nn.Hardtanh(-2.0, 2.0), lambda: nn.Hardtanh(-2.0, 1.9)),
+    ("sign", lambda: nn.Hardshrink(0.3), lambda: nn.Hardshrink(0.31)),
+    ("sign", lambda: nn.Softshrink(0.3), lambda: nn.Softshrink(0.301)),
+    ("none", nn.GELU, lambda: nn.GELU(approximate="tanh")),
+    ("none", lambda: nn.ELU(0.7), lambda: nn.ELU(0.701)),
+    ("none", lambda: nn.CELU(0.7), lambda: nn.CELU(0.701)),
+    ("none", lambda: nn.Softplus(2.0), lambda: nn.Softplus(2.01)),
+    ("none", lambda: nn.Softplus(1.0, 1.0), lambda: nn.Softplus(1.0, 1.1)),
+    ("none", lambda: nn.Threshold(0.1, 0.2), lambda: nn.Threshold(0.1, 0.201)),
+    ("none", lambda: nn.Hardtanh(-1.0, 0.5), lambda: nn.Hardtanh(-1.0, 0.501)),
+    ("none", nn.ReLU6, nn.ReLU),
+    ("none", nn.SiLU, nn.Hardswish),
+    ("none", nn.Mish, nn.SiLU),
+    ("none", nn.SELU, nn.ELU),
+    ("none", nn.Sigmoid, nn.Hardsigmoid),
+    ("none", nn.LogSigmoid, None),
+]
+# Settings of a convolution, and others in which the same weights are another function.
+CONVOLUTIONS = [
+    ({}, {"stride": 2}),
+    ({"stride": 2}, {"stride": (2, 1)}),
+    ({"padding": 1}, {"padding": 1, "padding_mode": "circular"}),
+    ({"padding": (1, 0)}, {"padding": (0, 1)}),
+    ({"padding": 1, "padding_mode": "reflect"}, {"padding": 1, "padding_mode": "replicate"}),
+    ({"padding": "same"}, {"padding": "valid"}),
+    ({"dilation": 2, "padding": 2}, {"dilation": 1, "padding": 1}),
+    ({"stride": 2, "dilation": 2}, {"stride": 2}),
+    ({"kernel_size": (1, 3)}, {"kernel_size": (3, 1)}),
+]
+
+
+def dense(make, seed=0):
+    """A random network of two hidden layers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = nn.Sequential(
+            nn.Linear(3, 5), make(), nn.Linear(5, 4), make(), nn.Linear(4, 2)
+        ).double()
+    return net
+
+
+def convolutional(settings, seed=0):
+    """A random network whose first convolution has these settings."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        first = nn.Conv2d(2, 4, **{"kernel_size": 3, **settings})
+        return nn.Sequential(first, nn.ReLU(), nn.Conv2d(4, 3, 2)).double()
+
+
+def with_weights_of(net, other):
+    """`other`, whose weights may have another order of axes, with the weights of `net`."""
+    with torch.no_grad():
+        for ours, theirs in zip(net.parameters(), other.parameters(), strict=True):
+            theirs.copy_(ours.reshape(theirs.shape))
+    return other
+
+
+def planted_copy(net, group, seed=0):
+    """The same function with hidden units permuted, and scaled or signed as `group` says."""
+    generator = torch.Generator().manual_seed(seed)
+    net = copy.deepcopy(net)
+    layers = [each for each in net if hasattr(each, "weight")]
+    with torch.no_grad():
+        for layer, following in itertools.pairwise(layers):
+            width = len(layer.weight)
+            order = torch.randperm(width, generator=generator)
+            scale = torch.ones(width, dtype=torch.float64)
+            drawn = 2 * torch.rand(width, generator=generator, dtype=torch.float64) - 1
+            if group != "none":
+                scale = 10**drawn if group == "positive" else drawn.sign()
+            ones = [1] * (layer.weight.dim() - 1)
+            layer.weight.copy_(layer.weight[order] * scale.reshape(-1, *ones))
+            layer.bias.copy_(layer.bias[order] * scale)
+            ones = [1] * (following.weight.dim() - 2)
+            following.weight.copy_(following.weight[:, order] / scale.reshape(1, -1, *ones))
+    return net
+
+
+def moved(net, size=1e-3, seed=0):
+    """One weight of a random layer moved."""
+    generator = torch.Generator().manual_seed(seed)
+    net = copy.deepcopy(net)
+    layers = [each for each in net if hasattr(each, "weight")]
+    chosen = layers[int(torch.randint(len(layers), (), generator=generator))].weight
+    with torch.no_grad():
+        chosen.view(-1)[int(torch.randint(chosen.numel(), (), generator=generator))] += size
+    return net
+
+
+def planted_cases(seed=0):
+    """Names, networks, a planted copy of each, and near misses, for all options and settings."""
+    for number, (group, make, near) in enumerate(ACTIVATIONS):
+        net = dense(make, seed)
+        other = planted_copy(net, group, seed)
+        misses = [moved(other, seed=seed + number)]
+        if near is not None:
+            misses.append(with_weights_of(other, dense(near)))
+        yield str(net[1]), net, other, misses
+    for number, (settings, near) in enumerate(CONVOLUTIONS):
+        net = convolutional(settings, seed)
+        other = planted_copy(net, "positive", seed)
+        misses = [moved(other, seed=seed + number), with_weights_of(other, convolutional(near))]
+        yield f"convolution {settings}", net, other, misses

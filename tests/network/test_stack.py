@@ -185,8 +185,8 @@ def test_what_a_convolution_does_beside_its_weights(options, padding):
     net = nn.Sequential(nn.Conv2d(1, 2, 3, **options), nn.ReLU(), nn.Conv2d(2, 1, 1, stride=2))
     first, last = read_stack(net, convolutions=True).settings
     dilation = (options.get("dilation", 1),) * 2
-    assert first == ((1, 1), padding, "zeros", dilation)
-    assert last == ((2, 2), ((0, 0), (0, 0)), "zeros", (1, 1))
+    assert first == ((3, 3), (1, 1), padding, "zeros", dilation)
+    assert last == ((1, 1), (2, 2), ((0, 0), (0, 0)), "zeros", (1, 1))
     assert read_stack(nn.Linear(2, 2)).settings == ((),)
 
 

@@ -61,6 +61,8 @@ def width_curve(stack: Stack, samples: Tensor) -> tuple[WidthError, ...]:
     found = []
     for i, activation in enumerate(stack.activations):
         d = len(stack.weights[i])
+        if d == 0:
+            continue
         hidden = activation(arguments[i])
         wanted = torch.logspace(0, torch.tensor(float(d)).log10(), _WIDTHS).round().int().tolist()
         widths = sorted({0, *wanted, d}, reverse=True)

@@ -234,6 +234,7 @@ def _order(value: Any, width: int, index: int) -> Tensor:
     if value is None:
         return torch.arange(width)
     order = torch.as_tensor(value).detach().cpu()
+    order = order.to(torch.int64) if order.shape == (0,) else order  # torch takes [] for floats
     if (
         order.is_floating_point()
         or order.shape != (width,)
@@ -241,7 +242,8 @@ def _order(value: Any, width: int, index: int) -> Tensor:
     ):
         raise SkgeoError(
             f"The permutation of hidden layer {index} has shape {tuple(order.shape)} and type "
-            f"{order.dtype}; expected each of 0, ..., {width - 1} once."
+            f"{order.dtype}; "
+            f"expected {f'each of 0, ..., {width - 1} once' if width else 'an empty array'}."
         )
     return order
 

@@ -14,6 +14,7 @@ from skgeo.symmetry._equivalence.canonical import stack_form
 from skgeo.symmetry._equivalence.correspondence import match_forms, relative_distance
 from skgeo.symmetry._equivalence.hinge_equivalence import compare_hinges
 from skgeo.symmetry._equivalence.layerwise import LayerForm, layer_blocks
+from skgeo.symmetry._equivalence.linear_maps import linear_maps
 from skgeo.symmetry._equivalence.report import EquivalenceReport
 from skgeo.symmetry._hidden_layer import one_hidden_of
 
@@ -25,8 +26,14 @@ def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
     Returns "different", with a witness, only for at most one hidden layer of rectifiers;
         "undecided" for others without a certificate.
     """
-    if a.settings != b.settings and len(a.settings) == len(b.settings):
-        pairs = zip(a.names, a.settings, b.settings, strict=True)
+    # Linear layers may differ in number, as where some have no activation between them.
+    kernels = [[each for each in net.settings if each] for net in (a, b)]
+    if len(kernels[0]) != len(kernels[1]):
+        reason = f"the networks have {len(kernels[0])} and {len(kernels[1])} convolutions"
+        return EquivalenceReport("undecided", reason, float("inf"), tol)
+    if kernels[0] != kernels[1]:
+        names = [name for name, kind in zip(a.names, a.kinds, strict=True) if kind == "conv"]
+        pairs = zip(names, *kernels, strict=True)
         name, ours, theirs = next(each for each in pairs if each[1] != each[2])
         reason = f"the convolution {name!r} has the settings {ours} and {theirs}"
         return EquivalenceReport("undecided", reason, float("inf"), tol)
@@ -35,23 +42,48 @@ def compare_stacks(a: Stack, b: Stack, tol: float) -> EquivalenceReport:
         found = compare_hinges(networks[0], networks[1], tol=tol)
         if found.verdict != "equivalent":
             return found
+        if all(each.is_identity for each in (*a.activations, *b.activations)):
+            return _linear_certificate(a, b, found, tol)
         if a.activations == b.activations and len(a.activations) == 1:
             return replace(found, bias_shift=_last_bias(b) - _last_bias(a))
         # With layers without an activation, or other slopes, units are not those of the chain.
         return replace(
             found,
-            reason=(
-                "equal jumps on all activation boundaries, linear parts and constants"
-                if networks[0].n_units
-                else "equal products of the matrices"
-            ),
-            matched="boundaries" if networks[0].n_units else "layers",
+            reason="equal jumps on all activation boundaries, linear parts and constants",
+            matched="boundaries",
             permutation=None,
             scales=None,
             flips=None,
             bias_shift=None,
         )
     return _compare_layers(a, b, tol)
+
+
+def _linear_certificate(
+    a: Stack, b: Stack, found: EquivalenceReport, tol: float
+) -> EquivalenceReport:
+    """Equal products, with the matrices that map the hidden layers where there are any."""
+    found = replace(
+        found,
+        reason="equal products of the matrices",
+        matched="layers",
+        permutation=None,
+        scales=None,
+        flips=None,
+        bias_shift=None,
+    )
+    maps = linear_maps(a, b, tol)
+    if maps is None:
+        return found
+    return replace(
+        found,
+        reason="invertible matrices map the hidden layers of one network to those of the other",
+        residual=max(found.residual, maps[1]),
+        scales=maps[0],
+        permutation=tuple(torch.arange(width) for width in a.widths[1:-1]),
+        flips=tuple(torch.ones(width, dtype=torch.int64) for width in a.widths[1:-1]),
+        bias_shift=_last_bias(b) - _last_bias(a),
+    )
 
 
 def _compare_layers(a: Stack, b: Stack, tol: float) -> EquivalenceReport:

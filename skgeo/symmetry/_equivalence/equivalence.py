@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo.data import as_samples
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.models import ResolvedModel, bare_model
 from skgeo.network._modelcheck import check_finite
 from skgeo.network._stack import Stack, read_stack
 from skgeo.symmetry._equivalence.canonical import check_interface
 from skgeo.symmetry._equivalence.comparison import compare_stacks
-from skgeo.symmetry._equivalence.parts import compare_parts
+from skgeo.symmetry._equivalence.parts import compare_parts, is_copy
 from skgeo.symmetry._equivalence.report import EquivalenceReport
 from skgeo.symmetry._equivalence.witness import (
     ROUNDING_FACTOR,
     Outputs,
     find_witness,
+    first_inputs,
     probe_inputs,
     probe_outputs,
     sample_of,
@@ -42,8 +45,9 @@ def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> Equivalen
         Networks with the same inputs and outputs; only read.
     X : array, Tensor, dict, Dataset or DataLoader, default=None
         Inputs at which to look for a witness, in addition to random ones and points next to
-        activation boundaries. Needed for architectures other than chains, since the shape of
-        their inputs is not known.
+        activation boundaries. Without X the shape of the inputs is taken from the first layers. A
+        claim that depends on it, such as whether BatchNorm1d normalises units or positions, is
+        then undecided, and so is one that no inputs can confirm.
     tol : "auto" or float, default="auto"
         Largest relative difference of weights in a certificate. "auto" is 1e-10 for float64
         weights and 2e-6 for float32.
@@ -74,6 +78,12 @@ def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> Equivalen
 
     Notes
     -----
+    Outputs are compared before a certificate is given, and networks whose outputs differ are
+    different whatever their weights say. Only networks of the same code with the same weights,
+    such as a network and its deep copy, are equivalent without inputs to run them on. Code is
+    compared with its settings: attributes, configuration objects, partial functions and closures
+    by value, other functions and classes by identity.
+
     Networks are compared on all of :math:`\mathbb{R}^n`. Networks that agree on a bounded set
     only, for instance because some units are never active there, are different.
 
@@ -110,41 +120,84 @@ def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> Equivalen
     tol = resolve_tolerance(tol, max(_precision(a), _precision(b)))
     stacks, outside = _read(a, b)
     if outside:
-        found = compare_parts(a, b, tol)
+        found = compare_parts(a, b, tol, None if X is None else as_samples(X).take(0, 2))
         if found.verdict == "undecided":
             found = replace(found, reason=f"{found.reason}. {outside}")
     else:
         check_interface(stacks[0], stacks[1])
         found = compare_stacks(stacks[0], stacks[1], tol)
-        if found.verdict == "different" or (found.verdict == "equivalent" and _is_exact(stacks)):
-            return found
+    if found.verdict == "different":
+        return found
+    return _probed(a, b, stacks, X, found)
+
+
+def _probed(
+    a: ResolvedModel,
+    b: ResolvedModel,
+    stacks: Sequence[Stack],
+    X: Any,
+    found: EquivalenceReport,
+) -> EquivalenceReport:
+    """The verdict after a comparison of outputs.
+
+    A certificate is never given on the strength of the weights alone, unless they are equal as they
+    are.
+    """
+    certified = found.verdict == "equivalent"
     # Networks that are equal up to tol may differ by that much.
-    level = tol if found.verdict == "equivalent" else 0.0
-    groups = probe_inputs(a, stacks, X)
+    level = found.tol if certified else 0.0
+    groups = probe_inputs(a, stacks, X, near=not certified or not _is_exact(stacks))
+    if certified and not groups:
+        groups = first_inputs(a)
     try:
-        ours, theirs = (probe_outputs(net, groups, level=level) for net in (a, b))
+        run = partial(probe_outputs, groups=groups, level=level, chain=len(stacks) == 2)
+        ours, theirs = _outputs(a, b, groups, run, likely_equal=certified)
     except SkgeoError:
         if X is not None:
             raise
-        return found  # inputs that fit one network may not fit the other
-    if len(stacks) == 2:
-        found_shapes = _other_shapes(groups, ours, theirs, tol)
-        if found_shapes is not None:
-            return found_shapes
-    witness = find_witness(groups, ours, theirs)
-    if witness is None:
+        groups = []  # inputs that fit one network may not fit the other
+    else:
+        if len(stacks) == 2 or certified:
+            shapes = _other_shapes(groups, ours, theirs, found.tol)
+            if shapes is not None:
+                return shapes
+        witness = find_witness(groups, ours, theirs)
+        if witness is not None:
+            reason = f"outputs differ by {witness.excess:.1e} times what rounding explains"
+            if not certified:
+                reason = f"{reason}; {found.reason}"
+            return EquivalenceReport(
+                "different",
+                reason,
+                found.residual,
+                found.tol,
+                witness=witness.input,
+                outputs=witness.outputs,
+            )
+        groups = groups if ours.is_finite and theirs.is_finite else []
+    if not certified or groups or is_copy(a, b):
         return found
-    reason = f"outputs differ by {witness.excess:.1e} times what rounding explains"
-    if found.verdict == "undecided":
-        reason = f"{reason}; {found.reason}"
-    return EquivalenceReport(
-        "different",
-        reason,
-        found.residual,
-        tol,
-        witness=witness.input,
-        outputs=witness.outputs,
+    reason = (
+        f"{found.reason}, but no inputs are known on which finite outputs could confirm it: pass X"
     )
+    return EquivalenceReport("undecided", reason, found.residual, found.tol)
+
+
+def _outputs(
+    a: ResolvedModel,
+    b: ResolvedModel,
+    groups: Sequence[Any],
+    run: Callable[..., Outputs],
+    *,
+    likely_equal: bool,
+) -> tuple[Outputs, Outputs]:
+    """Outputs of both networks; of equal ones the noise is measured only if it is needed."""
+    if likely_equal:
+        ours, theirs = run(a, draws=0), run(b, draws=0)
+        shapes = [[values.shape for values in each.values] for each in (ours, theirs)]
+        if shapes[0] != shapes[1] or find_witness(groups, ours, theirs) is None:
+            return ours, theirs
+    return run(a), run(b)
 
 
 def _other_shapes(
@@ -255,7 +308,7 @@ class _Seen:
         groups = probe_inputs(net, stacks, X)[: 1 if X is not None else 3]
         self.interface = tuple((*s.widths[:1], *s.widths[-1:], s.kinds[0]) for s in stacks)
         self.shapes = [g.shape for g in groups if isinstance(g, Tensor)]
-        self.outputs = probe_outputs(net, groups, level=tol)
+        self.outputs = probe_outputs(net, groups, level=tol, chain=bool(stacks))
 
     def may_equal(self, other: _Seen) -> bool:
         if self.interface and other.interface and self.interface != other.interface:
@@ -301,5 +354,7 @@ def _read(*nets: ResolvedModel) -> tuple[list[Stack], str]:
 
 
 def _is_exact(stacks: Sequence[Stack]) -> bool:
-    """Whether the symmetries of all activations are known, so no probing is needed."""
-    return all(each.scales != "none" for stack in stacks for each in stack.activations)
+    """Whether the symmetries of all activations are known, so random inputs are enough."""
+    return bool(stacks) and all(
+        each.scales != "none" for stack in stacks for each in stack.activations
+    )

@@ -9,42 +9,52 @@ weights must agree as they are.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
-from weakref import ReferenceType
 
 import torch
 from torch import Tensor, nn
 
+from skgeo.data import Inputs, cast_inputs
 from skgeo.models import ResolvedModel
 from skgeo.network._flow import Flow, read_flow
 from skgeo.network._hidden import HiddenUnits, hidden_units_of
+from skgeo.network._ranges import measure_ranges
+from skgeo.network._replica import replica
 from skgeo.symmetry._equivalence.correspondence import match_forms, relative_distance
 from skgeo.symmetry._equivalence.layerwise import canonical_layers
 from skgeo.symmetry._equivalence.report import EquivalenceReport
+from skgeo.symmetry._equivalence.same_code import IDLE, alike, different_setting, same_weights
 from skgeo.symmetry._generators.attention import projections
 
-# Counters without effect in eval mode.
-_IDLE = "num_batches_tracked"
 
-
-def compare_parts(first: ResolvedModel, second: ResolvedModel, tol: float) -> EquivalenceReport:
+def compare_parts(
+    first: ResolvedModel, second: ResolvedModel, tol: float, X: Inputs | None = None
+) -> EquivalenceReport:
     """Compare two networks that run the same code.
 
+    X: a few samples, which tell on which axis layers act; without them, units of linear layers that
+        a BatchNorm normalises must agree as they are.
     Returns "equivalent" if all parts agree up to the symmetries of inner chains and of attention
         heads; otherwise "undecided", with the first part that does not agree.
 
-    Networks are compared in eval mode. Two assumptions are left to a comparison of outputs on data:
-    that the order of attention heads does not matter (it does for a network that returns the
-    weights of single heads), and that a BatchNorm after a linear layer normalises its units (as it
-    does for inputs of two axes).
+    Networks are compared in eval mode. That the order of attention heads does not matter (it does
+    for a network that returns the weights of single heads) is left to a comparison of outputs.
     """
     a, b = first.module, second.module
-    if first.forward is not second.forward or not _same_code(a, b):
-        reason = "the modules differ in their classes, shapes or settings"
+    place = _different(first, second)
+    if place is not None:
+        reason = f"the modules differ in their classes, shapes or settings ({place})"
         return EquivalenceReport("undecided", reason, float("nan"), tol)
-    flow = read_flow(a, forward=first.forward)
-    ours, others = inner_chains(flow), inner_chains(replace(flow, root=b))
+    if same_weights(a, b):
+        reason = "the same code with the same weights"
+        return EquivalenceReport("equivalent", reason, 0.0, tol, "layers")
+    flow, other_flow = (read_flow(net.module, forward=net.forward) for net in (first, second))
+    if flow.nodes != other_flow.nodes:
+        reason = "the forward passes take different steps"
+        return EquivalenceReport("undecided", reason, float("nan"), tol)
+    axes = None if X is None else _axes(first, flow, X)
+    ours, others = (inner_chains(each, axes) for each in (flow, other_flow))
     if [_names(chain) for chain in ours] != [_names(chain) for chain in others]:
         reason = "the modules differ in which of their weights are shared"
         return EquivalenceReport("undecided", reason, float("nan"), tol)
@@ -69,65 +79,63 @@ def compare_parts(first: ResolvedModel, second: ResolvedModel, tol: float) -> Eq
         if name in compared:
             continue
         for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            other = getattr(theirs[name], key)
-            if tensor is None or key == _IDLE:
+            if tensor is None or key == IDLE:
                 continue
-            residual = max(residual, _distance(tensor, other))
+            residual = max(residual, _distance(tensor, getattr(theirs[name], key)))
             if residual > tol:
                 where = f"{name}.{key}" if name else key
                 reason = (
                     f"{where!r} differs by {residual:.1e}, and no symmetry is known that changes it"
                 )
+                if axes is None and any(h.flat_norms for h in hidden_units_of(flow)):
+                    reason += (
+                        "; whether a BatchNorm normalises units or positions depends on the shape "
+                        "of the inputs, so pass X"
+                    )
                 return EquivalenceReport("undecided", reason, residual, tol)
     reason = "the same modules, equal up to symmetries of the chains and attention heads inside"
     return EquivalenceReport("equivalent", reason, residual, tol, "layers")
 
 
-def _same_code(a: nn.Module, b: nn.Module) -> bool:
-    """Whether two networks differ at most in the values of their weights and buffers."""
-    ours, theirs = dict(a.named_modules()), dict(b.named_modules())
-    if any(m._forward_hooks or m._forward_pre_hooks for m in (*a.modules(), *b.modules())):
-        return False
-    return ours.keys() == theirs.keys() and all(
-        _settings(ours[name]) == _settings(theirs[name]) for name in ours
-    )
+def is_copy(first: ResolvedModel, second: ResolvedModel) -> bool:
+    """Whether two networks run the same code with the same weights."""
+    return _different(first, second) is None and same_weights(first.module, second.module)
 
 
-def _settings(module: nn.Module) -> list[Any]:
-    """Class, attributes and shapes of one module."""
-    found: list[Any] = [type(module)]
-    for key, value in sorted(vars(module).items()):
-        if key in ("_parameters", "_buffers"):
-            shapes = {k: None if t is None else (t.shape, t.dtype) for k, t in value.items()}
-            found.append((key, shapes))
-        elif key == "_modules" or key == "training" or (key.startswith("_") and not value):
-            continue  # children are compared separately
-        else:
-            found.append((key, _plain(value)))
-    return found
+def _different(first: ResolvedModel, second: ResolvedModel) -> str | None:
+    """Where the code or settings of two networks differ; None if they do not."""
+    place = different_setting(first.module, second.module)
+    pairs = {id(first.module): second.module}
+    if place is None and not alike(first.forward, second.forward, pairs):
+        return "the forward function"
+    return place
 
 
-def _plain(value: Any) -> Any:
-    """A value to compare: plain data by value, other objects by identity."""
-    if isinstance(value, (bool, int, float, str, type(None), torch.dtype)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return value
-    # Parameters are compared where they are registered; recurrent layers also list them.
-    return type(value) if isinstance(value, (nn.Parameter, ReferenceType)) else id(value)
+def _axes(model: ResolvedModel, flow: Flow, X: Inputs) -> dict[str, int]:
+    """Number of axes of the outputs of each affine layer on some samples."""
+    copy = replica(model.module, forward=model.forward, parameters="all")
+    inputs = cast_inputs(X, dtype=copy.dtype, device=copy.device, keep_integers=copy.takes_integers)
+    found = measure_ranges(copy, flow, [inputs])
+    return {name: layer.n_axes for name, layer in found.layers.items()}
 
 
-def inner_chains(flow: Flow) -> list[list[HiddenUnits]]:
-    """Chains of consecutive hidden layers, each made and read by one layer."""
+def inner_chains(flow: Flow, axes: Mapping[str, int] | None = None) -> list[list[HiddenUnits]]:
+    """Chains of consecutive hidden layers, each made and read by one layer.
+
+    axes: number of axes of the outputs of each layer; None if not known.
+    """
+    axes = {} if axes is None else axes
     owners = Counter(
         id(parameter)
         for module in flow.root.modules()
         for parameter in module._parameters.values()
         if parameter is not None
     )
-    links = {h.source: h for h in hidden_units_of(flow) if _is_link(h, owners)}
+    links = {
+        h.source: h
+        for h in hidden_units_of(flow)
+        if _is_link(h, owners) and all(axes.get(name) == 2 for name in h.flat_norms)
+    }
     starts = set(links) - {_after(hidden) for hidden in links.values()}
     chains = []
     for start in links:
@@ -200,6 +208,8 @@ def _attentions(flow: Flow) -> list[str]:
     found = []
     for node in flow:
         if node.kind == "attention" and node.module is not None:
+            if flow.is_read_outside(node.module):
+                continue
             layer = flow.layer(node)
             # A key that is added to the data is not shifted by the key bias of the others.
             if getattr(layer, "bias_k", None) is None and not getattr(layer, "add_zero_attn", 0):

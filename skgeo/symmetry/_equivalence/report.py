@@ -37,7 +37,8 @@ class EquivalenceReport(Result):
         int64; unit j of b is unit ``permutation[l][j]`` of a.
     scales : tuple of Tensor, one per hidden layer, or None
         Positive. Incoming weights and bias of unit j of b are ``scales[l][j]`` times those of its
-        partner; outgoing weights are divided by it.
+        partner; outgoing weights are divided by it. For chains without activations an invertible
+        matrix per hidden layer, or one number for a single unit.
     flips : tuple of Tensor, one per hidden layer, or None
         1, or -1 where incoming weights and bias also change sign. Under tanh the outgoing weights
         change sign too; under ReLU they do not, and `bias_shift` compensates.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from skgeo.data import Inputs, as_samples, cast_inputs
+from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.models import ResolvedModel
+from skgeo.network._batch import take
+from skgeo.network._bound import BoundNetwork
 from skgeo.network._replica import Replica, replica
 from skgeo.network._stack import Stack
 
@@ -24,6 +27,8 @@ _MOST_ROWS = 1024
 _POOL, _POOL_COST = 2048, 10**9
 _POOL_SCALES = (1.0, 10.0, 100.0)
 _MOST_PIXELS = 64
+# Inputs whose shape is taken from the first layers: layers that are looked at, positions, pixels.
+_LAYERS, _LENGTH, _SIZES = 4, 5, (8, 12, 16, 28, 32, 64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +65,21 @@ class Outputs:
     values: list[Tensor]
     noise: list[float]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the outputs are finite at one input at least."""
+        return any(bool(torch.isfinite(each).all(dim=1).any()) for each in self.values)
 
-def probe_inputs(a: ResolvedModel, stacks: Sequence[Stack], X: Any = None) -> list[Inputs]:
+
+def probe_inputs(
+    a: ResolvedModel, stacks: Sequence[Stack], X: Any = None, *, near: bool = True
+) -> list[Inputs]:
     """Inputs at which to compare networks, in groups of one size.
 
     a: one of the networks, which determines the shape of the inputs.
     stacks: the networks as chains; empty if they are not chains.
     X: the user's inputs, of which the first 1024 are used.
+    near: whether to add points that are chosen by the weights.
     Returns X, random inputs of several sizes, points on and next to activation boundaries of the
         first layers, and points where each hidden unit is most active. Empty if the shape of the
         inputs is not known.
@@ -86,11 +99,53 @@ def probe_inputs(a: ResolvedModel, stacks: Sequence[Stack], X: Any = None) -> li
     for scale in _SCALES:
         drawn = scale * torch.randn(_SAMPLES, *shape, generator=generator, dtype=torch.float64)
         groups.append(drawn)
-    if len(shape) == 1 and all(stack.kinds[0] == "linear" for stack in stacks):
-        near = [_next_to(stack, generator) for stack in stacks]
-        groups += [points for points in near if len(points)]
+    if near and len(shape) == 1 and all(stack.kinds[0] == "linear" for stack in stacks):
+        beside = [_next_to(stack, generator) for stack in stacks]
+        groups += [points for points in beside if len(points)]
         groups += _activating(stacks[0], generator)
     return groups
+
+
+def first_inputs(model: ResolvedModel) -> list[Inputs]:
+    """Random inputs of a shape that the first layers of a network take; none if none is known."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in islice((m for m in model.module.modules() if not list(m.children())), _LAYERS):
+        for shape, high in _shapes_of(layer):
+            if high:
+                drawn = torch.randint(high, (_SAMPLES, *shape), generator=generator)
+            else:
+                drawn = torch.randn(_SAMPLES, *shape, generator=generator, dtype=torch.float64)
+            try:
+                _runnable(model, drawn)
+            except SkgeoError:
+                continue  # also where samples would be mixed
+            return [drawn]
+    return []
+
+
+def _shapes_of(layer: Any) -> list[tuple[tuple[int, ...], int]]:
+    """Shapes of one sample that a layer may read, and the number of indices, 0 for numbers."""
+    if isinstance(layer, nn.Linear):
+        n = layer.in_features
+        return [((n,), 0), ((_LENGTH, n), 0)]
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        axes = len(layer.kernel_size)
+        return [((layer.in_channels, *(size,) * axes), 0) for size in _SIZES]
+    if isinstance(layer, nn.Embedding):
+        return [((length,), layer.num_embeddings) for length in (_LENGTH, 1)]
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+        shape = tuple(layer.normalized_shape)
+        return [(shape, 0), ((_LENGTH, *shape), 0)]
+    if isinstance(layer, nn.BatchNorm1d):
+        return [((layer.num_features,), 0), ((layer.num_features, _LENGTH), 0)]
+    if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
+        axes = 2 if isinstance(layer, nn.BatchNorm2d) else 3
+        return [((layer.num_features, *(size,) * axes), 0) for size in _SIZES]
+    if isinstance(layer, nn.RNNBase):
+        return [((_LENGTH, layer.input_size), 0)]
+    if isinstance(layer, nn.MultiheadAttention):
+        return [((_LENGTH, layer.embed_dim), 0)]
+    return []
 
 
 def _next_to(stack: Stack, generator: torch.Generator) -> Tensor:
@@ -147,21 +202,28 @@ def _input_shape(model: ResolvedModel, stack: Stack) -> tuple[int, ...] | None:
 
 
 def probe_outputs(
-    model: ResolvedModel, groups: Sequence[Inputs], *, level: float | None = None
+    model: ResolvedModel,
+    groups: Sequence[Inputs],
+    *,
+    level: float | None = None,
+    draws: int = _DRAWS,
+    chain: bool = False,
 ) -> Outputs:
     """Outputs of a network on some groups of inputs, and their rounding noise.
 
     model: only read; run in eval mode and in its own dtype.
     level: relative size of the rounding of weights; by default that of their dtype.
+    draws: how often weights are rounded; without, the noise is that of the outputs alone.
+    chain: whether the network is a chain of known layers, of which nothing has to be checked.
     Raises SkgeoError if the network cannot be run on the inputs.
     """
-    copy = replica(model.module, forward=model.forward, parameters="all")
+    copy = _runnable(model, None if chain or not groups else groups[0])
     eps = torch.finfo(copy.dtype).eps
     level = max(eps, level or 0.0)
     generator = torch.Generator().manual_seed(1)
     values = _run_all(copy, {}, groups)
     noise = [eps * float(value.abs().nan_to_num(0, 0, 0).max()) for value in values]
-    for _ in range(_DRAWS if groups else 0):
+    for _ in range(draws if groups else 0):
         rounded = {
             name: tensor.detach() * (1 + level * _uniform(tensor, generator))
             for name, tensor in copy.parameters.items()
@@ -171,6 +233,19 @@ def probe_outputs(
             apart = (moved - values[index]).abs().nan_to_num(0, 0, 0)
             noise[index] = max(noise[index], float(apart.max()))
     return Outputs(values, noise)
+
+
+def _runnable(model: ResolvedModel, inputs: Inputs | None) -> Replica:
+    """A replica, after a check on some inputs if there are any.
+
+    Raises SkgeoError if it cannot be run, is random, or mixes samples.
+    """
+    if inputs is None:
+        return replica(model.module, forward=model.forward, parameters="all")
+    some = Samples(take(inputs, slice(0, _SAMPLES)))
+    bound = BoundNetwork(model, some, parameters="all")
+    _ = bound.first_run  # also copies what the forward pass writes to
+    return bound.replica
 
 
 def _uniform(tensor: Tensor, generator: torch.Generator) -> Tensor:

@@ -232,7 +232,7 @@ def test_networks_that_cannot_be_compared():
     with pytest.raises(SkgeoError, match=r"2 outputs.*1 outputs"):
         equivalent(net, mlp(3, 5, 1))
     block = nn.TransformerEncoderLayer(4, 2, batch_first=True).eval()
-    with pytest.raises(SkgeoError, match="cannot be run on the inputs"):
+    with pytest.raises(SkgeoError, match="cannot be run on"):
         equivalent(net, block, normal(5, 3))
     broken = mlp(3, 5, 2)
     with torch.no_grad():

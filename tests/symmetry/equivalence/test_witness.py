@@ -111,7 +111,7 @@ def test_outputs_that_overflow_say_nothing():
 
 def test_networks_that_cannot_be_run():
     groups = [normal(4, 3)]
-    with pytest.raises(SkgeoError, match="cannot be run on the inputs"):
+    with pytest.raises(SkgeoError, match="cannot be run on"):
         outputs_of(mlp(2, 3, 1), groups)
     a, b = (outputs_of(mlp(3, 4, k), groups) for k in (1, 2))
     with pytest.raises(SkgeoError, match="1 and 2 outputs"):
