@@ -1,6 +1,8 @@
 """Every public function and every estimator leaves all that is not its own as it was."""
 
 import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from helpers.laws import assert_nothing_changed
 from helpers.measurements import ESTIMATORS, MEASUREMENTS, network_for, quietly
 from helpers.networks import mlp, normal
-from skgeo import SkgeoError, chain, fiber, fisher, quotient, symmetry
+from skgeo import FisherRankEstimator, SkgeoError, chain, fiber, fisher, quotient, symmetry
 
 OF_WEIGHTS = {
     "apply_symmetry": lambda net: symmetry.apply_symmetry(net, permutation=[1, 0, 2, 4, 3]),
@@ -98,3 +100,34 @@ def test_every_function_of_a_model_is_in_the_tables():
                 and next(iter(inspect.signature(public).parameters)) in FIRST
             ):
                 assert name in known or name == "compare_hinges", name
+
+
+class MeetsTheOther(nn.Module):
+    """Its forward pass waits until that of the other one has begun."""
+
+    entered = (threading.Event(), threading.Event())
+
+    def __init__(self, number):
+        super().__init__()
+        self.layer, self.number = nn.Linear(3, 4).double(), number
+
+    def forward(self, x):
+        self.entered[self.number].set()
+        assert self.entered[1 - self.number].wait(60)
+        return self.layer(x).tanh()
+
+
+def test_two_fits_that_overlap_run_side_by_side_and_leave_no_trace():
+    X = normal(40, 3)
+    before = torch.get_num_threads(), torch.get_rng_state(), torch.get_default_dtype()
+
+    def fit(number):
+        found = FisherRankEstimator(MeetsTheOther(number), likelihood="gaussian").fit(X)
+        return found.fisher_rank_, torch.get_num_threads(), torch.is_grad_enabled()
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(fit, range(2)))
+    assert found == [(16, before[0], True)] * 2
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert torch.get_default_dtype() == before[2]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from skgeo._cached import cached_property
 from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
+from skgeo._cached import cached_property
 from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._barcode import Bar, Barcode, BarCopy

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._cached import cached_property
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._chain import as_parameters, from_parameters
 

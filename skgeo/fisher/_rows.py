@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from skgeo._cached import cached_property
 from skgeo.jacobian._parameter_jacobian import ParameterJacobian
 from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.rule_check import Certificate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from skgeo._cached import cached_property
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._calls import CallRecorder
 from skgeo.jacobian._cuts import find_calls
@@ -123,7 +123,7 @@ class Layers:
         """The coarsest dtype in which the network computes."""
         return self.replica.arithmetic
 
-    @functools.cached_property
+    @cached_property
     def root(self) -> Layer:
         """Where the graph starts: the first floating input, or the first layer behind indices."""
         call, shape, axis = self._root_call, self._root_shape, self._root_axis
@@ -137,12 +137,12 @@ class Layers:
         shape = (*shape[:axis], *shape[axis + 1 :])
         return Layer(call.name, call.layer, call.number, shape, axis, is_cut=True, is_output=False)
 
-    @functools.cached_property
+    @cached_property
     def after_root(self) -> tuple[Layer, ...]:
         """The layers without the root."""
         return tuple(layer for layer in self.layers if layer != self.root)
 
-    @functools.cached_property
+    @cached_property
     def cuts(self) -> tuple[Layer, ...]:
         """The root and the cuts among the layers, in order."""
         return (self.root, *(layer for layer in self.after_root if layer.is_cut))
@@ -151,7 +151,7 @@ class Layers:
         """The last cut that runs before a layer or the output."""
         return self._before[layer]
 
-    @functools.cached_property
+    @cached_property
     def _before(self) -> dict[Layer, Layer]:
         found, last = {}, self.root
         for layer in self.after_root:
@@ -159,7 +159,7 @@ class Layers:
             last = layer if layer.is_cut else last
         return {**found, self.output: last}
 
-    @functools.cached_property
+    @cached_property
     def elementwise(self) -> dict[str, LinkParts]:
         """Parts of the links from cut to layer that look like ``diag(d) W``, by layer."""
         pairs = [(self.cut_before(layer), layer) for layer in self.after_root]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from skgeo._cached import cached_property
 from skgeo.jacobian._dense_rows import output_jacobian
 from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.gradients import certify_structure, structured_gradients
@@ -126,13 +126,13 @@ class ParameterJacobian:
         """Check on these samples which layers' rules reproduce a plain backward pass."""
         return certify_structure(self._replica, self._inputs, cotangents=cotangents)
 
-    @functools.cached_property
+    @cached_property
     def _graph(self) -> Tensor:
         """The outputs with their graph."""
         with torch.enable_grad(), math_attention():
             return self._replica(self._inputs)
 
-    @functools.cached_property
+    @cached_property
     def _linear_map(self) -> Push:
         r"""``J v`` as the derivative with respect to u of :math:`v \cdot J^T u`, linear in u.
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from skgeo._cached import cached_property
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation_table import KINDS, Facts, elu_coefficients
 

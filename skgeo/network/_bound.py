@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from skgeo._cached import cached_property
 from skgeo.data import Inputs, Samples, cast_inputs
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
 from skgeo.likelihood import (

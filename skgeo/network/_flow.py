@@ -7,11 +7,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor, fx, nn
 
+from skgeo._cached import cached_property
 from skgeo.exceptions import SkgeoError
 from skgeo.models._kinds import unwrap
 from skgeo.network._activation import Activation

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from skgeo._cached import cached_property
 from skgeo.network._activation import IDENTITY, Activation
 from skgeo.network._flow import Flow, FlowNode
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from skgeo._cached import cached_property
 from skgeo.fisher._rows import FisherRows
 from skgeo.likelihood import Categorical
 from skgeo.network._bound import BoundNetwork
