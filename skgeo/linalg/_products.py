@@ -24,6 +24,16 @@ _TRIAL = 100.0
 _MOVED = 0.69
 
 
+def _trial_size(dtype: torch.dtype) -> float:
+    """Relative size of the perturbation that tests a rank.
+
+    A hundred units of rounding, but in half precision, where they are as large as the numbers
+    themselves, the root of one unit.
+    """
+    eps = float(torch.finfo(dtype).eps)
+    return min(_TRIAL * eps, eps**0.5)
+
+
 def factor_tolerance(n_rows: int, n_columns: int, dtype: torch.dtype = torch.float64) -> float:
     """Relative size below which a squared singular value of one factor is rounding.
 
@@ -176,11 +186,12 @@ class LongProduct:
         self._given.append(factor)
         if bool(self._doubtful.any()):
             if self._trial is None:
-                self._trial = LongProduct(_TRIAL**2 * tol, self._dtype)
+                units = _trial_size(self._dtype) / float(torch.finfo(self._dtype).eps)
+                self._trial = LongProduct(units**2 * tol, self._dtype)
             for one in self._given:
                 generator = torch.Generator().manual_seed(len(self._trial))
                 noise = torch.randn(one.shape[1:], generator=generator, dtype=torch.float64)
-                size = _TRIAL * float(torch.finfo(self._dtype).eps)
+                size = _trial_size(self._dtype)
                 self._trial.multiply(one * (1.0 + size * noise.to(one)))
             self._given = []
 

@@ -140,7 +140,7 @@ def answer(exact: np.ndarray, *others: np.ndarray) -> Answer:
     with np.errstate(all="ignore"):
         values = np.linalg.svd(exact, compute_uv=False)
         size = float(values[0]) if len(values) else 0.0
-        noise = max((np.linalg.norm(exact - other, 2 if np.isfinite(other).all() else None) for other in others), default=0.0)
+        noise = max((np.linalg.norm(exact - other) for other in others), default=0.0)
         finite = bool(np.isfinite(values**2).all()) and (size == 0.0 or size > 1e-140)
     noise = float(noise) / size if size > 0 else (0.0 if noise == 0 else np.inf)
     return Answer(exact, noise if np.isfinite(noise) else np.inf, finite, values**2)

@@ -42,9 +42,6 @@ class Trial:
                 self.add(quantity, "bare", f"{type(error).__name__}: {error}")
                 return None, []
         notes = [w.message for w in caught if isinstance(w.message, GeometryWarning)]
-        strange = [str(w.message) for w in caught if not isinstance(w.message, GeometryWarning)]
-        if strange:
-            self.add(quantity, "bare", f"warning: {strange[0]}")
         return result, notes
 
     def add(self, quantity: str, kind: str, detail: str = "") -> None:
