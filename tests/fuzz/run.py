@@ -8,23 +8,35 @@ import multiprocessing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fuzz.checks_fisher import check_fisher, check_kernel, check_null_space
 from fuzz.checks_layers import check_chain, check_quotient
+from fuzz.fibers import examine_fiber
 from fuzz.networks import Case, make_case
 from fuzz.oracle import answer, derive, perturbed, weighted
+from fuzz.symmetries import check_equivalence, check_generators, check_planted
 from fuzz.verdicts import VERDICTS, Trial, Verdict
 
 
 def examine(seed: int) -> tuple[str, list[Verdict]]:
     """The recipe of a seed's network, and a verdict for each quantity."""
     case = make_case(seed)
-    return case.recipe, examine_case(case, seed)
+    recipe, verdicts = case.recipe, examine_case(case, seed)
+    if seed % 5 == 0:
+        linear, more = examine_fiber(seed)
+        return f"{recipe}\n{linear}", [*verdicts, *more]
+    return recipe, verdicts
 
 
 def examine_case(case: Case, seed: int = 0) -> list[Verdict]:
     dtype = next(case.module.parameters()).dtype
+    with np.errstate(all="ignore"):
+        return _examine(case, seed, dtype)
+
+
+def _examine(case: Case, seed: int, dtype: torch.dtype) -> list[Verdict]:
     exact = derive(case.module, case.inputs, torch.float64)
     others = [derive(*perturbed(case.module, case.inputs, seed), torch.float64)]
     if dtype != torch.float64:
@@ -38,6 +50,12 @@ def examine_case(case: Case, seed: int = 0) -> list[Verdict]:
         check_null_space(trial, case, answer(*[r.reshape(-1, r.shape[-1]) for r in rows]))
         plain = [d.parameters.reshape(-1, d.parameters.shape[-1]) for d in (exact, *others)]
         check_kernel(trial, case, answer(*plain))
+    if seed % 3 == 1:
+        check_generators(trial, case, answer(*[r.reshape(-1, r.shape[-1]) for r in rows]))
+    if seed % 3 == 2:
+        check_equivalence(trial, case, seed)
+    if seed % 10 == 0:
+        check_planted(trial, seed)
     check_quotient(trial, case, exact, others)
     check_chain(trial, case, exact, others)
     return trial.verdicts
