@@ -12,8 +12,11 @@ from skgeo import FisherRankEstimator, fisher_diagonal, fisher_rank, fisher_trac
 from skgeo.fisher import fisher_spectrum
 
 
-def check_fisher(trial: Trial, case: Case, found: Answer) -> None:
-    """found: of the rows of all samples, divided by the root of their number."""
+def check_fisher(trial: Trial, case: Case, found: Answer, *, alone: bool) -> None:
+    """found: of the rows of all samples, divided by the root of their number.
+
+    alone: whether to ask for the rank alone, or for trace and diagonal.
+    """
     dtype = next(case.module.parameters()).dtype
     model, x, y = case.module, case.inputs, case.targets
     own = {"likelihood": case.told}
@@ -28,10 +31,12 @@ def check_fisher(trial: Trial, case: Case, found: Answer) -> None:
         )
         relative = spectrum.decision.tol
         trial.judge("fisher rank", rank_apart(spectrum.rank, found, relative), notes, clear=clear)
-    decided, notes = trial.run("fisher rank alone", lambda: fisher_rank(model, x, y, **own))
-    if decided is not None:
-        wrong = rank_apart(decided.rank, found, decided.tol)
-        trial.judge("fisher rank alone", wrong, notes, clear=clear)
+    if alone:
+        decided, notes = trial.run("fisher rank alone", lambda: fisher_rank(model, x, y, **own))
+        if decided is not None:
+            wrong = rank_apart(decided.rank, found, decided.tol)
+            trial.judge("fisher rank alone", wrong, notes, clear=clear)
+        return
     trace, notes = trial.run("fisher trace", lambda: fisher_trace(model, x, y, **own))
     if trace is not None:
         trial.judge("fisher trace", apart(trace, size, allowed), notes, clear=clear)
