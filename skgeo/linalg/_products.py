@@ -28,10 +28,10 @@ def _trial_size(dtype: torch.dtype) -> float:
     """Relative size of the perturbation that tests a rank.
 
     A hundred units of rounding, but in half precision, where they are as large as the numbers
-    themselves, the root of one unit.
+    themselves, a quarter of the root of one unit.
     """
     eps = float(torch.finfo(dtype).eps)
-    return min(_TRIAL * eps, eps**0.5)
+    return min(_TRIAL * eps, eps**0.5 / 4)
 
 
 def factor_tolerance(n_rows: int, n_columns: int, dtype: torch.dtype = torch.float64) -> float:

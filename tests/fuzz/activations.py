@@ -62,5 +62,5 @@ def activation(draw: Draw, channels: int) -> nn.Module:
         "rrelu": lambda: nn.RReLU(),
         "glu": lambda: nn.Softmin(-1),
     }
-    weights = {name: 1.0 for name in makers} | {"plain": 6.0, "softmax": 0.3, "glu": 0.2}
+    weights = dict.fromkeys(makers, 1.0) | {"plain": 6.0, "softmax": 0.3, "glu": 0.2}
     return makers[draw.weighted(weights)]()

@@ -92,9 +92,7 @@ class Attention(nn.Module):
             return self.attention(x, x, x, need_weights=False)[0]
         n, t, d = x.shape
         q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        return self.out(
-            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, d)
-        )
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, d))
 
 
 class Pool(nn.Module):

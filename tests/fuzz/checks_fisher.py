@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fuzz.compare import MOST_NOISE, apart, rank_apart, spectra_apart, tolerance
+from fuzz.compare import apart, is_clear, rank_apart, spectra_apart, tolerance
 from fuzz.networks import Case
 from fuzz.oracle import Answer
 from fuzz.verdicts import Trial
@@ -20,7 +20,7 @@ def check_fisher(trial: Trial, case: Case, found: Answer, *, alone: bool) -> Non
     dtype = next(case.module.parameters()).dtype
     model, x, y = case.module, case.inputs, case.targets
     own = {"likelihood": case.told}
-    clear = found.finite and found.noise < MOST_NOISE
+    clear = is_clear(found)
     allowed = tolerance(dtype, found.noise)
     size = float(found.eigenvalues.sum()) if found.finite else np.nan
 
@@ -30,12 +30,13 @@ def check_fisher(trial: Trial, case: Case, found: Answer, *, alone: bool) -> Non
             "fisher spectrum", spectra_apart(spectrum.eigenvalues, found, dtype), notes, clear=clear
         )
         relative = spectrum.decision.tol
-        trial.judge("fisher rank", rank_apart(spectrum.rank, found, relative), notes, clear=clear)
+        wrong = rank_apart(spectrum.rank, found, relative)
+        trial.judge("fisher rank", wrong, notes, clear=is_clear(found, relative))
     if alone:
         decided, notes = trial.run("fisher rank alone", lambda: fisher_rank(model, x, y, **own))
         if decided is not None:
             wrong = rank_apart(decided.rank, found, decided.tol)
-            trial.judge("fisher rank alone", wrong, notes, clear=clear)
+            trial.judge("fisher rank alone", wrong, notes, clear=is_clear(found, decided.tol))
         return
     trace, notes = trial.run("fisher trace", lambda: fisher_trace(model, x, y, **own))
     if trace is not None:
@@ -50,14 +51,16 @@ def check_null_space(trial: Trial, case: Case, found: Answer) -> None:
     """The null space of the estimator moves no output."""
     fisher, notes = trial.run(
         "null space",
-        lambda: FisherRankEstimator(case.module, likelihood=case.told).fit(case.inputs, case.targets),
+        lambda: FisherRankEstimator(case.module, likelihood=case.told).fit(
+            case.inputs, case.targets
+        ),
     )
     if fisher is None:
         return
     null, more = trial.run("null space", fisher.null_space)
     if null is None:
         return
-    clear = found.finite and found.noise < MOST_NOISE
+    clear = is_clear(found)
     dtype = next(case.module.parameters()).dtype
     size = np.sqrt(found.eigenvalues[0]) if found.finite and len(found.eigenvalues) else 0.0
     left = found.rows @ null.T if found.finite else np.full(1, np.nan)
@@ -76,6 +79,6 @@ def check_kernel(trial: Trial, case: Case, plain: Answer) -> None:
         return
     dtype = next(case.module.parameters()).dtype
     right = plain.rows @ plain.rows.T
-    clear = plain.finite and plain.noise < MOST_NOISE
+    clear = is_clear(plain)
     wrong = apart(kernel.double().numpy(), right, 3 * tolerance(dtype, plain.noise))
     trial.judge("tangent kernel", wrong, notes, clear=clear)

@@ -9,11 +9,22 @@ from fuzz.oracle import Answer
 
 RTOL = {torch.float64: 1e-8, torch.float32: 2e-4, torch.bfloat16: 3e-2}
 # Answers further from their own rounding than this are compared.
-MOST_NOISE = 3e-2
+MOST_NOISE = 6e-2
 
 
 def tolerance(dtype: torch.dtype, noise: float) -> float:
-    return RTOL[dtype] + 30 * noise
+    return min(RTOL[dtype] + 60 * noise, 0.5)
+
+
+def is_clear(found: Answer, relative: float | None = None) -> bool:
+    """Whether rounding leaves the oracle's answer standing.
+
+    relative: for a rank, its tolerance. Rounding that is amplified far beyond it, as by a
+    normalisation over two numbers, may count as directions.
+    """
+    if not found.finite or found.noise > MOST_NOISE:
+        return False
+    return relative is None or (10 * found.noise) ** 2 <= 100 * relative
 
 
 def apart(given: object, right: object, allowed: float, scale: float | None = None) -> str:

@@ -6,11 +6,11 @@ import itertools
 
 import numpy as np
 import torch
-from helpers.fiber_oracles import differential, exact_rank, exact_rank_list, orbit_tangents
 from torch import nn
 
 from fuzz.draw import Draw
 from fuzz.verdicts import Trial, Verdict
+from helpers.fiber_oracles import differential, exact_rank, exact_rank_list, orbit_tangents
 from skgeo import LinearFiberStratifier, fiber
 
 

@@ -52,7 +52,7 @@ def _vector(draw: Draw, d: int) -> nn.Module:
         "shared": lambda: blocks.Shared(nn.Linear(d, d), activation(draw, d)),
         "signal": lambda: nn.Unflatten(1, (1, d)),
     }
-    return makers[draw.weighted({name: 1.0 for name in makers} | {"linear": 6.0})]()
+    return makers[draw.weighted(dict.fromkeys(makers, 1.0) | {"linear": 6.0})]()
 
 
 def _sequence(draw: Draw, t: int, d: int) -> nn.Module:
@@ -79,7 +79,7 @@ def _sequence(draw: Draw, t: int, d: int) -> nn.Module:
         "transpose": lambda: blocks.Transpose(),
         "flatten": lambda: nn.Flatten(),
     }  # fmt: skip
-    return makers[draw.weighted({name: 1.0 for name in makers} | {"recurrent": 2.0})]()
+    return makers[draw.weighted(dict.fromkeys(makers, 1.0) | {"recurrent": 2.0})]()
 
 
 def _convolution(draw: Draw, kind: type[nn.Module], channels: int, size: int) -> nn.Module:
@@ -108,7 +108,7 @@ def _signal(draw: Draw, c: int, length: int) -> nn.Module:
         "linear": lambda: _linear(draw, length, draw.integer(1, 4)),
         "flatten": lambda: nn.Flatten(),
     }
-    return makers[draw.weighted({name: 1.0 for name in makers} | {"convolution": 4.0})]()
+    return makers[draw.weighted(dict.fromkeys(makers, 1.0) | {"convolution": 4.0})]()
 
 
 def _image(draw: Draw, c: int, height: int, width: int) -> nn.Module:
@@ -124,7 +124,7 @@ def _image(draw: Draw, c: int, height: int, width: int) -> nn.Module:
         "residual": lambda: blocks.Residual(nn.Conv2d(c, c, 3, padding=1)),
         "flatten": lambda: nn.Flatten(draw.choice((1, 2))),
     }
-    return makers[draw.weighted({name: 1.0 for name in makers} | {"convolution": 4.0})]()
+    return makers[draw.weighted(dict.fromkeys(makers, 1.0) | {"convolution": 4.0})]()
 
 
 def _divisor(draw: Draw, number: int) -> int:

@@ -73,7 +73,10 @@ def _network(draw: Draw, inputs: Tensor, likelihood: str) -> nn.Sequential:
     kind, layers, x = draw.recipe[0], [], inputs
     if kind == "tokens":
         padding = draw.choice((None, 0))
-        layers, kind = [nn.Embedding(5, draw.integer(1, 4), padding_idx=padding).double()], "sequence"
+        layers, kind = (
+            [nn.Embedding(5, draw.integer(1, 4), padding_idx=padding).double()],
+            "sequence",
+        )
         x = layers[0](x)
     for _ in range(draw.integer(1, 9)):
         if layers and draw.chance(0.08):
@@ -172,4 +175,3 @@ def _targets(
     if likelihood == "categorical":
         return "auto", draw.integers(shape[-1], *shape[:-1])
     return "auto", draw.normal(*shape).float()
-

@@ -43,8 +43,20 @@ def calls(module: nn.Sequential) -> list[str]:
     return found
 
 
-def derive(module: nn.Sequential, inputs: Tensor, dtype: torch.dtype) -> Derivatives:
-    """All derivatives by one backward pass per sample and output."""
+def derive(
+    module: nn.Sequential, inputs: Tensor, dtype: torch.dtype, rounding: float = 0.0
+) -> Derivatives:
+    """All derivatives by one backward pass per sample and output.
+
+    rounding: relative size of noise that multiplies what each layer gives, and its gradient.
+    """
+    make = torch.Generator().manual_seed(0)
+
+    def rounded(h: Tensor) -> Tensor:
+        if not rounding or not h.is_floating_point():
+            return h * 1
+        return h * (1 + rounding * torch.randn(h.shape, generator=make, dtype=h.dtype))
+
     net = copy.deepcopy(module).to(dtype).eval()
     wanted = [p for p in net.parameters() if p.requires_grad]
     names = calls(net)
@@ -59,27 +71,30 @@ def derive(module: nn.Sequential, inputs: Tensor, dtype: torch.dtype) -> Derivat
             h, places = leaf * 1 if leaf.requires_grad else leaf, []
             with sdpa_kernel(SDPBackend.MATH):
                 for child in net._modules.values():
-                    h = child(h) * 1  # a later layer may write into what it is given
+                    h = rounded(child(h))  # a later layer may write into what it is given
+                    # Before it there may be neither a trained weight nor a number.
+                    h = h if h.requires_grad else h.requires_grad_()
                     places.append(h)
-                    h = h * 1
+                    h = rounded(h)
             outputs.append(h.detach().reshape(-1, h.shape[-1]))
             places = [leaf, *places] if leaf.requires_grad else places
-            free = [p for p in places if p.requires_grad]
             for value in h.reshape(-1):
                 found = torch.autograd.grad(
-                    value, [*wanted, *free], retain_graph=True, allow_unused=True,
+                    value, [*wanted, *places], retain_graph=True, allow_unused=True,
                     materialize_grads=True,
                 )  # fmt: skip
-                by_place = iter(found[len(wanted) :])
-                tails = [next(by_place) if p.requires_grad else torch.zeros_like(p) for p in places]
-                rows.append([torch.cat([g.reshape(-1) for g in found[: len(wanted)]] or [value.new_zeros(0)]), *tails])
+                flat = [g.reshape(-1) for g in found[: len(wanted)]]
+                rows.append([torch.cat(flat), *found[len(wanted) :]])
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
     z = torch.stack(outputs).double().numpy()
 
     def gathered(index: int) -> np.ndarray:
         return (
-            torch.stack([row[index].reshape(-1) for row in rows]).double().reshape(*z.shape, -1).numpy()
+            torch.stack([row[index].reshape(-1) for row in rows])
+            .double()
+            .reshape(*z.shape, -1)
+            .numpy()
         )
 
     first = 1 + inputs.is_floating_point()

@@ -38,7 +38,8 @@ def examine_case(case: Case, seed: int = 0) -> list[Verdict]:
 
 def _examine(case: Case, seed: int, dtype: torch.dtype) -> list[Verdict]:
     exact = derive(case.module, case.inputs, torch.float64)
-    others = [derive(*perturbed(case.module, case.inputs, seed), torch.float64)]
+    moved = perturbed(case.module, case.inputs, seed)
+    others = [derive(*moved, torch.float64, rounding=torch.finfo(dtype).eps)]
     if dtype != torch.float64:
         others.append(derive(case.module, case.inputs, dtype))
     root = len(case.inputs) ** 0.5
@@ -76,9 +77,7 @@ def record(seed: int) -> dict[str, object]:
     """One line of a state file."""
     torch.set_num_threads(1)
     recipe, verdicts = examine(seed)
-    kept = [
-        [v.quantity, v.kind, v.detail if v.kind != "right" else ""] for v in verdicts
-    ]
+    kept = [[v.quantity, v.kind, v.detail if v.kind != "right" else ""] for v in verdicts]
     failed = any(v.kind in ("wrong", "bare") for v in verdicts)
     return {"seed": seed, "verdicts": kept, "recipe": recipe if failed else ""}
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from helpers.planted import Planter, as_module
 from torch import Tensor, nn
 
-from fuzz.compare import MOST_NOISE, rank_apart
+from fuzz.compare import is_clear, rank_apart
 from fuzz.draw import Draw
 from fuzz.networks import Case
 from fuzz.oracle import Answer
 from fuzz.verdicts import Trial, Verdict
+from helpers.planted import Planter, as_module
 from skgeo.symmetry import equivalent, generators, nullity_account
 
 # Columns of weights that are flat have at most this share of the largest derivative.
@@ -27,7 +28,7 @@ def check_generators(trial: Trial, case: Case, found: Answer) -> None:
 
     found: of the weighted rows. The package computes symmetries in float64.
     """
-    clear = found.finite and found.noise < MOST_NOISE and found.eigenvalues.size > 0
+    clear = is_clear(found) and found.eigenvalues.size > 0
     own = {"likelihood": case.told}
     account, notes = trial.run(
         "nullity account", lambda: nullity_account(case.module, case.inputs, case.targets, **own)
@@ -133,7 +134,9 @@ def near_miss(draw: Draw, module: nn.Module) -> str | None:
             option(child, name, "approximate", "tanh" if child.approximate == "none" else "none")
         if isinstance(child, (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d)):
             option(child, name, "eps", 0.1)
-        if isinstance(child, (nn.Conv1d, nn.Conv2d)) and set(child._reversed_padding_repeated_twice) != {0}:
+        if isinstance(child, (nn.Conv1d, nn.Conv2d)) and set(
+            child._reversed_padding_repeated_twice
+        ) != {0}:
             option(child, name, "padding_mode", draw.choice(("zeros", "circular", "replicate")))
         if isinstance(child, (nn.AvgPool1d, nn.AvgPool2d)):
             option(child, name, "ceil_mode", True)
@@ -144,11 +147,13 @@ def near_miss(draw: Draw, module: nn.Module) -> str | None:
                 option(child, name, key, getattr(child, key) * 1.25)
         for key in ("running_mean", "running_var"):
             if isinstance(getattr(child, key, None), Tensor):
-                changes.append((f"{name}.{key}", lambda t=getattr(child, key): t.mul_(1.1)))
+                changes.append((f"{name}.{key}", functools.partial(getattr(child, key).mul_, 1.1)))
     parameters = [(f"{n} moved", p) for n, p in module.named_parameters() if p.numel()]
     label, tensor = draw.choice(parameters)
     entry = draw.integer(0, tensor.numel() - 1)
-    changes.append((label, lambda: tensor.view(-1)[entry].add_(1e-3 * float(tensor.abs().max()) or 1e-3)))
+    changes.append(
+        (label, lambda: tensor.view(-1)[entry].add_(1e-3 * float(tensor.abs().max()) or 1e-3))
+    )
     if not changes:
         return None
     label, change = draw.choice(changes)
