@@ -62,7 +62,8 @@ def _inputs(draw: Draw) -> Tensor:
     if kind == "tokens":
         return draw.integers(5, n, few(1, 4))
     shape = {
-        "vector": (few(1, 6),), "sequence": (few(1, 4), few(1, 4)), "signal": (few(1, 3), few(3, 7)),
+        "vector": (few(1, 6),), "sequence": (few(1, 4), few(1, 4)),
+        "signal": (few(1, 3), few(3, 7)),
         "image": (few(1, 2), few(3, 5), few(3, 5)),
     }[kind]  # fmt: skip
     return draw.normal(n, *shape)
