@@ -8,6 +8,7 @@ values are computed from them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -31,7 +32,7 @@ def _trial_size(dtype: torch.dtype) -> float:
     themselves, a quarter of the root of one unit.
     """
     eps = float(torch.finfo(dtype).eps)
-    return min(_TRIAL * eps, eps**0.5 / 4)
+    return min(_TRIAL * eps, math.sqrt(eps) / 4)
 
 
 def factor_tolerance(n_rows: int, n_columns: int, dtype: torch.dtype = torch.float64) -> float:
