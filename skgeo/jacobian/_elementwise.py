@@ -35,6 +35,14 @@ class ElementwiseLink:
     slopes: Tensor | None
     size: int
 
+    @property
+    def rows(self) -> int:
+        """The number m of rows of the Jacobian."""
+        if self.slopes is not None:
+            return self.slopes.shape[1]
+        assert self.weight is not None
+        return len(self.weight)
+
     def jacobian(self) -> Tensor:
         """Dense Jacobians (b, m, n)."""
         if self.weight is None:

@@ -143,7 +143,22 @@ class ParameterJacobian:
             with torch.enable_grad(), math_attention():
                 return self._twice_backward()
         except RuntimeError:  # an operation without second derivatives
-            return lambda v: torch.func.jvp(self._function, (self._values,), (v,))[1]
+            return self._forward
+
+    def _forward(self, v: dict[str, Tensor]) -> Tensor:
+        """``J v`` by forward mode, or by a backward pass per output where there is none."""
+        try:
+            return torch.func.jvp(self._function, (self._values,), (v,))[1]
+        except NotImplementedError:
+            z, names = self._graph, list(self._values)
+            parameters = [self._replica.parameters[name] for name in names]
+            found = []
+            for value in z.reshape(-1):
+                rows = torch.autograd.grad(
+                    value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+                )
+                found.append(sum((r * v[n]).sum() for n, r in zip(names, rows, strict=True)))
+            return torch.stack([torch.as_tensor(value) for value in found]).reshape(z.shape)
 
     def _function(self, values: dict[str, Tensor]) -> Tensor:
         return self._replica.call(values, self._inputs)

@@ -236,6 +236,8 @@ class Recording:
             return None
         weight = None if linear is None else linear.weight.detach()
         link = ElementwiseLink(weight, slopes(parts, h), self.size)
+        if link.rows != target.dim:  # the modules are a part of what runs between the two
+            return None
         u = seeded_normal(self.size, target.dim, like=h)
         expected = self.pull(target, source, u.unsqueeze(1))[:, 0]
         found = link.pull(u)

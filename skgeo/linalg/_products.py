@@ -8,6 +8,7 @@ values are computed from them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -22,6 +23,16 @@ _TRIANGULAR = 1e5
 _TRIAL = 100.0
 # A value that changes by a factor of two, log 2 = 0.69, is rounding.
 _MOVED = 0.69
+
+
+def _trial_size(dtype: torch.dtype) -> float:
+    """Relative size of the perturbation that tests a rank.
+
+    A hundred units of rounding, but in half precision, where they are as large as the numbers
+    themselves, a quarter of the root of one unit.
+    """
+    eps = float(torch.finfo(dtype).eps)
+    return min(_TRIAL * eps, math.sqrt(eps) / 4)
 
 
 def factor_tolerance(n_rows: int, n_columns: int, dtype: torch.dtype = torch.float64) -> float:
@@ -176,11 +187,12 @@ class LongProduct:
         self._given.append(factor)
         if bool(self._doubtful.any()):
             if self._trial is None:
-                self._trial = LongProduct(_TRIAL**2 * tol, self._dtype)
+                units = _trial_size(self._dtype) / float(torch.finfo(self._dtype).eps)
+                self._trial = LongProduct(units**2 * tol, self._dtype)
             for one in self._given:
                 generator = torch.Generator().manual_seed(len(self._trial))
                 noise = torch.randn(one.shape[1:], generator=generator, dtype=torch.float64)
-                size = _TRIAL * float(torch.finfo(self._dtype).eps)
+                size = _trial_size(self._dtype)
                 self._trial.multiply(one * (1.0 + size * noise.to(one)))
             self._given = []
 

@@ -210,3 +210,15 @@ def test_factors_that_do_not_fit_are_refused():
         product_log_singular_values([normal(1, 2, 2) / 0])
     with pytest.raises(SkgeoError, match="no factors"):
         product_log_singular_values([])
+
+
+def test_half_precision_does_not_lose_whole_directions():
+    """The second value, 0.6 of the first, is no rounding of bfloat16."""
+    make = torch.Generator().manual_seed(0)
+    wide = torch.linalg.qr(torch.randn(3, 5, generator=make, dtype=torch.float64).mT).Q.mT
+    product = LongProduct(dtype=torch.bfloat16)
+    product.multiply(torch.eye(5, dtype=torch.float64).unsqueeze(0))
+    product.multiply(wide.unsqueeze(0))
+    product.multiply(torch.diag(torch.tensor([1.0, 0.6, 0.5])).double().unsqueeze(0))
+    logs = product.log_singular_values()[0]
+    torch.testing.assert_close(logs, torch.tensor([1.0, 0.6, 0.5]).double().log())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
 from skgeo.exceptions import SkgeoError
 from skgeo.models import ResolvedModel
-from skgeo.network._batch import take
+from skgeo.network._batch import map_inputs, take
 from skgeo.network._bound import BoundNetwork
 from skgeo.network._replica import Replica, replica
 from skgeo.network._stack import Stack
@@ -270,6 +270,7 @@ def _run(copy: Replica, parameters: Mapping[str, Tensor], group: Inputs) -> Tens
     inputs = cast_inputs(
         group, dtype=copy.dtype, device=copy.device, keep_integers=copy.takes_integers
     )
+    inputs = map_inputs(torch.clone, inputs)  # a network may write into what it is given
     try:
         with torch.no_grad():
             outputs = copy.call(parameters, inputs)

@@ -1,0 +1,92 @@
+"""A fixed number of random networks, and tests of the fuzz itself."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from fuzz.fibers import examine_fiber
+from fuzz.networks import MOST_PARAMETERS, make_case
+from fuzz.oracle import answer, derive, weighted
+from fuzz.run import counts, examine, read_state
+from helpers.oracles import dense_fisher, spectrum
+
+# torch speaks of its own kernels while networks are drawn and differentiated.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def failures(verdicts):
+    return [v for v in verdicts if v.kind in ("wrong", "bare")]
+
+
+# A smaller seed is no smaller network, so failures are not shrunk.
+@settings(max_examples=30, derandomize=True, database=None, phases=[Phase.generate])
+@given(st.integers(0, 10**6))
+def test_no_wrong_number_and_no_bare_error(seed):
+    recipe, verdicts = examine(seed)
+    assert not failures(verdicts), recipe
+
+
+@settings(max_examples=15, derandomize=True, database=None, phases=[Phase.generate])
+@given(st.integers(0, 10**6))
+def test_linear_chains_against_elimination(seed):
+    recipe, verdicts = examine_fiber(seed)
+    assert not failures(verdicts), recipe
+
+
+# What the fuzz found, and what was mended.
+FOUND = {
+    20: "inputs of a comparison were overwritten",
+    43: "no forward mode and no second derivatives",
+    49: "a part of a link was taken for the link",
+    155: "an operation in place overwrites what the backward pass needs",
+    175: "a singular value of a bfloat16 network was taken for rounding",
+}
+
+
+@pytest.mark.parametrize("seed", FOUND, ids=FOUND.get)
+def test_what_was_found_stays_mended(seed):
+    recipe, verdicts = examine(seed)
+    assert not failures(verdicts), recipe
+
+
+def test_a_seed_gives_one_network():
+    a, b = make_case(3), make_case(3)
+    assert a.recipe == b.recipe
+    assert torch.equal(a.inputs, b.inputs)
+    for one, other in zip(a.module.parameters(), b.module.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert sum(p.numel() for p in a.module.parameters()) <= MOST_PARAMETERS
+
+
+@pytest.mark.parametrize("likelihood", ["categorical", "gaussian_scale", "poisson", "bernoulli"])
+def test_the_two_oracles_agree(likelihood):
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 4))
+    net, x = net.double(), torch.randn(5, 3, dtype=torch.float64)
+    found = derive(net, x, torch.float64)
+    rows = weighted(likelihood, found.outputs, found.parameters) / 5**0.5
+    values = answer(rows.reshape(-1, rows.shape[-1])).eigenvalues
+    other = spectrum(dense_fisher(net, x, likelihood))[: len(values)]
+    np.testing.assert_allclose(values[: len(other)], other, atol=1e-13 * other[0])
+
+
+def test_a_wrong_number_is_seen(monkeypatch):
+    """A trace that is off by a thousandth is called wrong."""
+    import fuzz.checks_fisher as checks
+
+    right = checks.fisher_trace
+    monkeypatch.setattr(checks, "fisher_trace", lambda *a, **k: 1.001 * right(*a, **k))
+    seed = next(s for s in range(1, 99, 2) if make_case(s).inputs.dtype == torch.float64)
+    kinds = {v.quantity: v.kind for v in examine(seed)[1]}
+    assert kinds["fisher trace"] == "wrong"
+
+
+def test_a_state_file_that_was_cut_off_is_read(tmp_path):
+    path = tmp_path / "state.jsonl"
+    line = {"seed": 1, "verdicts": [["fisher trace", "right", ""]], "recipe": ""}
+    path.write_text(json.dumps(line) + "\n" + json.dumps(line)[:20], encoding="utf-8")
+    assert read_state(path) == [line]
+    assert counts(read_state(path))["fisher trace"]["right"] == 1
