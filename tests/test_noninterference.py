@@ -118,15 +118,15 @@ class MeetsTheOther(nn.Module):
 
 
 def test_two_fits_that_overlap_run_side_by_side_and_leave_no_trace():
-    X = normal(40, 3)
+    X, nets = normal(40, 3), [MeetsTheOther(number) for number in range(2)]
     before = torch.get_num_threads(), torch.get_rng_state(), torch.get_default_dtype()
 
-    def fit(number):
-        found = FisherRankEstimator(MeetsTheOther(number), likelihood="gaussian").fit(X)
+    def fit(net):
+        found = FisherRankEstimator(net, likelihood="gaussian").fit(X)
         return found.fisher_rank_, torch.get_num_threads(), torch.is_grad_enabled()
 
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(fit, range(2)))
+        found = list(pool.map(fit, nets))
     assert found == [(16, before[0], True)] * 2
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
