@@ -16,18 +16,19 @@ from typing import Any, ClassVar, Self
 
 import joblib
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 
 from skgeo._sklearn import CallbackSupportMixin, FitProgress, with_callbacks
 from skgeo._version import __version__
-from skgeo.exceptions import SkgeoError
+from skgeo.data._arrays import check_unmasked, is_frame
+from skgeo.exceptions import SkgeoError, said
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.models import ResolvedModel, fingerprint, needs_y, resolve_model, share_or_clone
 from skgeo.network._bound import BoundNetwork
+from skgeo.network._running import check_device
 from skgeo.pairs import Pair, PairRow, as_pairs, run_pairs
 
 __all__ = ["GeometryEstimator"]
@@ -43,6 +44,10 @@ _CONDUCT = (
     "n_jobs",
     "verbose",
 )
+
+
+class _NotNumbers(SkgeoError, TypeError):
+    """Error for data whose type cannot be read, which scikit-learn expects as a TypeError."""
 
 
 class GeometryEstimator(
@@ -171,6 +176,7 @@ class GeometryEstimator(
 
     def _transform_pairs(self, pairs: list[Pair]) -> np.ndarray:
         parameters = self.get_params(deep=False)
+        check_device(parameters.get("device"))
         on_gpu = torch.device(parameters.get("device") or "cpu").type == "cuda"
         with single_blas_thread():  # also here, so that workers inherit it
             return run_pairs(
@@ -224,14 +230,19 @@ class GeometryEstimator(
             )
         if X is None and not self._needs_data:
             return X, y
-        if not isinstance(X, (np.ndarray, list, pd.DataFrame)) and not any(
+        if not (isinstance(X, (np.ndarray, list)) or is_frame(X)) and not any(
             hasattr(X, name) for name in ("__array_interface__", "toarray")
         ):
             return X, y
-        if hasattr(self.model, "steps"):  # the first step of a pipeline checks its input
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            return X, y
-        return validate_data(self, X, reset=reset, allow_nd=True, ensure_min_samples=1), y
+        check_unmasked(X, "X")
+        try:
+            if hasattr(self.model, "steps"):  # the first step of a pipeline checks its input
+                validate_data(self, X, reset=reset, skip_check_array=True)
+                return X, y
+            return validate_data(self, X, reset=reset, allow_nd=True, ensure_min_samples=1), y
+        except (ValueError, TypeError) as error:
+            kind = _NotNumbers if isinstance(error, TypeError) else SkgeoError
+            raise kind(f"X cannot be used: {said(error)}") from error
 
     def _bind(
         self,

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_tolerance
 from skgeo._results import Result
 from skgeo.chain._jacobians import ChainJacobians
 from skgeo.chain._plan import LayerPlan, path_between, plan_chain
@@ -278,15 +279,9 @@ def measure_chain(
     return ChainProfile(chain, tuple(stretches), torch.cat(exponents))
 
 
-def _tolerance(tol: object) -> float | None:
-    if isinstance(tol, str) and tol == "auto":
-        return None
-    if isinstance(tol, bool) or not isinstance(tol, (int, float)) or not 0.0 <= tol < 1.0:
-        raise SkgeoError(
-            f"tol={tol!r}: expected 'auto' or a number in [0, 1), relative to the largest squared "
-            "singular value of a link."
-        )
-    return float(tol)
+def _tolerance(tol: float | Literal["auto"]) -> float | None:
+    check_tolerance(tol)
+    return None if tol == "auto" else float(tol)
 
 
 def _bytes(layers: Layers, plan: LayerPlan) -> int:

@@ -92,8 +92,8 @@ def _outputs_together(replica: Replica, inputs: Inputs) -> tuple[Tensor, _Check]
         raise SkgeoError(
             "The outputs do not depend on any of the selected parameters "
             f"({', '.join(replica.selected[:5])}{', ...' if len(replica.selected) > 5 else ''}). "
-            "Is the forward pass run without gradients (no_grad, detach, numpy), or are other "
-            "parameters meant?"
+            "Run the forward pass with gradients (without no_grad, detach or numpy), or select "
+            "other parameters."
         )
     generator = torch.Generator(outputs.device).manual_seed(0)
     signs = torch.randint(0, 2, outputs.shape, generator=generator, device=outputs.device)

@@ -431,8 +431,8 @@ def as_likelihood(likelihood: str | Likelihood) -> Likelihood:
     except (KeyError, TypeError):
         names = ", ".join(repr(name) for name in sorted(LIKELIHOODS))
         raise SkgeoError(
-            f"likelihood={likelihood!r} is not known. Expected 'auto', one of {names}, or a "
-            "Likelihood such as Gaussian(scale=0.1)."
+            f"Got likelihood={likelihood!r}, which is not known. Expected 'auto', one of {names}, "
+            "or a Likelihood such as Gaussian(scale=0.1)."
         ) from None
 
 

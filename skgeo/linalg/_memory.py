@@ -109,6 +109,6 @@ def require_memory(
     usable = memory_budget(budget, device)
     if count > usable:
         raise SkgeoError(
-            f"{what} would take {format_bytes(count)}, and {format_bytes(usable)} can be used "
-            f"on {torch.device(device)}. Instead: {instead}"
+            f"{what[:1].upper()}{what[1:]} would take {format_bytes(count)}, and "
+            f"{format_bytes(usable)} can be used on {torch.device(device)}. Instead: {instead}"
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.data import Inputs, Samples, cast_inputs
+from skgeo.data._samples import leaves
 from skgeo.exceptions import SkgeoError
 from skgeo.likelihood import (
     Categorical,
@@ -29,7 +30,7 @@ from skgeo.network._flow import Flow, read_flow
 from skgeo.network._outputs import first_tensor
 from skgeo.network._ranges import Ranges, measure_ranges
 from skgeo.network._replica import Replica, replica
-from skgeo.network._running import batch_ranges, check_batch_size, running
+from skgeo.network._running import batch_ranges, check_batch_size, check_device, running
 from skgeo.network._stack import Stack, stack_of
 from skgeo.network._watch import Reads, Watch, WritesTo
 
@@ -95,6 +96,9 @@ class BoundNetwork:
         progress: Callable[..., Any] = iter,
     ) -> None:
         check_batch_size(batch_size)
+        check_device(device)
+        if memory_budget is not None:
+            usable_memory(memory_budget)  # raises if it is nonsense
         self.model = model
         self.progress = progress
         self.batch_size = batch_size
@@ -274,7 +278,7 @@ class BoundNetwork:
         modules = list(self.replica.module.modules())
         handles = [m.register_forward_hook(count) for m in modules if not list(m.children())]
         try:
-            with torch.no_grad(), random_state_kept(self.device), running(inputs):
+            with torch.no_grad(), random_state_kept(self.device), running(inputs, self._cast_note):
                 while True:
                     sizes.clear()
                     calls.clear()
@@ -303,6 +307,19 @@ class BoundNetwork:
             self._judged = True
         return found
 
+    @property
+    def _cast_note(self) -> str:
+        """Who has cast integers, for the message of a forward pass that expects them."""
+        kinds = {tensor.dtype for _, tensor in leaves(self.samples.inputs)}
+        if self.keeps_integers or all(k.is_floating_point or k == torch.bool for k in kinds):
+            return ""
+        return (
+            f" X holds integers, which skgeo has cast to {self.dtype}, the dtype of the parameters,"
+            " since the module has no nn.Embedding. If they are indices, pass "
+            "WrappedModel(module, forward=lambda module, inputs: module(inputs)), for which "
+            "integers stay integers."
+        )
+
     @staticmethod
     def _given(inputs: Inputs) -> dict[str, Tensor]:
         return {f"{_INPUT}{i}": tensor for i, tensor in enumerate(tensors_of(inputs))}
@@ -321,7 +338,7 @@ class BoundNetwork:
         if size < self.n_samples:
             chosen.append(self.spread(size))
         for inputs in chosen:
-            with torch.no_grad(), running(inputs):
+            with torch.no_grad(), running(inputs, self._cast_note):
                 check_apart(self.replica, inputs, first.arithmetic, self.device)
 
     @property

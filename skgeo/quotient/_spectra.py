@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_tolerance
 from skgeo._results import Result
-from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, collect_warnings, warn
+from skgeo.exceptions import RankAmbiguityWarning, collect_warnings, warn
 from skgeo.jacobian._layer import Layer
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._memory import require_memory
@@ -176,11 +176,7 @@ def measure_layers(
     layer: the layer whose leading eigenvectors are computed.
     n_directions: their number; None for the common rank.
     """
-    if tol != "auto" and not 0.0 <= _number(tol) < 1.0:
-        raise SkgeoError(
-            f"tol={tol!r}: expected 'auto' or a number in [0, 1), relative to the largest "
-            "eigenvalue of the metric."
-        )
+    check_tolerance(tol)
     network = rows.network
     metrics: dict[str, MeanMetric] = {}
     pointwise: dict[str, list[Tensor]] = {name: [] for name in rows.names}
@@ -206,10 +202,6 @@ def measure_layers(
     _warn_partial([place for place in rows.layers.layers if not place.is_cut])
     _warn_ambiguous(spectra, [message for _, message in notes])
     return spectra
-
-
-def _number(tol: object) -> float:
-    return float(tol) if isinstance(tol, Real) else float("nan")
 
 
 def _metric(rows: LayerRows, name: str, tol: Tolerance) -> MeanMetric:

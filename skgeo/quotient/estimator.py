@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from skgeo._arguments import check_integer
 from skgeo._depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
@@ -17,7 +18,7 @@ from skgeo.linalg._threads import single_blas_thread
 from skgeo.models import ResolvedModel
 from skgeo.network._bound import BoundNetwork
 from skgeo.quotient._coordinates import null_projection, quotient_fidelity
-from skgeo.quotient._jumps import segment_jumps
+from skgeo.quotient._jumps import ends_of, segment_jumps
 from skgeo.quotient._rows import LayerRows
 from skgeo.quotient._spectra import LayerSpectrum, measure_layers
 
@@ -245,11 +246,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         asked = self.n_components
         if asked is None:
             return None
-        if isinstance(asked, (bool, np.bool_)) or not isinstance(asked, (int, np.integer)):
-            raise SkgeoError(f"n_components={asked!r}: expected a non-negative integer or None.")
-        if asked < 0:
-            raise SkgeoError(f"n_components={asked!r}: expected a non-negative integer or None.")
-        return int(asked)
+        return check_integer("n_components", asked, least=0, also="None")
 
     def _kept(self, request: str) -> np.ndarray:
         self._check_measured()
@@ -394,7 +391,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         """
         self._check_measured()
         with single_blas_thread():
-            rows = LayerRows(self._fitted_network(_stacked(x0, x1)), self._names)
+            rows = LayerRows(self._fitted_network(ends_of(x0, x1)), self._names)
             jumps = segment_jumps(rows, tol=self.tol)
         columns = ["t", "layer", "what", "before", "after"]
         return pd.DataFrame([vars(jump) for jump in jumps], columns=columns)
@@ -423,11 +420,3 @@ def _path(spectrum: LayerSpectrum) -> pd.DataFrame:
     return pd.DataFrame(
         {"layer": spectrum.layer.name, "tol": common.path_tol, "rank": common.path_rank}
     )
-
-
-def _stacked(x0: Any, x1: Any) -> Any:
-    if isinstance(x0, dict):
-        return {key: _stacked(value, x1[key]) for key, value in x0.items()}
-    if isinstance(x0, torch.Tensor):
-        return torch.stack([x0, torch.as_tensor(x1)])
-    return np.stack([np.asarray(x0), np.asarray(x1)])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skgeo._arguments import check_integer, check_option
+from skgeo._arguments import check_integer, check_option, check_tolerance
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError
 from skgeo.likelihood import Likelihood
@@ -238,6 +238,7 @@ class SymmetryClassifier(GeometryEstimator):
 
     def _measure(self, bound: BoundNetwork) -> None:
         check_option("max_set_size", self.max_set_size, (2, 3, 4))
+        check_tolerance(self.rank_tol, "rank_tol")
         check_integer("nullity_limit", self.nullity_limit, least=0)
         tol = resolve_tolerance(self.tol, torch.finfo(bound.model.dtype).eps)
         network = SymmetryNetwork(bound)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from skgeo._arguments import check_integer, check_tolerance
 from skgeo._results import Result
 from skgeo.exceptions import warn
 from skgeo.fisher._spectrum import measure_fisher
@@ -173,6 +174,8 @@ def measure_nullity(
     progress: Callable[..., Any] = iter,
 ) -> NullityAccount:
     """Account for the null space of a network on data, as :func:`nullity_account`."""
+    check_tolerance(tol)
+    check_integer("limit", limit, least=0)
     generators = None
     side = min(network.fisher.n_rows, network.n_parameters)
     if network.n_parameters <= _GENERATOR_LIMIT:
