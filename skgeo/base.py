@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import joblib
@@ -23,10 +24,11 @@ from sklearn.utils.validation import check_is_fitted, check_memory, validate_dat
 from skgeo._sklearn import CallbackSupportMixin, FitProgress, with_callbacks
 from skgeo._version import __version__
 from skgeo.data._arrays import check_unmasked, is_frame
-from skgeo.exceptions import SkgeoError, said
+from skgeo.exceptions import SkgeoError, collect_warnings, said, warn
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.models import ResolvedModel, fingerprint, needs_y, resolve_model, share_or_clone
+from skgeo.models._digest import read_content
 from skgeo.network._bound import BoundNetwork
 from skgeo.network._running import check_device
 from skgeo.pairs import Pair, PairRow, as_pairs, run_pairs
@@ -198,18 +200,23 @@ class GeometryEstimator(
                 return self._measure_pair(network)
             kept = {k: v for k, v in self.get_params(deep=False).items() if k not in _CONDUCT}
             data = network.samples.fingerprint() if network.has_samples else None
+            content, lost = read_content(model)
             family = kept.get("likelihood")
             if isinstance(family, Likelihood):
-                kept["likelihood"] = fingerprint(family)  # its code counts
-            key = (
-                __version__,
-                type(self).__qualname__,
-                joblib.hash(kept),
-                fingerprint(model),
-                data,
-            )
+                kept["likelihood"], more = read_content(family)  # its code counts
+                lost += more
+            if lost:
+                warn(
+                    f"The features are not cached: the model's code uses {', '.join(lost)}, which "
+                    "cannot be followed, so a change there would not be seen."
+                )
+                return self._measure_pair(network)
+            key = (__version__, type(self).__qualname__, joblib.hash(kept), content, data)
             cached: Callable[..., PairRow] = memory.cache(_computed, ignore=["compute"])
-            return cached(key, lambda: self._measure_pair(network))
+            row = cached(key, lambda: self._measure_pair(network))
+            for category, message in row.notes:
+                warn(message, category)
+            return row
 
     def _measure_pair(self, network: BoundNetwork) -> PairRow:
         # A new object, not a clone: callbacks and output settings belong to the estimator of the
@@ -307,5 +314,7 @@ class GeometryEstimator(
 
 
 def _computed(key: tuple[Any, ...], compute: Callable[[], PairRow]) -> PairRow:
-    """Function that joblib caches: features of a pair by a key of its content."""
-    return compute()
+    """Function that joblib caches: features of a pair, and its warnings, by its content."""
+    with collect_warnings() as notes:
+        row = compute()
+    return replace(row, notes=tuple(notes))

@@ -37,10 +37,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Features of one pair, and how they were measured."""
+    """Features of one pair, how they were measured, and warnings that a cache keeps."""
 
     values: list[float]
     facts: Mapping[str, str]
+    notes: tuple[tuple[type[Warning], str], ...] = ()
 
 
 def as_pairs(rows: Any) -> list[Pair]:

@@ -305,7 +305,8 @@ def _count(
     if not isinstance(generator, torch.Generator):
         raise SkgeoError(
             f"With {name}={value}, the penalty draws at random, and draws must differ from step to "
-            "step. Create torch.Generator().manual_seed(0) once, before the loop, and pass generator=...."
+            "step. Create torch.Generator().manual_seed(0) once, before the loop, and pass "
+            "generator=...."
         )
     return value
 

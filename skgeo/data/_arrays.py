@@ -135,7 +135,8 @@ def check_finite(tensor: Tensor, name: str) -> None:
         first = int(wrong.any(dim=1).nonzero()[0])
         raise SkgeoError(
             f"{_subject(name)} holds NaN or inf: {int(wrong.sum())} of its {tensor.numel()} "
-            f"values, the first in sample {first}. Remove or impute them, for example with SimpleImputer."
+            f"values, the first in sample {first}. Remove or impute them, for "
+            "example with SimpleImputer."
         )
 
 

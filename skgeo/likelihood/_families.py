@@ -109,6 +109,11 @@ class Likelihood(ABC):
         """
         return (self.fisher(outputs) @ vectors.double().unsqueeze(-1)).squeeze(-1)
 
+    @property
+    def has_kl(self) -> bool:
+        """Whether the family has a Kullback-Leibler divergence."""
+        return type(self).kl is not Likelihood.kl
+
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         """Kullback-Leibler divergence of the second distributions from the first.
 

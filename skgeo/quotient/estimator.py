@@ -13,6 +13,7 @@ from skgeo._arguments import check_integer
 from skgeo._depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
+from skgeo.jacobian._layer import Layer
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.models import ResolvedModel
@@ -20,7 +21,7 @@ from skgeo.network._bound import BoundNetwork
 from skgeo.quotient._coordinates import null_projection, quotient_fidelity
 from skgeo.quotient._jumps import ends_of, segment_jumps
 from skgeo.quotient._rows import LayerRows
-from skgeo.quotient._spectra import LayerSpectrum, measure_layers
+from skgeo.quotient._spectra import LayerSpectrum, affordable_layers, measure_layers
 
 __all__ = ["LayerQuotientEstimator"]
 
@@ -92,7 +93,9 @@ class LayerQuotientEstimator(GeometryEstimator):
         of the pointwise ranks, ``common_rank``, ``nullity`` (``dim - rank_median``),
         ``common_nullity`` (``dim - common_rank``), ``effective_rank`` (exponential entropy of the
         mean metric's eigenvalues; NaN where the metric is zero), and the tolerance ``tol`` and
-        the spectral gap ``gap`` of the common rank.
+        the spectral gap ``gap`` of the common rank. A layer that does not fit in memory has NaN in
+        all columns but the first three, with one warning that names it and its size, and no entry
+        in the attributes below.
     eigenvalues_ : dict of str to ndarray of shape (n_samples, k)
         Eigenvalues of the pointwise metric of each layer, descending. k is the smaller of ``dim``
         and rank(F) times the number of positions of a sample.
@@ -214,13 +217,19 @@ class LayerQuotientEstimator(GeometryEstimator):
     def _measure(self, network: BoundNetwork) -> None:
         wanted = self._n_components()
         rows = LayerRows(network, self.layers)
-        self.layer_ = rows.default_layer() if self.layer is None else self.layer
+        names = affordable_layers(rows, self.layer)
+        self.layer_ = rows.default_layer(names) if self.layer is None else self.layer
         dim = rows.layers[self.layer_].dim
-        spectra = measure_layers(rows, tol=self.tol, layer=self.layer_, n_directions=wanted)
-        self._names = rows.names
+        spectra = measure_layers(
+            rows, tol=self.tol, names=names, layer=self.layer_, n_directions=wanted
+        )
+        self._names = names
         self._likelihood = network.likelihood
         self.likelihood_ = network.likelihood.name
-        self.layers_ = pd.DataFrame([_row(spectrum) for spectrum in spectra])
+        found = {spectrum.layer.name: _row(spectrum) for spectrum in spectra}
+        self.layers_ = pd.DataFrame(
+            [found.get(layer.name) or _empty_row(layer) for layer in rows.layers.layers]
+        )
         self.eigenvalues_ = {s.layer.name: s.eigenvalues.numpy() for s in spectra}
         self.mean_eigenvalues_ = {s.layer.name: s.mean_eigenvalues.numpy() for s in spectra}
         self.rank_path_ = pd.concat([_path(spectrum) for spectrum in spectra], ignore_index=True)
@@ -237,7 +246,7 @@ class LayerQuotientEstimator(GeometryEstimator):
             center = rows.representations(self.layer_).mean(0).cpu()
             self.components_ = chosen.directions.numpy()
             self.mean_ = center.numpy()
-            if type(rows.network.likelihood).kl is not Likelihood.kl:
+            if rows.network.likelihood.has_kl:
                 self.quotient_fidelity_ = quotient_fidelity(
                     rows, self.layer_, center, chosen.directions
                 )
@@ -413,6 +422,11 @@ def _row(spectrum: LayerSpectrum) -> dict[str, Any]:
         "tol": common.tol,
         "gap": common.gap,
     }
+
+
+def _empty_row(layer: Layer) -> dict[str, Any]:
+    """Row of a layer that was not measured; what is missing becomes NaN."""
+    return {"layer": layer.name, "dim": layer.dim, "is_cut": layer.is_cut}
 
 
 def _path(spectrum: LayerSpectrum) -> pd.DataFrame:

@@ -33,7 +33,7 @@ def resolve_tolerance(tol: Any, precision: float) -> float:
     if given < precision:
         warn(
             f"The tolerance tol={given:.1e} is below the precision of the weights, "
-                f"{precision:.1e}, so copies "
+            f"{precision:.1e}, so copies "
             "that differ by rounding only are not recognised. Choose a larger tol."
         )
     return given

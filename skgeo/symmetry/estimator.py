@@ -115,10 +115,10 @@ class SymmetryClassifier(GeometryEstimator):
     explained_nullity_ : int
         Dimension of the span of the generators; NaN without generators.
     unexplained_nullity_ : int
-        ``n_parameters_ - fisher_rank_ - explained_nullity_``; NaN above `nullity_limit`.
+        ``n_parameters_ - fisher_rank_ - explained_nullity_``; NaN with `fisher_rank_`.
     fisher_rank_ : int
         Rank of the Fisher information on the data, in float64 whatever the dtype of the model; NaN
-        above `nullity_limit`.
+        above `nullity_limit`, and with a warning where it does not fit in memory.
     rank_threshold_ : float
         Threshold (absolute) on the eigenvalues that count for the rank.
     spectral_gap_ : float

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skgeo.exceptions import SkgeoError
 from skgeo._arguments import check_number, described
 from skgeo._results import Result
+from skgeo.exceptions import SkgeoError
 from skgeo.symmetry._compression.binary import binary_blocks
 from skgeo.symmetry._equivalence.hinges import HingeForm, hinge_form
 from skgeo.symmetry._hidden_layer import HiddenLayer, as_hidden_layer, unit_arrays

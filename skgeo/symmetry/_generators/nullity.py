@@ -11,6 +11,7 @@ from skgeo._results import Result
 from skgeo.exceptions import warn
 from skgeo.fisher._spectrum import measure_fisher
 from skgeo.likelihood import Likelihood
+from skgeo.linalg._memory import NotEnoughMemory
 from skgeo.linalg._rank import NumericalRank
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
@@ -128,8 +129,8 @@ def nullity_account(
     Warns
     -----
     GeometryWarning
-        If the Fisher matrix is larger than `limit` or the network has more than a million
-        parameters. The unexplained nullity is then NaN.
+        If the Fisher matrix is larger than `limit` or than the memory, or the network has more
+        than a million parameters. The unexplained nullity is then NaN.
 
     See Also
     --------
@@ -179,7 +180,10 @@ def measure_nullity(
     generators = None
     side = min(network.fisher.n_rows, network.n_parameters)
     if network.n_parameters <= _GENERATOR_LIMIT:
-        generators = measure_generators(network)
+        try:
+            generators = measure_generators(network)
+        except NotEnoughMemory as error:
+            warn(f"Flat directions are not checked, so their number is NaN. {error}")
     else:
         warn(
             f"The network has {network.n_parameters} parameters, more than the {_GENERATOR_LIMIT} "
@@ -194,7 +198,14 @@ def measure_nullity(
                 "the limit, or use fewer samples."
             )
         return NullityAccount(generators, None, network.n_parameters)
-    spectrum = measure_fisher(
-        network.fisher, tol=tol, n_components=0, tangent=False, progress=progress
-    )
+    try:
+        spectrum = measure_fisher(
+            network.fisher, tol=tol, n_components=0, tangent=False, progress=progress
+        )
+    except NotEnoughMemory as error:
+        warn(
+            "The Fisher rank is not computed, so it and the unexplained nullity are NaN; classes "
+            f"of units and flat directions do not depend on it. {error}"
+        )
+        return NullityAccount(generators, None, network.n_parameters)
     return NullityAccount(generators, spectrum.decision, network.n_parameters)
