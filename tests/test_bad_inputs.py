@@ -5,10 +5,9 @@ none may return, and none may pass on an error of torch, numpy, LAPACK or Python
 """
 
 import copy
-import importlib
+import inspect
 import re
 import warnings
-from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -210,14 +209,12 @@ NETWORKS = {
     "asserts": Returns(lambda z: [][0]),
     "mixes": Returns(lambda z: z - z.mean(0)),
     "random": Returns(lambda z: z + torch.rand_like(z)),
-    "zero width": nn.Sequential(nn.Linear(3, 0), nn.Linear(0, 2)).double(),
     "unfitted": Ridge(),
     "unfitted pipe": make_pipeline(SVC()),
     "jit": torch.jit.script(nn.Linear(3, 2)),
 }
 
 FLOW = fiber.flow_bases([np.eye(2, 3), np.eye(2)])
-BARCODE = FLOW.barcode
 NAN = float("nan")
 ROWS = [np.eye(2, 3), np.eye(2)]
 FITTED = FisherRankEstimator(NET, **GAUSSIAN).fit(X)
@@ -282,14 +279,12 @@ FUNCTIONS = {
     "staircase": lambda **o: fiber.staircase(ROWS, **o),
     "tolerance_path": lambda **o: fiber.tolerance_path(ROWS, **o),
     "input_ranks": lambda **o: fiber.input_ranks(ROWS, **({"inputs": np.ones((5, 3))} | o)),
-    "move_up": lambda **o: fiber.move_up(FLOW, **({"move": fiber.up_moves(BARCODE)[0]} | o)),
     "project_tangent": lambda **o: fiber.project_tangent(FLOW, **({"direction": ROWS} | o)),
     "project_normal": lambda **o: fiber.project_normal(FLOW, **({"direction": ROWS} | o)),
     "hasse_diagram": lambda **o: fiber.hasse_diagram(**({"widths": (2, 2), "rank": 1} | o)),
     "strata": lambda **o: fiber.strata(**({"widths": (2, 2), "rank": 1} | o)),
     "digits_run": lambda **o: datasets.digits_run(**o),
 }
-CALLS = ESTIMATORS | FUNCTIONS
 OPTIONS = {
     "tol": [None, -1.0, NAN, "tight", 1.0, True, [1e-3], 2],
     "rank_tol": [None, -1.0, NAN, "tight"],
@@ -302,7 +297,7 @@ OPTIONS = {
     "layer": ["nope", 3, ["0"]],
     "source": ["nope", 3],
     "parameters": ["none", [], ["nope"], 3, None],
-    "n_components": [-1, 1.5, "all", True, 1000],
+    "n_components": [-1, 1.5, "all", True],
     "n_singular_values": [0, -1, "some", 1.5, None, 50],
     "chain": ["up", None, 3],
     "solver": ["fast", None, 3],
@@ -319,7 +314,7 @@ OPTIONS = {
     "kind": ["flat", None],
     "velocity": ["x", X[:2], X * NAN, 3.0],
     "acceleration": ["x", X[:2]],
-    "t": ["x", 3.0],
+    "t": ["x"],
     "n_directions": [0, 1.5, "x", 100],
     "radius": [0, -1, "x", NAN],
     "noise": ["loud", None, 3, lambda x, g: None, lambda x, g: x * NAN, lambda x, g: x[:1]],
@@ -330,18 +325,16 @@ OPTIONS = {
     "seed": ["x", 1.5],
     "end": [X[:2], "x", X * NAN],
     "n_projections": [0, 1, "x", 100],
-    "generator": ["x"],
     "reduction": ["sum", None],
     "dtype": ["double", torch.int64],
-
-    "ball": ["x", (X[0].float(), 1.0), (X[0], -1.0), (X[0],), (X[0, :2], 1.0), (X[0], NAN)],
+    "ball": ["x", (X[0], -1.0), (X[0],), (X[0, :2], 1.0), (X[0], NAN)],
     "permutation": ["x", [0], [0, 1, 2, 9], [[0, 1]], 3.0],
-    "scales": ["x", [0.0] * 4, [-1.0] * 4, [NAN] * 4, [1.0]],
+    "scales": ["x", [0.0] * 4, [NAN] * 4, [1.0]],
     "flips": ["x", [2] * 4, [1]],
     "activation": ["nope", None, 3],
     "interval": ["x", 3],
     "weights": ["x", None, X * NAN, X[0], X[:2], X + 1j],
-    "biases": ["x", None, X[:2, 0], X * NAN],
+    "biases": ["x", X[:2, 0], X * NAN],
     "outputs": ["x", None, X, X.T * NAN],
     "shift": ["x", X],
     "skip": ["x", X],
@@ -351,8 +344,6 @@ OPTIONS = {
     "kinks": ["x", [NAN]],
     "tols": ["x", [-1.0], []],
     "inputs": ["x", None, np.ones((5, 9)), np.ones(3), np.full((5, 3), NAN)],
-    "move": ["x", None],
-    "copies": ["x", (9, 9)],
     "direction": ["x", None, [np.eye(5)], ROWS[:1], [r * NAN for r in ROWS]],
     "space": ["x", None],
     "widths": ["x", None, (), (2,), (2, -1), (1.5, 2)],
@@ -363,7 +354,299 @@ OPTIONS = {
     "n_samples": [0, "x", 10**6],
     "learning_rate": [-1, "x", NAN],
     "weight_decay": [-1, "x", NAN],
-    "strict": [],
-
-    "exact": [],
 }
+
+# Words of the sentences on data, and on networks.
+SAID_OF_DATA = {
+    "text": "expected",
+    "number": "single number|expected",
+    "ragged": "inhomogeneous|tensor of floating",
+    "nested": "nested tensor",
+    "sparse": "to_dense",
+    "scipy sparse": "toarray|tensor of floating",
+    "complex": "Complex data not supported",
+    "empty": "0 sample|Expected 2D|tensor of floating|no outputs|cannot be run",
+    "no samples": "no samples|batch of floating|no outputs",
+    "wide": "cannot be run|does not fit|cannot be multiplied",
+    "vector": "cannot be run|does not fit",
+    "nan": "NaN or inf",
+    "inf": "NaN or inf",
+    "words": "numeric values|real numbers|tensor of floating",
+    "objects": "real number|tensor of floating",
+    "empty dict": "empty dict|dict of 0",
+    "uneven dict": "unequal numbers|dict of 2|cannot be run",
+    "set": "expected",
+    "generator": "expected",
+    "function": "expected|function of time",
+    "none": "None",
+    "meta": "meta device",
+    "quantized": "dequantize",
+    "zero width": "cannot be run|does not fit|batch of floating",
+    "masked": "masked array|tensor of floating",
+    "dates": "real numbers|tensor of floating",
+    "frame of words": "could not convert|not numeric|tensor of floating",
+    "tuples": "list of tuples|tensor of floating",
+}
+SAID_OF_NETWORKS = {
+    "none": "None",
+    "text": "net.pt|type str",
+    "class": "class Linear",
+    "function": "function|builtin",
+    "list": "list of 1",
+    "state": "state dict|OrderedDict",
+    "tensor": "tensor|Tensor",
+    "optimizer": "optimizer|SGD",
+    "SVC": "SVC",
+    "no forward": "no forward",
+    "meta": "meta device",
+    "lazy": "lazy",
+    "nan weight": "NaN",
+    "inf weight": "NaN or infinite",
+    "nan buffer": "NaN",
+    "complex weight": "cannot be run|dtype",
+    "dict": r"WrappedModel\(module, forward=lambda module, inputs: module\(inputs\)\['logits'\]\)",
+    "tuple": r"module\(inputs\)\[0\]\)",
+    "none output": "returned None",
+    "int output": "type int",
+    "text output": "type str",
+    "integer output": "int64",
+    "complex output": "complex",
+    "mean": "samples first|no batch|cannot be",
+    "first": "samples first",
+    "transposed": "samples first",
+    "no outputs": "no outputs",
+    "nan outputs": "NaN",
+    "detached": "gradient|depend",
+    "ignores": "depend|constant|same|zero",
+    "numpy": "ndarray|numpy",
+    "sparse output": "sparse|cannot be run",
+    "raises": "no_such_attribute",
+    "asserts": "IndexError",
+    "mixes": "depend|samples",
+    "random": "random|same",
+    "unfitted": "fitted|Ridge",
+    "unfitted pipe": "SVC|Pipeline",
+    "jit": "Script",
+}
+# A network is not run to read its weights.
+UNREADABLE = [*list(NETWORKS)[:14], "unfitted", "unfitted pipe", "jit"]
+# What has an answer, or no answer that depends on the sample.
+HAS_ANSWER = {
+    ("mean_field", "none"),
+    ("rank_jumps", "tuples"),
+    ("equivalent", "none"),
+    ("equivalence_classes", "none"),
+    *(
+        (name, kind)
+        for name in ("fisher_rao_length", "straightness")
+        for kind in ("detached", "ignores")
+    ),
+    *(("generators", kind) for kind in ("nan outputs", "detached", "ignores")),
+    *(
+        (f"{name}_penalty", kind)
+        for name in ("jacobian", "isometry", "curvature")
+        for kind in ("mixes", "random")
+    ),
+}
+COMPARES = ("equivalent", "equivalence_classes")
+SAID_OF_OPTIONS = {
+    "acceleration": "acceleration|shape|numbers",
+    "activation": "activation|nope|None",
+    "ball": "ball|centre|radius",
+    "biases": "weights|biases",
+    "checkpoints": "checkpoint",
+    "direction": "direction|W_1|matri",
+    "domain": "domain",
+    "end": "end|segment|shape|numbers|NaN",
+    "flips": "flips|hidden layer",
+    "inputs": "inputs",
+    "interval": "interval",
+    "kinks": "kink",
+    "layer": "layer",
+    "layers": "layer",
+    "likelihood": "likelihood",
+    "outputs": "weights|outputs",
+    "parameters": "parameter",
+    "permutation": "permutation|hidden layer",
+    "rank": "rank",
+    "scales": "scales|hidden layer",
+    "shift": "weights|shift",
+    "skip": "weights|skip",
+    "source": "source|layer",
+    "t": "time|t was|numbers|argument t",
+    "tols": "tol",
+    "velocity": "velocity|numbers|NaN|shape",
+    "weights": "weights",
+    "widths": "idths",
+}
+
+
+def table():
+    """Rows of names, calls and words."""
+    rows = []
+    for function, measure in MEASURES.items():
+        for kind, x in DATA.items():
+            if (function, kind) not in HAS_ANSWER:
+                call = lambda measure=measure, x=x: measure(NET, x)  # noqa: E731
+                rows.append((f"{function}: X {kind}", call, SAID_OF_DATA[kind]))
+        for kind, model in NETWORKS.items():
+            if (function, kind) not in HAS_ANSWER and function not in COMPARES:
+                call = lambda measure=measure, model=model: measure(model, X)  # noqa: E731
+                rows.append((f"{function}: model {kind}", call, SAID_OF_NETWORKS[kind]))
+    for function, measure in MODELS.items():
+        for kind in UNREADABLE:
+            call = lambda measure=measure, kind=kind: measure(NETWORKS[kind])  # noqa: E731
+            rows.append((f"{function}: model {kind}", call, SAID_OF_NETWORKS[kind]))
+    return rows
+
+
+def takes(function, option):
+    """Whether a call that names its options takes one, from the signature of what it calls."""
+    rooms = (chain, fiber, fisher, quotient, symmetry, datasets)
+    (room,) = [room for room in rooms if function in room.__all__]
+    named = inspect.signature(getattr(room, function)).parameters
+    of_chain = option == "weights" and room is fiber  # given as an argument already
+    return option in named and not of_chain
+
+
+def options():
+    for function, call in (ESTIMATORS | FUNCTIONS).items():
+        for option, values in OPTIONS.items():
+            for value in values if takes(function, option) else []:
+                yield (
+                    f"{function}: {option}={str(value)[:20]!r}",
+                    lambda call=call, option=option, value=value: call(**{option: value}),
+                    SAID_OF_OPTIONS.get(option, option),
+                )
+
+
+def pairs(rows):
+    return FisherRankEstimator(**GAUSSIAN).fit_transform(rows)
+
+
+OTHERS = [
+    ("pairs: none", lambda: pairs(None), "table of pairs"),
+    ("pairs: array", lambda: pairs(X.numpy()), "table of pairs"),
+    ("pairs: empty", lambda: pairs([]), "empty"),
+    ("pairs: one entry", lambda: pairs([(NET,)]), "row 0"),
+    ("pairs: four entries", lambda: pairs([(NET, X, None, 1)]), "row 0"),
+    ("pairs: bare", lambda: pairs((NET, X)), "put it in a list"),
+    ("pairs: no model", lambda: pairs([(X, NET)]), "pair 0"),
+    ("pairs: wrong columns", lambda: pairs(pd.DataFrame({"net": [NET], "X": [X]})), "columns"),
+    ("pairs: fit alone", lambda: FisherRankEstimator().summary(), "no model of its own"),
+    ("y: short", lambda: fisher.fisher_rank(NET, X, [1, 2]), "one target"),
+    ("y: nan", lambda: fisher.fisher_rank(NET, X, np.full(6, NAN)), "NaN"),
+    ("y: complex", lambda: fisher.fisher_rank(NET, X, torch.ones(6) * 1j), "complex"),
+    ("y: dict", lambda: fisher.fisher_rank(NET, X, {"y": 1}), "dict"),
+    ("y: masked", lambda: fisher.fisher_rank(NET, X, np.ma.masked_equal([1, 2] * 3, 1)), "masked"),
+    ("y: ragged", lambda: fisher.fisher_rank(NET, X, [[1], [1, 2]] * 3), "one array"),
+    ("display: of a chain", lambda: fisher.SpectrumDisplay.from_estimator(CHAINED), "draws"),
+    ("display: of a Fisher rank", lambda: chain.ProfileDisplay.from_estimator(FITTED), "draws"),
+    ("display: quotient", lambda: quotient.RankProfileDisplay.from_estimator(FITTED), "draws"),
+    ("display: barcode", lambda: fiber.BarcodeDisplay.from_estimator(FITTED), "draws"),
+    ("display: hasse", lambda: fiber.HasseDisplay.from_estimator(NET), "draws"),
+    ("display: boundary", lambda: symmetry.BoundaryDisplay.from_estimator(FITTED), "draws"),
+    ("display: nullity", lambda: symmetry.NullityDisplay.from_estimator(None), "draws"),
+    ("display: axes", lambda: fisher.SpectrumDisplay.from_estimator(FITTED, ax=3), "Axes"),
+    (
+        "display: unfitted",
+        lambda: fisher.SpectrumDisplay.from_estimator(FisherRankEstimator(NET)),
+        "not fitted",
+    ),
+    ("transform: unfitted", lambda: FisherRankEstimator(NET).transform(X), "not fitted"),
+    ("transform: wide", lambda: FITTED.transform(normal(6, 5)), "cannot be|features"),
+    ("checkpoint: none", lambda: Checkpoint(None, None), "path|factory"),
+    ("checkpoint: no file", lambda: Checkpoint("no.pt", lambda: NET).load(), "no.pt"),
+    ("wrapped: none", lambda: WrappedModel(None), "None"),
+    ("wrapped: forward", lambda: WrappedModel(NET, forward=3), "forward"),
+    (
+        "integers that are indices",
+        lambda: fisher.fisher_rank(Returns(lambda z: z[z.long()[:, 0] * 0]), [["a"]], **GAUSSIAN),
+        "real numbers",
+    ),
+    (
+        "integers that skgeo casts",
+        lambda: fisher.fisher_rank(Looked(), torch.ones(4, 1, dtype=torch.int64), **GAUSSIAN),
+        "skgeo has cast",
+    ),
+    ("no parameters", lambda: fisher.fisher_rank(nn.Tanh(), X, **GAUSSIAN), "parameter"),
+    (
+        "frozen",
+        lambda: fisher.fisher_rank(copy.deepcopy(NET).requires_grad_(False), X, **GAUSSIAN),
+        "parameter",
+    ),
+    ("a layer that does not run", lambda: chain.cauchy_green(Unread(), X, "idle"), "idle"),
+    ("a layer that is not read", lambda: chain.stability(NET, X, layer="0", source="2"), "2|0"),
+]
+
+
+class Looked(nn.Module):
+    """A table that is read without nn.Embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(normal(5, 2))
+
+    def forward(self, x):
+        return nn.functional.embedding(x[:, 0], self.table)
+
+
+def fault(call, words):
+    """What is wrong with the answer to a bad input; None if nothing is."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            call()
+    except (SkgeoError, NotFittedError) as error:
+        message = str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:200]
+    else:
+        return "returned"
+    good = (
+        len(message) >= 20
+        and (message[0].isupper() or message[0] == "'")
+        and message.rstrip().endswith(".")
+        and not re.search("RuntimeError|NoneType' object|NoneType object|linalg\\.", message)
+        and re.search(words, message)
+    )
+    return None if good else message[:200]
+
+
+ROWS = [*table(), *options(), *OTHERS]
+
+
+def test_the_table_is_long():
+    assert len({name for name, _, _ in ROWS}) > 1000
+
+
+@pytest.mark.parametrize("subject", list(dict.fromkeys(name.split(":")[0] for name, _, _ in ROWS)))
+def test_each_gets_a_sentence(subject):
+    faults = {
+        name: found
+        for name, call, words in ROWS
+        if name.split(":")[0] == subject and (found := fault(call, words)) is not None
+    }
+    assert not faults, "\n".join(f"{name} | {found}" for name, found in faults.items())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--samples", "many"],
+        ["--likelihood", "normal"],
+        ["--samples", "0"],
+        ["--data", "x.npz"],
+        ["--model", "no.pt"],
+        ["--model", "no.pt", "--data", "no.npz", "--factory", "nowhere"],
+        ["--model", "no.pt", "--data", "no.npz", "--trust"],
+        ["--no-such-option"],
+    ],
+)
+def test_the_command_exits_with_two(arguments, capsys):
+    try:
+        status = main(arguments)
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    assert len(capsys.readouterr().err) >= 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -98,6 +98,40 @@ class SectionalCurvature(Result):
             f"mean curvature {self.curvature.mean():.3g}, smallest gap {self.gap.min():.3g}, "
             f"{len(self.curvature)} samples"
         )
+
+
+@overload
+def curvature(
+    model: Any,
+    X: Any,
+    kind: Literal["curve"] = "curve",
+    *,
+    layer: str | None = None,
+    velocity: Any = None,
+    acceleration: Any = None,
+    t: Any = None,
+    n_directions: int = 2,
+    radius: float | None = None,
+    source: str | None = None,
+    device: str | torch.device | None = None,
+) -> CurveCurvature: ...
+
+
+@overload
+def curvature(
+    model: Any,
+    X: Any,
+    kind: Literal["sectional"],
+    *,
+    layer: str | None = None,
+    velocity: Any = None,
+    acceleration: Any = None,
+    t: Any = None,
+    n_directions: int = 2,
+    radius: float | None = None,
+    source: str | None = None,
+    device: str | torch.device | None = None,
+) -> SectionalCurvature: ...
 
 
 def curvature(

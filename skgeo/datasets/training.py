@@ -42,6 +42,10 @@ class TrainingRun(NamedTuple):
     pairs: list[tuple[nn.Module, np.ndarray, np.ndarray]]
     history: pd.DataFrame
 
+    def __repr__(self) -> str:
+        epochs = ", ".join(map(str, self.history["epoch"]))
+        return f"TrainingRun({len(self.pairs)} checkpoints, epochs {epochs})"
+
 
 def _evaluate(module: nn.Module, X: Tensor, y: Tensor) -> tuple[float, float]:
     with torch.no_grad():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skgeo._axes import axes_for
+from skgeo._axes import axes_for, check_drawn
 from skgeo.exceptions import SkgeoError
 
 __all__ = ["SpectrumDisplay"]
@@ -104,7 +104,7 @@ class SpectrumDisplay:
         -------
         SpectrumDisplay
         """
-        estimator._check_measured()
+        check_drawn(cls.__name__, estimator, "FisherRankEstimator")
         display = cls(
             eigenvalues=estimator.eigenvalues_,
             rank=estimator.fisher_rank_,
