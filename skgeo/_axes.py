@@ -12,8 +12,8 @@ def check_drawn(name: str, estimator: Any, kind: str) -> None:
     """Raise an error unless an estimator is of the kind that a Display draws, and fitted."""
     if kind not in [each.__name__ for each in type(estimator).__mro__]:
         raise SkgeoError(
-            f"The {name} draws a fitted {kind}; got {described(estimator)}. Use the Display of that "
-            "estimator."
+            f"The {name} draws a fitted {kind}; got {described(estimator)}. Use the Display of "
+            "that estimator."
         )
     estimator._check_measured()
 
