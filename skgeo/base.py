@@ -10,6 +10,7 @@ readings agree:
 from __future__ import annotations
 
 import copy
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -195,7 +196,7 @@ class GeometryEstimator(
         with single_blas_thread():
             model = resolve_model(pair.model, pair.X, pair.y, refit=False)
             network = self._bind(model, pair.X, pair.y)
-            memory = check_memory(getattr(self, "memory", None))
+            memory = _memory(getattr(self, "memory", None))
             if memory.location is None:
                 return self._measure_pair(network)
             kept = {k: v for k, v in self.get_params(deep=False).items() if k not in _CONDUCT}
@@ -311,6 +312,16 @@ class GeometryEstimator(
         tags.input_tags.two_d_array = bound
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _memory(memory: Any) -> Any:
+    """The cache at a path, or a joblib.Memory as it is."""
+    try:
+        return check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
+    except ValueError as error:
+        raise SkgeoError(
+            f"Got memory={memory!r}; expected None, a path or a joblib.Memory."
+        ) from error
 
 
 def _computed(key: tuple[Any, ...], compute: Callable[[], PairRow]) -> PairRow:

@@ -85,6 +85,13 @@ class Unread(nn.Module):
         return self.used(x)
 
 
+def quietly(make):
+    """What torch warns of when it makes it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make()
+
+
 def filled(value, net=NET):
     changed = copy.deepcopy(net)
     with torch.no_grad():
@@ -146,8 +153,8 @@ DATA = {
     "text": "a file",
     "number": 3.0,
     "ragged": [[1.0, 2.0, 3.0], [1.0]],
-    "nested": torch.nested.nested_tensor([torch.ones(3), torch.ones(2)]),
-    "sparse": X.to_sparse(),
+    "nested": quietly(lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)])),
+    "sparse": quietly(X.to_sparse),
     "scipy sparse": sparse.csr_array(X.numpy()),
     "complex": X + 1j,
     "empty": [],
@@ -166,7 +173,7 @@ DATA = {
     "function": len,
     "none": None,
     "meta": torch.empty(6, 3, device="meta"),
-    "quantized": torch.quantize_per_tensor(X.float(), 0.1, 0, torch.qint8),
+    "quantized": quietly(lambda: torch.quantize_per_tensor(X.float(), 0.1, 0, torch.qint8)),
     "zero width": X[:, :0],
     "masked": np.ma.masked_greater(X.numpy(), 0.5),
     "dates": np.array([["2020-01-01"] * 3] * 6, dtype="datetime64[D]"),
@@ -184,11 +191,11 @@ NETWORKS = {
     "SVC": SVC(),
     "no forward": nn.ModuleList([NET]),
     "meta": nn.Linear(3, 2, device="meta"),
-    "lazy": nn.LazyLinear(2),
+    "lazy": quietly(lambda: nn.LazyLinear(2)),
     "nan weight": filled(float("nan")),
     "inf weight": filled(float("inf")),
     "nan buffer": Scaled(float("nan")),
-    "complex weight": nn.Linear(3, 2, dtype=torch.complex64),
+    "complex weight": quietly(lambda: nn.Linear(3, 2, dtype=torch.complex64)),
     "dict": Returns(lambda z: {"logits": z}),
     "tuple": Returns(lambda z: (z, z)),
     "none output": Returns(lambda z: None),
@@ -211,14 +218,14 @@ NETWORKS = {
     "random": Returns(lambda z: z + torch.rand_like(z)),
     "unfitted": Ridge(),
     "unfitted pipe": make_pipeline(SVC()),
-    "jit": torch.jit.script(nn.Linear(3, 2)),
+    "jit": quietly(lambda: torch.jit.script(nn.Linear(3, 2))),
 }
 
 FLOW = fiber.flow_bases([np.eye(2, 3), np.eye(2)])
 NAN = float("nan")
-ROWS = [np.eye(2, 3), np.eye(2)]
-FITTED = FisherRankEstimator(NET, **GAUSSIAN).fit(X)
-CHAINED = JacobianChainProfiler(NET).fit(X)
+MATRICES = [np.eye(2, 3), np.eye(2)]
+FITTED = quietly(lambda: FisherRankEstimator(NET, **GAUSSIAN).fit(X))
+CHAINED = quietly(lambda: JacobianChainProfiler(NET).fit(X))
 ESTIMATORS = {
     "FisherRankEstimator": lambda **o: FisherRankEstimator(NET, **(GAUSSIAN | o)).fit(X),
     "JacobianChainProfiler": lambda **o: JacobianChainProfiler(NET, **o).fit(X),
@@ -273,14 +280,14 @@ FUNCTIONS = {
     "mean_field_theory": lambda **o: chain.mean_field_theory(
         **({"activation": "tanh", "sigma_w": 1.5} | o)
     ),
-    "flow_bases": lambda **o: fiber.flow_bases(ROWS, **o),
-    "numerical_barcode": lambda **o: fiber.numerical_barcode(ROWS, **o),
-    "rank_tolerance": lambda **o: fiber.rank_tolerance(ROWS, **o),
-    "staircase": lambda **o: fiber.staircase(ROWS, **o),
-    "tolerance_path": lambda **o: fiber.tolerance_path(ROWS, **o),
-    "input_ranks": lambda **o: fiber.input_ranks(ROWS, **({"inputs": np.ones((5, 3))} | o)),
-    "project_tangent": lambda **o: fiber.project_tangent(FLOW, **({"direction": ROWS} | o)),
-    "project_normal": lambda **o: fiber.project_normal(FLOW, **({"direction": ROWS} | o)),
+    "flow_bases": lambda **o: fiber.flow_bases(MATRICES, **o),
+    "numerical_barcode": lambda **o: fiber.numerical_barcode(MATRICES, **o),
+    "rank_tolerance": lambda **o: fiber.rank_tolerance(MATRICES, **o),
+    "staircase": lambda **o: fiber.staircase(MATRICES, **o),
+    "tolerance_path": lambda **o: fiber.tolerance_path(MATRICES, **o),
+    "input_ranks": lambda **o: fiber.input_ranks(MATRICES, **({"inputs": np.ones((5, 3))} | o)),
+    "project_tangent": lambda **o: fiber.project_tangent(FLOW, **({"direction": MATRICES} | o)),
+    "project_normal": lambda **o: fiber.project_normal(FLOW, **({"direction": MATRICES} | o)),
     "hasse_diagram": lambda **o: fiber.hasse_diagram(**({"widths": (2, 2), "rank": 1} | o)),
     "strata": lambda **o: fiber.strata(**({"widths": (2, 2), "rank": 1} | o)),
     "digits_run": lambda **o: datasets.digits_run(**o),
@@ -344,7 +351,7 @@ OPTIONS = {
     "kinks": ["x", [NAN]],
     "tols": ["x", [-1.0], []],
     "inputs": ["x", None, np.ones((5, 9)), np.ones(3), np.full((5, 3), NAN)],
-    "direction": ["x", None, [np.eye(5)], ROWS[:1], [r * NAN for r in ROWS]],
+    "direction": ["x", None, [np.eye(5)], MATRICES[:1], [r * NAN for r in MATRICES]],
     "space": ["x", None],
     "widths": ["x", None, (), (2,), (2, -1), (1.5, 2)],
     "rank": ["x", None, -1, 9],
@@ -359,7 +366,7 @@ OPTIONS = {
 # Words of the sentences on data, and on networks.
 SAID_OF_DATA = {
     "text": "expected",
-    "number": "single number|expected",
+    "number": "single number|expected|cannot be run",
     "ragged": "inhomogeneous|tensor of floating",
     "nested": "nested tensor",
     "sparse": "to_dense",
@@ -388,16 +395,16 @@ SAID_OF_DATA = {
     "tuples": "list of tuples|tensor of floating",
 }
 SAID_OF_NETWORKS = {
-    "none": "None",
+    "none": "None|table of pairs",
     "text": "net.pt|type str",
-    "class": "class Linear",
+    "class": "class Linear|type type",
     "function": "function|builtin",
     "list": "list of 1",
     "state": "state dict|OrderedDict",
     "tensor": "tensor|Tensor",
     "optimizer": "optimizer|SGD",
     "SVC": "SVC",
-    "no forward": "no forward",
+    "no forward": "no forward|ModuleList",
     "meta": "meta device",
     "lazy": "lazy",
     "nan weight": "NaN",
@@ -415,9 +422,9 @@ SAID_OF_NETWORKS = {
     "first": "samples first",
     "transposed": "samples first",
     "no outputs": "no outputs",
-    "nan outputs": "NaN",
-    "detached": "gradient|depend",
-    "ignores": "depend|constant|same|zero",
+    "nan outputs": "NaN|No layer",
+    "detached": "gradient|depend|differentiate|No layer",
+    "ignores": "gradient|depend|same|zero|differentiate|No layer",
     "numpy": "ndarray|numpy",
     "sparse output": "sparse|cannot be run",
     "raises": "no_such_attribute",
@@ -448,6 +455,8 @@ HAS_ANSWER = {
         for kind in ("mixes", "random")
     ),
 }
+# Those that read a plain chain, and refuse any other.
+READ = ("mean_field", "compress")
 COMPARES = ("equivalent", "equivalence_classes")
 SAID_OF_OPTIONS = {
     "acceleration": "acceleration|shape|numbers",
@@ -492,7 +501,8 @@ def table():
         for kind, model in NETWORKS.items():
             if (function, kind) not in HAS_ANSWER and function not in COMPARES:
                 call = lambda measure=measure, model=model: measure(model, X)  # noqa: E731
-                rows.append((f"{function}: model {kind}", call, SAID_OF_NETWORKS[kind]))
+                words = "chain|activation|" * (function in READ) + SAID_OF_NETWORKS[kind]
+                rows.append((f"{function}: model {kind}", call, words))
     for function, measure in MODELS.items():
         for kind in UNREADABLE:
             call = lambda measure=measure, kind=kind: measure(NETWORKS[kind])  # noqa: E731

@@ -116,7 +116,7 @@ def _numbers(frame: pd.DataFrame | pd.Series, name: str) -> np.ndarray:
     ]
     if wrong:
         raise SkgeoError(
-            f"{name} has columns that are not numeric: {', '.join(wrong)}. Encode them first, "
+            f"{_subject(name)} has columns that are not numeric: {', '.join(wrong)}. Encode them first, "
             f"for example with a ColumnTransformer in a Pipeline that ends in the model."
         )
     array: np.ndarray = frame.to_numpy()

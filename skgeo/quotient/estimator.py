@@ -217,6 +217,8 @@ class LayerQuotientEstimator(GeometryEstimator):
     def _measure(self, network: BoundNetwork) -> None:
         wanted = self._n_components()
         rows = LayerRows(network, self.layers)
+        if self.layer is not None and not isinstance(self.layer, str):
+            raise SkgeoError(f"Got layer={self.layer!r}; expected the name of a layer, or None.")
         names = affordable_layers(rows, self.layer)
         self.layer_ = rows.default_layer(names) if self.layer is None else self.layer
         dim = rows.layers[self.layer_].dim
