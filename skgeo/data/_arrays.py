@@ -116,8 +116,8 @@ def _numbers(frame: pd.DataFrame | pd.Series, name: str) -> np.ndarray:
     ]
     if wrong:
         raise SkgeoError(
-            f"{_subject(name)} has columns that are not numeric: {', '.join(wrong)}. Encode them first, "
-            f"for example with a ColumnTransformer in a Pipeline that ends in the model."
+            f"{_subject(name)} has columns that are not numeric: {', '.join(wrong)}. Encode them "
+            f"first, for example with a ColumnTransformer in a Pipeline that ends in the model."
         )
     array: np.ndarray = frame.to_numpy()
     if array.dtype == object:  # booleans next to numbers, or nullable columns
