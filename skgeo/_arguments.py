@@ -10,6 +10,23 @@ from typing import Any
 from skgeo.exceptions import SkgeoError
 
 
+def described(value: Any) -> str:
+    """What was given, for a message: its kind, and its shape if it has one.
+
+    >>> described(None), described([1, 2]), described(3)
+    ('None', 'a list of 2', 'an object of type int')
+    """
+    if value is None:
+        return "None"
+    shape = getattr(value, "shape", None)
+    kind = type(value).__name__
+    if isinstance(shape, tuple):
+        return f"{kind} of shape {tuple(shape)}"
+    if isinstance(value, (list, tuple, dict, set)):
+        return f"a {kind} of {len(value)}"
+    return f"an object of type {kind}"
+
+
 def check_option(name: str, value: Any, options: Iterable[Any]) -> None:
     """Raise SkgeoError unless the value is one of the options.
 
@@ -19,7 +36,7 @@ def check_option(name: str, value: Any, options: Iterable[Any]) -> None:
     # Types are compared as well: arrays compare by entry, and 1 == True.
     if not any(type(value) is type(option) and value == option for option in known):
         shown = [repr(option) for option in known]
-        raise SkgeoError(f"{name}={value!r}: expected {', '.join(shown[:-1])} or {shown[-1]}.")
+        raise SkgeoError(f"Got {name}={value!r}; expected {', '.join(shown[:-1])} or {shown[-1]}.")
 
 
 def check_integer(
@@ -40,7 +57,21 @@ def check_integer(
         kind = f"an integer of at least {least}"
     if math.isfinite(most):
         kind = f"an integer from {least} to {int(most)}"
-    raise SkgeoError(f"{name}={value!r}: expected {kind}{also and f' or {also}'}.")
+    raise SkgeoError(f"Got {name}={value!r}; expected {kind}{also and f' or {also}'}.")
+
+
+def check_tolerance(tol: Any, name: str = "tol") -> None:
+    """Raise SkgeoError unless a relative tolerance is "auto" or a number in [0, 1).
+
+    >>> check_tolerance("auto")
+    """
+    if not (isinstance(tol, str) and tol == "auto"):
+        if isinstance(tol, Real) and not isinstance(tol, bool) and 0.0 <= float(tol) < 1.0:
+            return
+        raise SkgeoError(
+            f"Got {name}={tol!r}; expected 'auto' or a number in [0, 1), relative to the largest "
+            "eigenvalue."
+        )
 
 
 def check_number(
@@ -71,4 +102,4 @@ def check_number(
     if math.isfinite(below):
         bounds.append(f"less than {below:g}")
     kind = " ".join(["a finite number", " and ".join(bounds)]).strip()
-    raise SkgeoError(f"{name}={value!r}: expected {kind}{also and f' or {also}'}.")
+    raise SkgeoError(f"Got {name}={value!r}; expected {kind}{also and f' or {also}'}.")

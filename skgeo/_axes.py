@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from skgeo._arguments import described
 from skgeo.exceptions import SkgeoError
+
+
+def check_drawn(name: str, estimator: Any, kind: str) -> None:
+    """Raise an error unless an estimator is of the kind that a Display draws, and fitted."""
+    if kind not in [each.__name__ for each in type(estimator).__mro__]:
+        raise SkgeoError(
+            f"The {name} draws a fitted {kind}; got {described(estimator)}. Use the Display of "
+            "that estimator."
+        )
+    estimator._check_measured()
 
 
 def axes_for(name: str, ax: Any, size: tuple[float, float], columns: int = 1) -> Any:

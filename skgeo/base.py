@@ -10,25 +10,29 @@ readings agree:
 from __future__ import annotations
 
 import copy
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import joblib
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 
 from skgeo._sklearn import CallbackSupportMixin, FitProgress, with_callbacks
 from skgeo._version import __version__
-from skgeo.exceptions import SkgeoError
+from skgeo.data._arrays import check_unmasked, is_frame
+from skgeo.exceptions import SkgeoError, collect_warnings, said, warn
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.models import ResolvedModel, fingerprint, needs_y, resolve_model, share_or_clone
+from skgeo.models._digest import read_content
 from skgeo.network._bound import BoundNetwork
+from skgeo.network._running import check_device
 from skgeo.pairs import Pair, PairRow, as_pairs, run_pairs
 
 __all__ = ["GeometryEstimator"]
@@ -44,6 +48,10 @@ _CONDUCT = (
     "n_jobs",
     "verbose",
 )
+
+
+class _NotNumbers(SkgeoError, TypeError):
+    """Error for data whose type cannot be read, which scikit-learn expects as a TypeError."""
 
 
 class GeometryEstimator(
@@ -172,6 +180,7 @@ class GeometryEstimator(
 
     def _transform_pairs(self, pairs: list[Pair]) -> np.ndarray:
         parameters = self.get_params(deep=False)
+        check_device(parameters.get("device"))
         on_gpu = torch.device(parameters.get("device") or "cpu").type == "cuda"
         with single_blas_thread():  # also here, so that workers inherit it
             return run_pairs(
@@ -188,23 +197,28 @@ class GeometryEstimator(
         with single_blas_thread(), _gradients():
             model = resolve_model(pair.model, pair.X, pair.y, refit=False)
             network = self._bind(model, pair.X, pair.y)
-            memory = check_memory(getattr(self, "memory", None))
+            memory = _memory(getattr(self, "memory", None))
             if memory.location is None:
                 return self._measure_pair(network)
             kept = {k: v for k, v in self.get_params(deep=False).items() if k not in _CONDUCT}
             data = network.samples.fingerprint() if network.has_samples else None
+            content, lost = read_content(model)
             family = kept.get("likelihood")
             if isinstance(family, Likelihood):
-                kept["likelihood"] = fingerprint(family)  # its code counts
-            key = (
-                __version__,
-                type(self).__qualname__,
-                joblib.hash(kept),
-                fingerprint(model),
-                data,
-            )
+                kept["likelihood"], more = read_content(family)  # its code counts
+                lost += more
+            if lost:
+                warn(
+                    f"The features are not cached: the model's code uses {', '.join(lost)}, which "
+                    "cannot be followed, so a change there would not be seen."
+                )
+                return self._measure_pair(network)
+            key = (__version__, type(self).__qualname__, joblib.hash(kept), content, data)
             cached: Callable[..., PairRow] = memory.cache(_computed, ignore=["compute"])
-            return cached(key, lambda: self._measure_pair(network))
+            row = cached(key, lambda: self._measure_pair(network))
+            for category, message in row.notes:
+                warn(message, category)
+            return row
 
     def _measure_pair(self, network: BoundNetwork) -> PairRow:
         # A new object, not a clone: callbacks and output settings belong to the estimator of the
@@ -225,14 +239,19 @@ class GeometryEstimator(
             )
         if X is None and not self._needs_data:
             return X, y
-        if not isinstance(X, (np.ndarray, list, pd.DataFrame)) and not any(
+        if not (isinstance(X, (np.ndarray, list)) or is_frame(X)) and not any(
             hasattr(X, name) for name in ("__array_interface__", "toarray")
         ):
             return X, y
-        if hasattr(self.model, "steps"):  # the first step of a pipeline checks its input
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            return X, y
-        return validate_data(self, X, reset=reset, allow_nd=True, ensure_min_samples=1), y
+        check_unmasked(X, "X")
+        try:
+            if hasattr(self.model, "steps"):  # the first step of a pipeline checks its input
+                validate_data(self, X, reset=reset, skip_check_array=True)
+                return X, y
+            return validate_data(self, X, reset=reset, allow_nd=True, ensure_min_samples=1), y
+        except (ValueError, TypeError) as error:
+            kind = _NotNumbers if isinstance(error, TypeError) else SkgeoError
+            raise kind(f"X cannot be used: {said(error)}") from error
 
     def _bind(
         self,
@@ -303,6 +322,18 @@ def _gradients() -> Iterator[None]:
         yield
 
 
+def _memory(memory: Any) -> Any:
+    """The cache at a path, or a joblib.Memory as it is."""
+    try:
+        return check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
+    except ValueError as error:
+        raise SkgeoError(
+            f"Got memory={memory!r}; expected None, a path or a joblib.Memory."
+        ) from error
+
+
 def _computed(key: tuple[Any, ...], compute: Callable[[], PairRow]) -> PairRow:
-    """Function that joblib caches: features of a pair by a key of its content."""
-    return compute()
+    """Function that joblib caches: features of a pair, and its warnings, by its content."""
+    with collect_warnings() as notes:
+        row = compute()
+    return replace(row, notes=tuple(notes))

@@ -19,6 +19,9 @@ __all__ = [
     "SkgeoError",
 ]
 
+# Characters of another library's message; some of torch's fill a page.
+_MOST_SAID = 300
+
 
 class SkgeoError(ValueError):
     """Base class of all errors: the measurement is not possible with this input."""
@@ -50,6 +53,25 @@ class NonSmoothWarning(GeometryWarning):
 
 # Categories that were emitted.
 _given: set[type[Warning]] = set()
+
+
+def said(error: BaseException) -> str:
+    """The message of an error of another library, in one line that ends with a full stop."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError):
+        text = f"there is no {text}"
+    if not text:
+        text = type(error).__name__
+    if len(text) > _MOST_SAID:
+        text = text[:_MOST_SAID].rsplit(" ", 1)[0] + " ..."
+    return text if text[-1] in ".!?" else f"{text}."
+
+
+def raised(error: BaseException) -> str:
+    """What code of the user raised: the kind of error, unless it is a plain one, and its text."""
+    plain = type(error) in (RuntimeError, ValueError, NotImplementedError)
+    return said(error) if plain else f"{type(error).__name__}: {said(error)}"
+
 
 # A context variable gives each thread its own list; `warnings.catch_warnings` would change a table
 # that all threads share.

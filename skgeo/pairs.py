@@ -12,6 +12,8 @@ import joblib
 import numpy as np
 import pandas as pd
 
+from skgeo._arguments import check_option, described
+from skgeo.data._arrays import is_frame
 from skgeo.exceptions import GeometryWarning, NotAModelError, SkgeoError, collect_warnings, warn
 from skgeo.models import is_model
 
@@ -35,10 +37,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Features of one pair, and how they were measured."""
+    """Features of one pair, how they were measured, and warnings that a cache keeps."""
 
     values: list[float]
     facts: Mapping[str, str]
+    notes: tuple[tuple[type[Warning], str], ...] = ()
 
 
 def as_pairs(rows: Any) -> list[Pair]:
@@ -46,7 +49,7 @@ def as_pairs(rows: Any) -> list[Pair]:
 
     Parameters
     ----------
-    rows : list of tuples, 1-D object array of tuples, or DataFrame
+    rows : list of tuples, 1-D object array of tuples, or DataFrame of pandas or polars
         ``(model, X)`` or ``(model, X, y)``; columns ``model``, ``X``[, ``y``].
 
     Returns
@@ -60,7 +63,7 @@ def as_pairs(rows: Any) -> list[Pair]:
     NotAModelError
         If the first item of a row is not a model.
     """
-    if isinstance(rows, pd.DataFrame):
+    if is_frame(rows):
         pairs = _from_frame(rows)
     else:
         if isinstance(rows, tuple) and rows and is_model(rows[0]):
@@ -69,35 +72,26 @@ def as_pairs(rows: Any) -> list[Pair]:
             )
         is_objects = isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 1
         if not (is_objects or isinstance(rows, (list, tuple))):
-            raise SkgeoError(f"Got {_describe(rows)}; expected a table of pairs. {_ADVICE}")
+            raise SkgeoError(f"Got {described(rows)}; expected a table of pairs. {_ADVICE}")
         pairs = [_from_row(index, row) for index, row in enumerate(rows)]
     if not pairs:
         raise SkgeoError(f"The table of pairs is empty: 0 sample(s). {_ADVICE}")
     for index, pair in enumerate(pairs):
         if not is_model(pair.model):
             raise NotAModelError(
-                f"In the table, pair {index} starts with {_describe(pair.model)}, which is not a "
+                f"In the table, pair {index} starts with {described(pair.model)}, which is not a "
                 f"model. {_ADVICE}"
             )
     return pairs
 
 
-def _describe(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    kind = type(value).__name__
-    return f"{kind} of shape {tuple(shape)}" if shape is not None else f"{kind} object"
-
-
 def _from_row(index: int, row: Any) -> Pair:
     if not isinstance(row, (tuple, list)) or len(row) not in (2, 3):
-        length = f" of {len(row)} items" if isinstance(row, (tuple, list)) else ""
-        raise SkgeoError(
-            f"In the table, row {index} is {_describe(row)}{length}, not a pair. {_ADVICE}"
-        )
+        raise SkgeoError(f"In the table, row {index} is {described(row)}, not a pair. {_ADVICE}")
     return Pair(*row)
 
 
-def _from_frame(frame: pd.DataFrame) -> list[Pair]:
+def _from_frame(frame: Any) -> list[Pair]:
     columns = list(frame.columns)
     missing = [name for name in ("model", "X") if name not in columns]
     other = [name for name in columns if name not in ("model", "X", "y")]
@@ -108,8 +102,8 @@ def _from_frame(frame: pd.DataFrame) -> list[Pair]:
             + (f"{other} not expected; select the columns of the pairs. " if other else "")
             + _ADVICE
         )
-    targets = frame["y"] if "y" in columns else [None] * len(frame)
-    rows = zip(frame["model"], frame["X"], targets, strict=True)
+    targets = list(frame["y"]) if "y" in columns else [None] * len(frame)
+    rows = zip(list(frame["model"]), list(frame["X"]), targets, strict=True)
     return [Pair(model, X, None if _is_missing(y) else y) for model, X, y in rows]
 
 
@@ -148,8 +142,7 @@ def run_pairs(
     ndarray of shape (n_pairs, width)
         Features in float64.
     """
-    if on_error not in ("raise", "nan"):
-        raise SkgeoError(f"on_error={on_error!r}: expected 'raise' or 'nan'.")
+    check_option("on_error", on_error, ("raise", "nan"))
     tasks = (
         joblib.delayed(_guarded)(row, index, pair, on_error) for index, pair in enumerate(pairs)
     )

@@ -36,7 +36,7 @@ LAYERS = [
 # Which subject may import which other.
 ARROWS = {("symmetry", "fisher")}
 # Beside the estimators: it sees what is in this list, and only the top sees it.
-BESIDE = {"datasets": {"_results", "exceptions", "linalg", "data"}}
+BESIDE = {"datasets": {"_arguments", "_results", "exceptions", "linalg", "data"}}
 # networkx is optional for skgeo; torch itself may import it.
 OPTIONAL = {"matplotlib", "rich", "skorch"}
 

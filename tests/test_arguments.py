@@ -9,9 +9,9 @@ def test_options_are_compared_by_value_and_type():
     check_option("side", None, ("left", None))
     check_option("side", "left", ("left", None))
     for value in ("up", 0, np.array(["left"]), ["left"], True):
-        with pytest.raises(SkgeoError, match=r"side=.*: expected 'left' or None\."):
+        with pytest.raises(SkgeoError, match=r"side=.*; expected 'left' or None\."):
             check_option("side", value, ("left", None))
-    with pytest.raises(SkgeoError, match=r"flag=True: expected 1 or 2\."):
+    with pytest.raises(SkgeoError, match=r"flag=True; expected 1 or 2\."):
         check_option("flag", True, (1, 2))
 
 
@@ -23,7 +23,7 @@ def test_integers_of_all_kinds(value):
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, "3", None, np.bool_(True), float("nan")])
 def test_what_is_not_a_positive_integer(value):
-    with pytest.raises(SkgeoError, match=r"depth=.*: expected a positive integer or None\."):
+    with pytest.raises(SkgeoError, match=r"depth=.*; expected a positive integer or None\."):
         check_integer("depth", value, also="None")
 
 
@@ -34,9 +34,9 @@ def test_bounds_are_named():
         ({"least": 2}, "an integer of at least 2"),
         ({"least": 0, "most": 4}, "an integer from 0 to 4"),
     ]:
-        with pytest.raises(SkgeoError, match=rf"k=-3: expected {said}\."):
+        with pytest.raises(SkgeoError, match=rf"k=-3; expected {said}\."):
             check_integer("k", -3, **bounds)
-    with pytest.raises(SkgeoError, match=r"k=5: expected an integer from 1 to 4\."):
+    with pytest.raises(SkgeoError, match=r"k=5; expected an integer from 1 to 4\."):
         check_integer("k", 5, most=4)
 
 

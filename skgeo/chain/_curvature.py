@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_number, check_option
 from skgeo._results import Result
 from skgeo.chain._curves import Curve, read_curve
 from skgeo.chain._kinks import has_kinks, kinks_between
@@ -97,6 +98,40 @@ class SectionalCurvature(Result):
             f"mean curvature {self.curvature.mean():.3g}, smallest gap {self.gap.min():.3g}, "
             f"{len(self.curvature)} samples"
         )
+
+
+@overload
+def curvature(
+    model: Any,
+    X: Any,
+    kind: Literal["curve"] = "curve",
+    *,
+    layer: str | None = None,
+    velocity: Any = None,
+    acceleration: Any = None,
+    t: Any = None,
+    n_directions: int = 2,
+    radius: float | None = None,
+    source: str | None = None,
+    device: str | torch.device | None = None,
+) -> CurveCurvature: ...
+
+
+@overload
+def curvature(
+    model: Any,
+    X: Any,
+    kind: Literal["sectional"],
+    *,
+    layer: str | None = None,
+    velocity: Any = None,
+    acceleration: Any = None,
+    t: Any = None,
+    n_directions: int = 2,
+    radius: float | None = None,
+    source: str | None = None,
+    device: str | torch.device | None = None,
+) -> SectionalCurvature: ...
 
 
 def curvature(
@@ -206,10 +241,9 @@ def curvature(
     >>> (6 * found.curvature).round(12).tolist(), found.stretch.round(12).tolist()
     ([1.0, 1.0, 1.0], [3.0, 3.0, 3.0])
     """
-    if kind not in ("curve", "sectional"):
-        raise SkgeoError(f"kind={kind!r}: expected 'curve' or 'sectional'.")
-    if radius is not None and not (np.isfinite(radius) and radius > 0):
-        raise SkgeoError(f"radius={radius!r}: expected a positive number.")
+    check_option("kind", kind, ("curve", "sectional"))
+    if radius is not None:
+        check_number("radius", radius, above=0, also="None")
     with single_blas_thread():
         given = read_curve(X, t, velocity, acceleration, needed=kind == "curve")
         # Velocities are not taken through a Pipeline's first steps.
@@ -267,10 +301,12 @@ def _bend(v: Tensor, a: Tensor) -> Tensor:
 
 def _of_slices(data: LayerMap, k: int, radius: float | None) -> SectionalCurvature:
     if isinstance(k, bool) or not isinstance(k, int) or k < 2:
-        raise SkgeoError(f"n_directions={k!r}: expected an integer of at least 2, as for a plane.")
+        raise SkgeoError(
+            f"Got n_directions={k!r}; expected an integer of at least 2, as for a plane."
+        )
     if k >= data.n_layer or k > data.n_source:
         raise SkgeoError(
-            f"n_directions={k} at {data.name!r}, which has {data.n_layer} coordinates, "
+            f"Got n_directions={k} at {data.name!r}, which has {data.n_layer} coordinates, "
             f"computed from {data.n_source}: the slice must fit in the input, and leave a normal "
             "direction at the layer. Pass a smaller n_directions, or choose a wider layer."
         )

@@ -64,12 +64,13 @@ def read_curve(X: Any, t: Any, velocity: Any, acceleration: Any, *, needed: bool
         return _from_function(X, t)
     if t is not None:
         raise SkgeoError(
-            "t was given with samples in X; it belongs to a curve that is a function. Omit t."
+            "The argument t was given with samples in X; it belongs to a curve that is a "
+            "function. Omit t."
         )
     if not needed:
         if velocity is not None or acceleration is not None:
             raise SkgeoError(
-                "velocity and acceleration were given without a curve: use kind='curve'."
+                "A velocity or an acceleration was given without a curve: use kind='curve'."
             )
         return Curve(X, None, None)
     if velocity is None:
@@ -85,7 +86,7 @@ def _from_function(X: Any, t: Any) -> Curve:
         raise SkgeoError("X is a function of time; pass t=[...], at which times to evaluate it.")
     times = _tensor(t).to(torch.float64)
     if times.dim() != 1:
-        raise SkgeoError(f"t has shape {tuple(times.shape)}; expected one axis, (m,).")
+        raise SkgeoError(f"The argument t has shape {tuple(times.shape)}; expected one axis, (m,).")
     shape: list[torch.Size] = []
 
     def run(column: Tensor) -> Tensor:
@@ -111,14 +112,16 @@ def _from_function(X: Any, t: Any) -> Curve:
 def _tensor(value: Any) -> Tensor:
     inputs = as_samples(value).inputs
     if not isinstance(inputs, Tensor):
-        raise SkgeoError("velocity, acceleration or t holds several arrays; expected a single one.")
+        raise SkgeoError(
+            "One of velocity, acceleration and t holds several arrays; expected a single one."
+        )
     return inputs
 
 
 def _shaped(name: str, value: Tensor, x: Tensor) -> Tensor:
     if len(value) != len(x) or value.numel() != x.numel():
         raise SkgeoError(
-            f"{name} has shape {tuple(value.shape)}; expected {len(x)} samples of {x.shape[1]} "
+            f"The {name} has shape {tuple(value.shape)}; expected {len(x)} samples of {x.shape[1]} "
             "coordinates, like the points."
         )
     return value.reshape(len(x), -1).to(x)

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
+from skgeo._arguments import check_integer, check_number
 from skgeo._results import Result
 from skgeo.chain._gaussian_integrals import GaussianMoments, correlation
 from skgeo.chain._scalar_function import ScalarFunction, scalar_function
@@ -129,7 +130,7 @@ class MeanFieldTheory(Result):
         """
         _check_depth(depth)
         if weights not in ("gaussian", "orthogonal"):
-            raise SkgeoError(f"weights={weights!r}: expected 'gaussian' or 'orthogonal'.")
+            raise SkgeoError(f"Got weights={weights!r}; expected 'gaussian' or 'orthogonal'.")
         # The moments of Pennington et al. [4].
         s1 = -1.0 if weights == "gaussian" else 0.0
         m1 = (self.sigma_w**2 * self.mu_1) ** depth
@@ -294,15 +295,13 @@ def _depth_scale(slope: float) -> float:
 
 def _check_variances(sigma_w: float, sigma_b: float, q0: float) -> None:
     for name, value, least in (("sigma_w", sigma_w, 0.0), ("sigma_b", sigma_b, 0.0), ("q0", q0, 0)):
-        if not (math.isfinite(value) and value >= least):
-            raise SkgeoError(f"{name}={value!r}: expected a finite number of at least 0.")
+        check_number(name, value, least=least)
     if sigma_w == 0.0 or q0 == 0.0:
         raise SkgeoError(
-            f"sigma_w={sigma_w!r}, q0={q0!r}: expected numbers above 0; otherwise layers receive "
-            "zero from those before them."
+            f"Got sigma_w={sigma_w!r}, q0={q0!r}; expected numbers above 0; otherwise "
+            "layers receive zero from those before them."
         )
 
 
 def _check_depth(depth: int) -> None:
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-        raise SkgeoError(f"depth={depth!r}: expected a positive integer.")
+    check_integer("depth", depth)

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from skgeo._arguments import check_number, check_option
 from skgeo.chain._penalty_products import (
     Forward,
     gaussian,
@@ -165,8 +166,8 @@ def isometry_penalty(
     >>> isometry_penalty(net, torch.zeros(5, 2), scale=0.5).item()
     9.0
     """
-    if scale is not None and not scale > 0:
-        raise SkgeoError(f"scale={scale!r}: expected a positive number, or None for any scale.")
+    if scale is not None:
+        check_number("scale", scale, above=0, also="None for any scale")
     module, forward = live(model)
     with recorded(module, x, forward) as (x, z):
         size, n_outputs = z.shape
@@ -296,20 +297,22 @@ def _count(
         return most
     upper = "" if name == "n_directions" else f" to {most}"
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SkgeoError(f"{name}={value!r}: expected None or an integer from {least}{upper}.")
+        raise SkgeoError(f"Got {name}={value!r}; expected None or an integer from {least}{upper}.")
     if upper and value > most:
-        raise SkgeoError(f"{name}={value}: there are {most} directions; pass None for all of them.")
+        raise SkgeoError(
+            f"Got {name}={value}; there are {most} directions; pass None for all of them."
+        )
     if not isinstance(generator, torch.Generator):
         raise SkgeoError(
-            f"{name}={value} draws at random, and draws must differ from step to step. Create "
-            "torch.Generator().manual_seed(0) once, before the loop, and pass generator=...."
+            f"With {name}={value}, the penalty draws at random, and draws must differ from step to "
+            "step. Create torch.Generator().manual_seed(0) once, before the loop, and pass "
+            "generator=...."
         )
     return value
 
 
 def _reduced(module: nn.Module, values: Tensor, reduction: str) -> Tensor:
-    if reduction not in ("mean", "none"):
-        raise SkgeoError(f"reduction={reduction!r}: expected 'mean' or 'none'.")
+    check_option("reduction", reduction, ("mean", "none"))
     if not values.requires_grad:
         # A constant has a zero gradient, and the caller's backward pass must not fail.
         values = values + sum(0.0 * p.sum() for p in module.parameters() if p.requires_grad)

@@ -10,10 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from skgeo._arguments import described
+from skgeo.data._arrays import as_tensor, check_finite
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._directional import plain_normalisation
 from skgeo.models import WrappedModel
+from skgeo.models._kinds import check_model
+from skgeo.network._finite import check_outputs
+from skgeo.network._modelcheck import check_finite as check_weights
 from skgeo.network._modelcheck import check_kind
+from skgeo.network._outputs import checked_outputs
+from skgeo.network._running import running
 from skgeo.network._switches import math_attention, no_fast_path
 
 Forward = Callable[[Any, Any], Tensor]
@@ -24,15 +31,18 @@ def live(model: Any) -> tuple[nn.Module, Forward | None]:
 
     Raises SkgeoError for a mask, which a penalty would pass by.
     """
-    if isinstance(model, WrappedModel):
-        if model.mask is not None:
-            raise SkgeoError(
-                "The WrappedModel has a mask=, and penalties take every position of the outputs. "
-                "Multiply the outputs by the mask in its forward function instead."
-            )
-        return model.module, model.forward
-    check_kind(model)
-    return model, None
+    if not isinstance(model, WrappedModel):
+        check_kind(model)
+        check_model(model)
+        check_weights(model)
+        return model, None
+    if model.mask is not None:
+        raise SkgeoError(
+            "The WrappedModel has a mask=, and penalties take every position of the outputs. "
+            "Multiply the outputs by the mask in its forward function instead."
+        )
+    check_weights(model.module)
+    return model.module, model.forward
 
 
 @contextmanager
@@ -52,11 +62,16 @@ def prepared(module: nn.Module, x: Tensor) -> Iterator[None]:
             "sample depend on the others, so no sample has a Jacobian of its own. Put these "
             "layers in eval mode for the penalty, or use GroupNorm."
         )
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() == 0 or not x.numel():
+    if not isinstance(x, Tensor):
+        raise SkgeoError(f"The inputs x are {described(x)}; expected a tensor of floating inputs.")
+    x = as_tensor(x, "x")
+    if not x.is_floating_point() or x.dim() == 0 or not x.numel():
         raise SkgeoError(
-            f"x is {_shown(x)}; expected a batch of floating inputs. Indices have no derivative: "
-            "penalise the part of the network after the embedding."
+            f"The inputs x are {x.dtype} of shape {tuple(x.shape)}; expected a batch of floating "
+            "inputs. Indices have no derivative: penalise the part of the network after the "
+            "embedding."
         )
+    check_finite(x, "x")
     held = [
         (child._buffers, key, buffer)
         for child in module.modules()
@@ -86,26 +101,19 @@ def recorded(
 
 
 def outputs(module: nn.Module, x: Tensor, forward: Forward | None) -> Tensor:
+    """The checked outputs, with their graph."""
+    # -> (b, K)
     given = x * 1  # the network may write to its input in place
-    z = module(given) if forward is None else forward(module, given)
-    if not isinstance(z, Tensor) or not z.is_floating_point() or z.shape[:1] != x.shape[:1]:
-        raise SkgeoError(
-            f"The network returned {_shown(z)}; expected floating outputs, one row for each of "
-            f"{len(x)} samples. Pass "
-            "WrappedModel(module, forward=lambda module, x: ...), which returns them."
-        )
+    with running(x):
+        found = module(given) if forward is None else forward(module, given)
+    z = checked_outputs(found, len(x))
+    check_outputs(z)
     if not z.requires_grad:
         raise SkgeoError(
             "The outputs have no graph, neither to the parameters nor to the inputs: the forward "
             "pass runs without gradients. Enable gradients in it."
         )
     return z.reshape(len(z), -1)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return f"an object of type {type(value).__name__}"
 
 
 def pulled(z: Tensor, x: Tensor, cotangents: Tensor) -> Tensor:

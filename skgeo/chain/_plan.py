@@ -65,12 +65,12 @@ def plan_chain(found: Layers, kind: str, n_singular_values: Any) -> tuple[LayerP
     no layer is left.
     """
     if kind not in CHAINS:
-        raise SkgeoError(f"chain={kind!r} is not understood; expected one of {CHAINS}.")
+        raise SkgeoError(f"Got chain={kind!r}; expected one of {CHAINS}.")
     asked = n_singular_values
     whole = isinstance(asked, Integral) and not isinstance(asked, bool)
     if not (asked in ("auto", "all") if isinstance(asked, str) else whole and asked >= 1):
         raise SkgeoError(
-            f"n_singular_values={asked!r}: expected 'auto', 'all' or a positive integer."
+            f"Got n_singular_values={asked!r}; expected 'auto', 'all' or a positive integer."
         )
     layers = list(found.after_root)
     if not layers:
@@ -113,7 +113,7 @@ def plan_chain(found: Layers, kind: str, n_singular_values: Any) -> tuple[LayerP
                     way = full  # all singular values cost no more than the leading ones
         if count > side:
             raise SkgeoError(
-                f"n_singular_values={asked}: the Jacobian at layer {layer.name!r} is "
+                f"Got n_singular_values={asked}; the Jacobian at layer {layer.name!r} is "
                 f"{target.dim} x {source.dim} and has {side}. Ask for fewer, or for 'all'."
             )
         plans.append(LayerPlan(layer, source, target, way, count))

@@ -7,7 +7,7 @@ With :math:`J_l = \partial h_l/\partial h_{l-1}`: a layer's own :math:`J_l`; fro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_tolerance
 from skgeo._results import Result
 from skgeo.chain._jacobians import ChainJacobians
 from skgeo.chain._plan import LayerPlan, path_between, plan_chain
@@ -23,7 +24,7 @@ from skgeo.chain._topk import default_steps
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.jacobian._layer import Layer
 from skgeo.jacobian._layers import Layers
-from skgeo.linalg._memory import require_memory
+from skgeo.linalg._memory import format_bytes, require_memory
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import BoundNetwork, bind
 
@@ -184,13 +185,13 @@ def chain_profile(
     ------
     SkgeoError
         If anything is NaN or infinite, a layer is unknown, samples are coupled, more singular
-        values are asked for than there are, or matrices do not fit in memory.
+        values are asked for than there are, or no layer's matrices fit in memory.
 
     Warns
     -----
     GeometryWarning
-        If a value is NaN: at layers that are not cuts, where only leading values are computed, or
-        for Jacobians of rank 0.
+        If a value is NaN: at layers that are not cuts or do not fit in memory, where only leading
+        values are computed, or for Jacobians of rank 0.
 
     Notes
     -----
@@ -250,9 +251,8 @@ def measure_chain(
     layers = Layers.of(network, names)
     plans = plan_chain(layers, chain, n_singular_values)
     _report_partial([plan.layer for plan in plans if plan.way == "none"], strict)
-    together = [plan for plan in plans if plan.way == "formed" and chain == "input"]
-    needed = max(_bytes(layers, plan) for plan in plans)
-    needed += sum(plan.source.dim * plan.target.dim * 8 for plan in together)
+    plans = _affordable(layers, plans, chain, network.budget)
+    needed = _needed(layers, plans, chain)
     batches = network.batches(needed)
     require_memory(
         needed * max(len(batch) for batch in batches),
@@ -289,15 +289,43 @@ def measure_chain(
     return ChainProfile(chain, tuple(stretches), torch.cat(exponents))
 
 
-def _tolerance(tol: object) -> float | None:
-    if isinstance(tol, str) and tol == "auto":
-        return None
-    if isinstance(tol, bool) or not isinstance(tol, (int, float)) or not 0.0 <= tol < 1.0:
-        raise SkgeoError(
-            f"tol={tol!r}: expected 'auto' or a number in [0, 1), relative to the largest squared "
-            "singular value of a link."
+def _tolerance(tol: float | Literal["auto"]) -> float | None:
+    check_tolerance(tol)
+    return None if tol == "auto" else float(tol)
+
+
+def _needed(layers: Layers, plans: Sequence[LayerPlan], chain: str) -> int:
+    """Memory that one sample takes."""
+    together = [plan for plan in plans if plan.way == "formed" and chain == "input"]
+    return max(_bytes(layers, plan) for plan in plans) + sum(
+        plan.source.dim * plan.target.dim * 8 for plan in together
+    )
+
+
+def _affordable(
+    layers: Layers, plans: Sequence[LayerPlan], chain: str, budget: int
+) -> tuple[LayerPlan, ...]:
+    """The plans without those that do not fit in memory, unless none would be left."""
+    kept = list(plans)
+    left_out: list[LayerPlan] = []
+    while _needed(layers, kept, chain) > budget:
+        index = max(range(len(kept)), key=lambda i: _bytes(layers, kept[i]))
+        left_out.append(kept[index])
+        kept[index] = replace(kept[index], way="none")
+    if all(plan.way == "none" for plan in kept):
+        return tuple(plans)
+    if left_out:
+        shown = ", ".join(
+            f"{plan.layer.name!r} ({plan.target.dim} x {plan.source.dim}, "
+            f"{format_bytes(_bytes(layers, plan))} per sample)"
+            for plan in left_out
         )
-    return float(tol)
+        warn(
+            f"Layers too large for the {format_bytes(budget)} of memory that can be used have "
+            f"values NaN: {shown}. Ask for the leading values only with n_singular_values=10, or "
+            "raise memory_budget."
+        )
+    return tuple(kept)
 
 
 def _bytes(layers: Layers, plan: LayerPlan) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skgeo._arguments import check_number
 from skgeo.exceptions import SkgeoError
 from skgeo.network import Activation, activation, activation_call, read_activation
 
@@ -97,7 +98,7 @@ def scalar_function(
     elif callable(given):
         name, function = getattr(given, "__name__", type(given).__name__), given
     else:
-        raise SkgeoError(f"activation={given!r}: expected a name, a module or a function.")
+        raise SkgeoError(f"Got activation={given!r}; expected a name, a module or a function.")
     _check_elementwise(name, function)
     return ScalarFunction(name, function, _sorted(breaks or ()))
 
@@ -112,7 +113,9 @@ def _known(given: object) -> Activation | None:
 
 
 def _sorted(places: Sequence[float]) -> tuple[float, ...]:
-    return tuple(sorted(float(place) for place in places))
+    if isinstance(places, str) or not isinstance(places, Iterable):
+        raise SkgeoError(f"Got kinks={places!r}; expected a list of numbers, or None.")
+    return tuple(sorted(check_number("kink", place) for place in places))
 
 
 def _frozen(module: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_integer, check_number, described
 from skgeo._results import Result
 from skgeo.chain._layer_map import LayerMap
 from skgeo.exceptions import SkgeoError
@@ -142,17 +143,17 @@ def stability(
     >>> found.metric_distance, found.subspace_angle, found.output_change > 0
     (0.0, 0.0, True)
     """
-    _check(noise, scale, n_repeats, n_directions, floor)
+    _check(noise, scale, n_repeats, n_directions, floor, random_state)
     with single_blas_thread():
         network = bind(model, X, parameters=None, device=device)
         data = LayerMap(network, layer=layer, source=source)
         if n_directions > min(data.n_source, data.n_layer):
             raise SkgeoError(
-                f"n_directions={n_directions}: the Jacobian at {data.name!r} has "
+                f"Got n_directions={n_directions}; the Jacobian at {data.name!r} has "
                 f"{min(data.n_source, data.n_layer)} singular vectors. Pass a smaller number."
             )
         x = data.start()
-        generator = torch.Generator().manual_seed(int(random_state))
+        generator = torch.Generator().manual_seed(random_state)
         names = ("metric_distance", "subspace_angle", "output_change")
         values = {name: np.empty((n_repeats, network.n_samples)) for name in names}
         size = _output_size(data, x)
@@ -276,26 +277,25 @@ def _applied(noise: Noise, x: Tensor, data: LayerMap, generator: torch.Generator
     given = x.reshape(len(x), *data.shape)
     result = noise(given.clone(), generator)
     if not isinstance(result, Tensor) or result.shape != given.shape:
-        shown = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise SkgeoError(
-            f"The noise changed inputs of shape {tuple(given.shape)} into {shown}; expected a "
-            "tensor of the same shape."
+            f"The noise changed inputs of shape {tuple(given.shape)} into {described(result)}; "
+            "expected a tensor of the same shape."
         )
     if not bool(torch.isfinite(result).all()):
         raise SkgeoError("The noise returned NaN or infinite inputs; expected finite values.")
     return result.detach().to(x).reshape(len(x), -1)
 
 
-def _check(noise: Any, scale: float, n_repeats: int, n_directions: int, floor: float) -> None:
+def _check(
+    noise: Any, scale: float, n_repeats: int, n_directions: int, floor: float, random_state: int
+) -> None:
     if noise not in ("input", "weights") and not callable(noise):
         raise SkgeoError(
-            f"noise={noise!r}: expected 'input', 'weights' or a function of a batch of inputs and "
-            "a torch.Generator."
+            f"Got noise={noise!r}; expected 'input', 'weights' or a function of a batch of "
+            "inputs and a torch.Generator."
         )
-    if not (np.isfinite(scale) and scale > 0):
-        raise SkgeoError(f"scale={scale!r}: expected a positive number.")
-    if not 0 < floor < 1:
-        raise SkgeoError(f"floor={floor!r}: expected a number between 0 and 1.")
-    for name, value, least in (("n_repeats", n_repeats, 2), ("n_directions", n_directions, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise SkgeoError(f"{name}={value!r}: expected an integer of at least {least}.")
+    check_number("scale", scale, above=0)
+    check_number("floor", floor, above=0, below=1)
+    check_integer("n_repeats", n_repeats, least=2)
+    check_integer("n_directions", n_directions)
+    check_integer("random_state", random_state, least=0)

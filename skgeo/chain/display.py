@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skgeo._axes import axes_for
+from skgeo._axes import axes_for, check_drawn
 
 __all__ = ["ProfileDisplay"]
 
@@ -110,7 +110,7 @@ class ProfileDisplay:
         ProfileDisplay
             The display, drawn.
         """
-        estimator._check_measured()
+        check_drawn(cls.__name__, estimator, "JacobianChainProfiler")
         display = cls(profile=estimator.profile_, singular_values=estimator.singular_values_)
         return display.plot(ax=ax, label=label, **kwargs)
 

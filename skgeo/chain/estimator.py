@@ -107,7 +107,8 @@ class JacobianChainProfiler(GeometryEstimator):
         - ``isometry_deviation``: :math:`\|J^T J/m_1 - I\|_F/\sqrt n` with
           :math:`m_1 = \|J\|_F^2/n` and n the columns of J; 0 for a scaled isometry
 
-        The last four are NaN for a Jacobian that is zero.
+        The last four are NaN for a Jacobian that is zero. A layer whose matrices do not fit in
+        memory has a row of NaN, and one warning names it and its size.
     singular_values_ : dict of str to ndarray of shape (n_samples, k)
         Singular values of each layer, descending.
     lyapunov_exponents_ : ndarray of shape (k,)

@@ -11,7 +11,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from skgeo.exceptions import SkgeoError
+from skgeo._arguments import described
+from skgeo.exceptions import SkgeoError, said
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
@@ -24,15 +25,28 @@ def as_tensor(value: Any, name: str) -> Tensor:
     """
     if isinstance(value, list) and value and all(isinstance(row, Tensor) for row in value):
         value = join_tensors([row.detach() for row in value], torch.stack, name)
+    subject = _subject(name)
     if isinstance(value, Tensor):
+        if value.is_nested:
+            raise SkgeoError(
+                f"{subject} is a nested tensor, whose samples have different shapes: pad or crop "
+                "them to one shape and pass a plain tensor."
+            )
+        if value.is_meta:
+            raise SkgeoError(
+                f"{subject} is on the meta device, so it has a shape but no values. Pass data."
+            )
+        if value.is_quantized:
+            raise SkgeoError(f"{subject} is a quantized tensor: pass {name}.dequantize().")
         if value.layout != torch.strided:
-            raise SkgeoError(f"{name} is a sparse tensor: pass {name}.to_dense().")
+            raise SkgeoError(f"{subject} is a sparse tensor: pass {name}.to_dense().")
         if value.is_complex():
             raise _complex(name)
         return value.detach()
+    check_unmasked(value, subject)
     if sparse.issparse(value):
         raise SkgeoError(
-            f"{name} is a sparse {type(value).__name__}; expected a dense array: pass "
+            f"{subject} is a sparse {type(value).__name__}; expected a dense array: pass "
             f"{name}.toarray()."
         )
     if isinstance(value, pd.DataFrame | pd.Series):
@@ -40,16 +54,37 @@ def as_tensor(value: Any, name: str) -> Tensor:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise SkgeoError(f"{name} could not be read as one array of numbers: {error}") from error
+        raise SkgeoError(
+            f"{subject} could not be read as one array of numbers: {said(error)}"
+        ) from error
     if array.dtype.kind == "c":
         raise _complex(name)
     if array.dtype.kind not in "biuf":
         raise SkgeoError(
-            f"{name} ({type(value).__name__}) has dtype {array.dtype}; expected real numbers. "
+            f"{subject} is {described(value)} with dtype {array.dtype}; expected real numbers. "
             f"Encode text and categories as numbers first; convert an object array of numbers "
             f"with .astype(float)."
         )
     return torch.from_numpy(_supported(array, name))
+
+
+def is_frame(value: Any) -> bool:
+    """Whether `value` is a table with named columns, of pandas, polars or another library."""
+    return hasattr(value, "columns") and hasattr(value, "__array__")
+
+
+def check_unmasked(value: Any, name: str) -> None:
+    """Raise SkgeoError for a masked array, whose masked entries would be read as values."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
+        raise SkgeoError(
+            f"{name} is a masked array with {int(np.ma.getmaskarray(value).sum())} masked entries, "
+            "which have no values. Remove these samples, or pass an array with filled(...) values."
+        )
+
+
+def _subject(name: str) -> str:
+    """An array at the beginning of a sentence."""
+    return name if name[:1].isupper() else f"The array {name}"
 
 
 def _complex(name: str) -> SkgeoError:
@@ -81,8 +116,8 @@ def _numbers(frame: pd.DataFrame | pd.Series, name: str) -> np.ndarray:
     ]
     if wrong:
         raise SkgeoError(
-            f"{name} has columns that are not numeric: {', '.join(wrong)}. Encode them first, "
-            f"for example with a ColumnTransformer in a Pipeline that ends in the model."
+            f"{_subject(name)} has columns that are not numeric: {', '.join(wrong)}. Encode them "
+            f"first, for example with a ColumnTransformer in a Pipeline that ends in the model."
         )
     array: np.ndarray = frame.to_numpy()
     if array.dtype == object:  # booleans next to numbers, or nullable columns
@@ -99,8 +134,9 @@ def check_finite(tensor: Tensor, name: str) -> None:
         wrong = ~finite.reshape(len(tensor), -1)
         first = int(wrong.any(dim=1).nonzero()[0])
         raise SkgeoError(
-            f"{name} holds NaN or inf: {int(wrong.sum())} of its {tensor.numel()} values, the "
-            f"first in sample {first}. Remove or impute them, for example with SimpleImputer."
+            f"{_subject(name)} holds NaN or inf: {int(wrong.sum())} of its {tensor.numel()} "
+            f"values, the first in sample {first}. Remove or impute them, for "
+            "example with SimpleImputer."
         )
 
 

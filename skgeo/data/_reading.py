@@ -11,9 +11,9 @@ from scipy import sparse
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from skgeo.data._arrays import as_tensor, check_finite, join_tensors
+from skgeo.data._arrays import as_tensor, check_finite, check_unmasked, join_tensors
 from skgeo.data._samples import Inputs, Samples, leaves
-from skgeo.exceptions import SkgeoError
+from skgeo.exceptions import SkgeoError, said
 
 _READINGS = (
     "With a `model`, the rows of X are samples: pass fit(X, y) with one array, tensor, dict, "
@@ -202,15 +202,20 @@ def _targets(y: Any, n_samples: int) -> np.ndarray | Tensor | None:
     if y is None:
         return None
     targets: np.ndarray | Tensor
+    check_unmasked(y, "The target y")
     if isinstance(y, Tensor):
-        targets = y.detach()
+        targets = as_tensor(y, "y")
     elif isinstance(y, Mapping) or sparse.issparse(y):
-        raise SkgeoError(f"y is a {type(y).__name__}; expected an array with one row per sample.")
+        raise SkgeoError(
+            f"The target y is a {type(y).__name__}; expected an array with one row per sample."
+        )
     else:
         try:
             targets = np.asarray(y)
         except (ValueError, TypeError) as error:
-            raise SkgeoError(f"y could not be read as one array: {error}") from error
+            raise SkgeoError(
+                f"The target y could not be read as one array: {said(error)}"
+            ) from error
     if targets.ndim == 0 or len(targets) != n_samples:
         raise SkgeoError(
             f"X holds {n_samples} samples and y has shape {tuple(targets.shape)}; expected one "

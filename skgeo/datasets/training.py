@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from skgeo._arguments import check_integer, check_number
 from skgeo.datasets._modules import seeded_mlp
 from skgeo.exceptions import SkgeoError
 
@@ -40,6 +41,10 @@ class TrainingRun(NamedTuple):
 
     pairs: list[tuple[nn.Module, np.ndarray, np.ndarray]]
     history: pd.DataFrame
+
+    def __repr__(self) -> str:
+        epochs = ", ".join(map(str, self.history["epoch"]))
+        return f"TrainingRun({len(self.pairs)} checkpoints, epochs {epochs})"
 
 
 def _evaluate(module: nn.Module, X: Tensor, y: Tensor) -> tuple[float, float]:
@@ -107,23 +112,31 @@ def digits_run(
     >>> bool(history["train_loss"].iloc[1] < history["train_loss"].iloc[0])
     True
     """
-    epochs = [int(epoch) for epoch in checkpoints]
+    epochs = [check_integer("checkpoint", epoch, least=0) for epoch in checkpoints]
+    widths = [check_integer("hidden width", width) for width in hidden]
+    for name, size in (("n_train", n_train), ("n_samples", n_samples), ("batch_size", batch_size)):
+        check_integer(name, size)
+    check_number("learning_rate", learning_rate, above=0)
+    check_number("weight_decay", weight_decay, least=0)
+    check_integer("seed", seed, least=0)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise SkgeoError(f"Got dtype={dtype!r}; expected a floating torch.dtype.")
     if not epochs or epochs[0] < 0 or any(a >= b for a, b in pairwise(epochs)):
         raise SkgeoError(
-            f"checkpoints={list(checkpoints)!r}: expected increasing numbers of epochs, none "
+            f"Got checkpoints={list(checkpoints)!r}; expected increasing numbers of epochs, none "
             "negative, such as (0, 1, 10)."
         )
     images, labels = load_digits(return_X_y=True)
     if not 0 < n_samples <= n_train < len(images):
         raise SkgeoError(
-            f"n_samples={n_samples}, n_train={n_train}: expected "
+            f"Got n_samples={n_samples}, n_train={n_train}; expected "
             f"0 < n_samples <= n_train < {len(images)}, the number of images."
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)
     X = torch.as_tensor(images / 16, dtype=dtype)[order]
     y = torch.as_tensor(labels, dtype=torch.int64)[order]
-    module = seeded_mlp([64, *hidden, 10], nn.Tanh, generator, dtype=dtype)
+    module = seeded_mlp([64, *widths, 10], nn.Tanh, generator, dtype=dtype)
     optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
 
     X_pair, y_pair = X[:n_samples].numpy(), y[:n_samples].numpy()

@@ -62,7 +62,7 @@ def differential_rank(barcode: Barcode, input_ranks: Sequence[int] | None = None
         not 0 <= given <= int(full) for given, full in zip(from_input, ranks[:, 0], strict=False)
     ):
         raise SkgeoError(
-            f"input_ranks={from_input} exceed the ranks {ranks[:, 0].tolist()} that the layers "
+            f"The input_ranks {from_input} exceed the ranks {ranks[:, 0].tolist()} that the layers "
             "reach with all inputs, or are negative. Compute them with skgeo.fiber.input_ranks."
         )
     return sum(

@@ -8,6 +8,7 @@ from itertools import accumulate, product
 from math import prod
 from typing import Any
 
+from skgeo._arguments import check_integer
 from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._barcode import Bar, Barcode
@@ -146,6 +147,7 @@ def strata(widths: Iterable[int], rank: int, *, max_strata: int = 100_000) -> li
     [((0, 0, 1), (1, 1, 1), (2, 2, 1)), ((0, 0, 1), (1, 2, 1)), ((0, 1, 1), (2, 2, 1))]
     """
     dims, rank = check_widths(widths, rank)
+    check_integer("max_strata", max_strata)
     excess = tuple(width - rank for width in dims)
     count = _count(excess)
     if count is None or count > max_strata:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy.linalg import svd
 
+from skgeo.data._arrays import as_tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.fiber._chain import as_chain
 from skgeo.fiber._staircase import rank_tolerance, staircase
@@ -45,7 +46,7 @@ def input_ranks(
     """
     chain = as_chain(weights)
     threshold = rank_tolerance(weights, tol)
-    rows = np.asarray(inputs, dtype=np.float64)
+    rows = as_tensor(inputs, "inputs").cpu().double().numpy()
     if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] != chain[0].shape[1]:
         raise SkgeoError(
             f"The inputs have shape {rows.shape}; expected one row per sample and "

@@ -59,15 +59,21 @@ def check_widths(widths: Iterable[int], rank: int) -> tuple[tuple[int, ...], int
     rank: rank of the product of the weights, between 0 and the smallest width.
     Raises SkgeoError if the widths or the rank cannot occur.
     """
-    dims = tuple(index(width) for width in widths)
+    try:
+        dims, rank = tuple(index(width) for width in widths), index(rank)
+    except TypeError:
+        raise SkgeoError(
+            f"Got widths={widths!r} and rank={rank!r}; expected integers d_0, ..., d_L and an "
+            "integer rank."
+        ) from None
     if len(dims) < 2 or min(dims) < 1:
         raise SkgeoError(f"Widths are d_0, ..., d_L with L >= 1, all at least 1; got {dims}.")
-    if not 0 <= index(rank) <= min(dims):
+    if not 0 <= rank <= min(dims):
         raise SkgeoError(
             f"No network of widths {dims} computes a map of rank {rank}: the rank is between 0 "
             f"and the smallest width, {min(dims)}."
         )
-    return dims, index(rank)
+    return dims, rank
 
 
 def thin_layers(widths: Iterable[int], rank: int) -> ThinLayers:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from skgeo.exceptions import SkgeoError
 from skgeo.fiber._chain import as_chain
 from skgeo.fiber._staircase import Staircase, rank_tolerance, staircase
 
@@ -58,7 +59,9 @@ def tolerance_path(
         count = 1 + int(np.ceil(_STEPS_PER_DECADE * np.log10(_COARSEST / finest)))
         grid = [float(tol) for tol in np.geomspace(_COARSEST, finest, count)]
     else:
-        grid = sorted((rank_tolerance(weights, float(tol)) for tol in tols), reverse=True)
+        if isinstance(tols, str) or not len(tols):
+            raise SkgeoError(f"Got tols={tols!r}; expected a list of at least one tolerance.")
+        grid = sorted((rank_tolerance(weights, tol) for tol in tols), reverse=True)
     steps: list[Staircase] = []
     for tol in grid:
         if not steps or tol < steps[-1].largest_dropped:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.linalg import qr, solve_triangular
 from scipy.sparse.linalg import LinearOperator, lsqr
 
+from skgeo._arguments import check_integer
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.fiber._chain import as_chain, as_parameters, from_parameters
 from skgeo.fiber._flow import FlowBases
@@ -77,6 +78,7 @@ def project_normal(
     [array([[0.]]), array([[4.]])]
     """
     check_space(space)
+    check_integer("max_iter", max_iter)
     widths = flow.barcode.widths
     target = _direction(flow, direction)
     size = float(np.linalg.norm(target))
@@ -143,7 +145,7 @@ def project_tangent(
 
 
 def _direction(flow: FlowBases, direction: Sequence[Any]) -> np.ndarray:
-    given = [tuple(np.shape(matrix)) for matrix in direction]
+    given = [] if direction is None else [tuple(np.shape(matrix)) for matrix in direction]
     expected = [weight.shape for weight in flow.weights]
     if given != expected:
         raise SkgeoError(

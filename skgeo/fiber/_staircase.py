@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -87,11 +88,11 @@ def rank_tolerance(weights: Sequence[object], tol: float | Literal["auto"] = "au
     """
     if isinstance(tol, str):
         if tol != "auto":
-            raise SkgeoError(f"tol={tol!r}: expected 'auto' or a number between 0 and 1.")
+            raise SkgeoError(f"Got tol={tol!r}; expected 'auto' or a number between 0 and 1.")
         return float(precision(weights) ** 0.6)
-    if not 0.0 < float(tol) < 1.0:
+    if isinstance(tol, bool) or not isinstance(tol, Real) or not 0.0 < float(tol) < 1.0:
         raise SkgeoError(
-            f"tol={tol!r}: expected a number between 0 and 1, relative to the spectral norm of "
+            f"Got tol={tol!r}; expected a number between 0 and 1, relative to the spectral norm of "
             "each matrix."
         )
     return float(tol)

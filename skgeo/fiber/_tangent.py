@@ -56,7 +56,7 @@ class FactoredNormals(Result):
 
 def check_space(space: str) -> None:
     if space not in ("stratum", "orbit", "kernel"):
-        raise SkgeoError(f"space={space!r}: expected 'stratum', 'orbit' or 'kernel'.")
+        raise SkgeoError(f"Got space={space!r}; expected 'stratum', 'orbit' or 'kernel'.")
 
 
 def is_constrained(first: Bar, second: Bar, depth: int, space: Space) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skgeo._axes import axes_for
+from skgeo._axes import axes_for, check_drawn
 from skgeo.fiber._enumeration import HasseDiagram
 
 __all__ = ["BarcodeDisplay", "HasseDisplay"]
@@ -82,7 +82,7 @@ class BarcodeDisplay:
         -------
         BarcodeDisplay
         """
-        estimator._check_measured()
+        check_drawn(cls.__name__, estimator, "LinearFiberStratifier")
         display = cls(bars=estimator.barcode_.bars, widths=estimator.widths_)
         return display.plot(ax=ax, **kwargs)
 
@@ -225,7 +225,7 @@ class HasseDisplay:
         -------
         HasseDisplay
         """
-        estimator._check_measured()
+        check_drawn(cls.__name__, estimator, "LinearFiberStratifier")
         diagram = estimator.hasse(max_strata=max_strata)
         display = cls(diagram=diagram, own=diagram.index(estimator.barcode_))
         return display.plot(ax=ax, **kwargs)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
+from skgeo._arguments import check_integer
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.fiber._barcode import Bar, Barcode
@@ -229,6 +230,7 @@ class LinearFiberStratifier(GeometryEstimator):
         self.verbose = verbose
 
     def _measure(self, bound: BoundNetwork) -> None:
+        check_integer("max_strata", self.max_strata)
         network = read_linear_network(bound)
         self._network = network
         self.layer_ = self._chosen_layer(len(network.weights))
@@ -267,10 +269,12 @@ class LinearFiberStratifier(GeometryEstimator):
     def _chosen_layer(self, depth: int) -> int:
         layer = depth - 1 if self.layer is None else self.layer
         if isinstance(layer, (bool, np.bool_)) or not isinstance(layer, (int, np.integer)):
-            raise SkgeoError(f"layer={layer!r}: expected an integer from 0 to {depth}, or None.")
+            raise SkgeoError(
+                f"Got layer={layer!r}; expected an integer from 0 to {depth}, or None."
+            )
         if not 0 <= layer <= depth:
             raise SkgeoError(
-                f"layer={layer}: expected one of the layers 0 (input) to {depth} (output)."
+                f"Got layer={layer}; expected one of the layers 0 (input) to {depth} (output)."
             )
         return int(layer)
 
@@ -285,7 +289,9 @@ class LinearFiberStratifier(GeometryEstimator):
 
     def _features(self, network: BoundNetwork) -> np.ndarray:
         if not network.has_samples:
-            raise SkgeoError("transform gives the activations on X, but X is None. Pass X.")
+            raise SkgeoError(
+                "The method transform gives the activations on X, but X is None. Pass X."
+            )
         activations = self._network.inputs(network.samples.inputs)
         through = [weight.T for weight in as_chain(self._network.weights)[: self.layer_]]
         for matrix in (*through, self.flow_bases_.dual_bases[self.layer_]):

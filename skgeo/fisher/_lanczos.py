@@ -40,8 +40,8 @@ def leading_eigenpairs(
     p = fisher.n_parameters
     if n_components is None or not 0 < n_components < p:
         raise SkgeoError(
-            f"n_components={n_components!r}: solver='lanczos' needs the number of eigenpairs, from "
-            f"1 to {p - 1} (fewer than the {p} parameters)."
+            f"Got n_components={n_components!r}; solver='lanczos' needs the number of eigenpairs, "
+            f"from 1 to {p - 1} (fewer than the {p} parameters)."
         )
     held = _factors(fisher) if plan.n_blocks == 1 else None
     if held is None:

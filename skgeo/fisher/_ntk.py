@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skgeo.exceptions import SkgeoError
 from skgeo.fisher._rows import FisherRows
 from skgeo.linalg._memory import require_memory
 from skgeo.linalg._threads import single_blas_thread
@@ -85,6 +86,8 @@ def ntk(
         each = left.network.n_positions * left.network.n_outputs
         shape = (left.network.n_samples * each, right.network.n_samples * each)
         dtype = left.network.replica.dtype if dtype is None else dtype
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise SkgeoError(f"Got dtype={dtype!r}; expected a floating torch.dtype, or None.")
         require_memory(
             dtype.itemsize * shape[0] * shape[1],
             f"a kernel of {shape[0]} x {shape[1]} numbers",

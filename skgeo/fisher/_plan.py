@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 from skgeo._arguments import check_option
 from skgeo._results import Result
-from skgeo.exceptions import SkgeoError
 from skgeo.fisher._rows import FisherRows
 from skgeo.likelihood import Gaussian
 from skgeo.linalg._block_lanczos import krylov_capacity
-from skgeo.linalg._memory import format_bytes
+from skgeo.linalg._memory import NotEnoughMemory, format_bytes
 
 # Options that may make a measurement smaller.
 OFFERS = ("parameters", "solver", "lanczos", "n_components")
@@ -147,7 +146,7 @@ def plan_fisher(
             instead.append("choose fewer n_components")
         if "lanczos" in offers and side != "lanczos":
             instead.append("choose solver='lanczos' for the leading eigenpairs")
-        raise SkgeoError(
+        raise NotEnoughMemory(
             f"{what} and {format_bytes(held)} of gradients would take "
             f"{format_bytes(plan.total_bytes)}, and {format_bytes(plan.budget)} can be used on "
             f"{fisher.network.device}. Instead: {', or '.join(instead)}."
@@ -162,7 +161,7 @@ def _with_vectors(plan: FisherPlan, count: int) -> FisherPlan:
     smaller = min(plan.n_rows, plan.n_parameters)
     needed = 8 * (2 * count * plan.n_parameters + 3 * smaller**2)
     if needed > plan.budget:
-        raise SkgeoError(
+        raise NotEnoughMemory(
             f"{count} directions of {plan.n_parameters} parameters each, with the matrix that they "
             f"are computed from, would take {format_bytes(needed)}, and "
             f"{format_bytes(plan.budget)} can be used. Instead: keep fewer with n_components=k, or "

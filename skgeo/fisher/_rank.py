@@ -9,6 +9,7 @@ import torch
 from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
+from skgeo._arguments import check_tolerance
 from skgeo.fisher._plan import plan_fisher
 from skgeo.fisher._rows import FisherRows
 from skgeo.fisher._sides import fisher_metric
@@ -94,6 +95,7 @@ def fisher_rank(
             device=device,
             memory_budget=memory_budget,
         )
+        check_tolerance(tol)
         fisher = FisherRows(network)
         n, p = fisher.n_rows, fisher.n_parameters
         plan = plan_fisher(fisher, solver=solver, tangent=False, offers=("parameters", "solver"))

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from skgeo._arguments import check_integer
+from skgeo._arguments import check_integer, check_tolerance
 from skgeo._results import Result
 from skgeo.exceptions import GeometryWarning, warn
 from skgeo.fisher._directions import row_space, unsquared_eigenvalues
@@ -251,6 +251,7 @@ def measure_fisher(
     progress: wraps the sequence of passes over the data, to report progress.
     offers: options that the caller gives its users, for messages about memory.
     """
+    check_tolerance(tol)
     if n_components is not None:
         check_integer("n_components", n_components, least=0, also="None")
     plan = plan_fisher(

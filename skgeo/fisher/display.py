@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skgeo._axes import axes_for
+from skgeo._axes import axes_for, check_drawn
 from skgeo.exceptions import SkgeoError
 from skgeo.fisher._rank_curve import RankCurve, rank_curve
 
@@ -105,7 +105,7 @@ class SpectrumDisplay:
         -------
         SpectrumDisplay
         """
-        estimator._check_measured()
+        check_drawn(cls.__name__, estimator, "FisherRankEstimator")
         display = cls(
             eigenvalues=estimator.eigenvalues_,
             rank=estimator.fisher_rank_,

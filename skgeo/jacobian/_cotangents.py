@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from skgeo.exceptions import SkgeoError
+from skgeo.exceptions import SkgeoError, said
 from skgeo.network._switches import math_attention, silent_vmap
 
 # Memory of the gradients with respect to the chosen tensors in one batched backward pass.
@@ -56,7 +56,7 @@ def pull_back(
             return _chunks(output, tensors, cotangents, count, axes, None)
         except (RuntimeError, NotImplementedError) as error:
             raise SkgeoError(
-                f"The outputs cannot be differentiated with respect to the layers: {error}"
+                f"The outputs cannot be differentiated with respect to the layers: {said(error)}"
             ) from error
 
 

@@ -108,8 +108,8 @@ def _outputs_together(
         raise SkgeoError(
             "The outputs do not depend on any of the selected parameters "
             f"({', '.join(replica.selected[:5])}{', ...' if len(replica.selected) > 5 else ''}). "
-            "Is the forward pass run without gradients (no_grad, detach, numpy), or are other "
-            "parameters meant?"
+            "Run the forward pass with gradients (without no_grad, detach or numpy), or select "
+            "other parameters."
         )
     generator = torch.Generator().manual_seed(0)  # the same signs on every device
     flat = outputs.detach().reshape(len(outputs), -1)

@@ -66,9 +66,9 @@ def resolve(
 
     Raises SkgeoError if the list is empty or a name is unknown.
     """
-    if isinstance(names, str):
+    if isinstance(names, str) or not isinstance(names, Sequence):
         raise SkgeoError(
-            f"Got layers={names!r}; expected None or a list of names such as [{names!r}]."
+            f"Got layers={names!r}; expected None or a list of names such as [{str(names)!r}]."
         )
     if len(names) == 0:
         raise SkgeoError("Got layers=[], which names no layer; pass None for the default ones.")
@@ -76,7 +76,7 @@ def resolve(
 
 
 def _resolve_one(everything: dict[str, nn.Module], name: str) -> tuple[str, int | None]:
-    if name in everything:
+    if isinstance(name, str) and name in everything:
         return name, None
     layer, _, number = str(name).rpartition("#")
     if layer in everything and number.isdecimal():

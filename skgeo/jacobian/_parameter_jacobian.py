@@ -148,7 +148,8 @@ class ParameterJacobian:
     def _forward(self, v: dict[str, Tensor]) -> Tensor:
         """``J v`` by forward mode, or by a backward pass per output where there is none."""
         try:
-            return torch.func.jvp(self._function, (self._values,), (v,))[1]
+            moved: Tensor = torch.func.jvp(self._function, (self._values,), (v,))[1]
+            return moved
         except NotImplementedError:
             z, names = self._graph, list(self._values)
             parameters = [self._replica.parameters[name] for name in names]

@@ -133,6 +133,11 @@ class Likelihood(ABC):
         """
         return (self.fisher(outputs) @ vectors.double().unsqueeze(-1)).squeeze(-1)
 
+    @property
+    def has_kl(self) -> bool:
+        """Whether the family has a Kullback-Leibler divergence."""
+        return type(self).kl is not Likelihood.kl
+
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         """Kullback-Leibler divergence of the second distributions from the first.
 
@@ -517,8 +522,8 @@ def as_likelihood(likelihood: str | Likelihood) -> Likelihood:
     except (KeyError, TypeError):
         names = ", ".join(repr(name) for name in sorted(LIKELIHOODS))
         raise SkgeoError(
-            f"likelihood={likelihood!r} is not known. Expected 'auto', one of {names}, or a "
-            "Likelihood such as Gaussian(scale=0.1)."
+            f"Got likelihood={likelihood!r}, which is not known. Expected 'auto', one of {names}, "
+            "or a Likelihood such as Gaussian(scale=0.1)."
         ) from None
 
 

@@ -18,6 +18,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
+class NotEnoughMemory(SkgeoError):
+    """Error for what does not fit into memory, so that callers can go on without it."""
+
+
 def _read_number(path: Path) -> int | None:
     try:
         return int(path.read_text())
@@ -104,11 +108,11 @@ def require_memory(
     count: bytes.
     what: the object to allocate, with its shape.
     instead: what the caller can do about it.
-    Raises SkgeoError if `count` exceeds the budget.
+    Raises NotEnoughMemory if `count` exceeds the budget.
     """
     usable = memory_budget(budget, device)
     if count > usable:
-        raise SkgeoError(
-            f"{what} would take {format_bytes(count)}, and {format_bytes(usable)} can be used "
-            f"on {torch.device(device)}. Instead: {instead}"
+        raise NotEnoughMemory(
+            f"{what[:1].upper()}{what[1:]} would take {format_bytes(count)}, and "
+            f"{format_bytes(usable)} can be used on {torch.device(device)}. Instead: {instead}"
         )

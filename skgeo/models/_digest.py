@@ -5,9 +5,11 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import inspect
 import sys
 import types
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,10 @@ _ATOMS = (
     bool | int | float | complex | str | bytes | None | types.EllipsisType | torch.dtype
     | torch.device | torch.layout | torch.memory_format | enum.Enum | range | slice
 )  # fmt: skip
-# Class attributes whose content a forward pass may read.
-_DATA: Any = _ATOMS | dict | list | tuple | set | frozenset | np.ndarray | np.generic | Tensor
+# Names in code whose effect is not in the code.
+_DYNAMIC = frozenset(
+    ["eval", "exec", "globals", "__import__", "import_module", "open", "environ", "getenv"]
+)
 
 
 def fingerprint(model: Any) -> str:
@@ -56,7 +60,8 @@ def fingerprint(model: Any) -> str:
     Raises NotAModelError if `model` is not a model.
 
     The cost is one pass over the weights. Code of installed packages is represented by its name,
-    an attribute of unknown type by its pickle.
+    an attribute of unknown type by its pickle. Of a module that code names, what it names of it is
+    read.
 
     >>> import copy, torch
     >>> from skgeo.models import fingerprint
@@ -67,6 +72,11 @@ def fingerprint(model: Any) -> str:
     >>> fingerprint(net) == fingerprint(other)
     False
     """
+    return read_content(model)[0]
+
+
+def read_content(model: Any) -> tuple[str, list[str]]:
+    """The fingerprint of a model, and what of its code could not be followed."""
     walk = _Walk()
     if isinstance(model, Likelihood):
         walk.value([type(model), sorted(vars(model).items())])
@@ -76,7 +86,7 @@ def fingerprint(model: Any) -> str:
     else:
         check_model(model)
         walk.model(model)
-    return walk.digest.hexdigest()
+    return walk.digest.hexdigest(), list(dict.fromkeys(walk.lost))
 
 
 class _Walk:
@@ -87,6 +97,8 @@ class _Walk:
         # The objects are kept, since an id is unique only while its object exists.
         self.seen: dict[int, tuple[int, Any]] = {}
         self.open: list[int] = []
+        # What may change without a change of the digest, in words.
+        self.lost: list[str] = []
 
     def text(self, *words: object) -> None:
         for word in words:
@@ -184,7 +196,7 @@ class _Walk:
         elif isinstance(value, type):
             self.type(value)
         elif isinstance(value, types.ModuleType):
-            self.text("import", value.__name__)
+            self.library(value, ())
         elif isinstance(value, types.MethodType):
             self.container((value.__func__, value.__self__))
         elif isinstance(value, functools.partial):
@@ -195,6 +207,10 @@ class _Walk:
             self.code(value)
         elif isinstance(value, types.BuiltinFunctionType):
             self.text("builtin", value.__module__, value.__qualname__)
+            if value.__module__ and _is_users_own(value.__module__):
+                self.lost.append(f"the compiled function {value.__qualname__}")
+        elif hasattr(value, "__dict__") and _is_users_own(type(value).__module__):
+            self.attributes(value)
         else:
             self.pickled(value)
 
@@ -231,11 +247,12 @@ class _Walk:
             if not _is_users_own(base.__module__):
                 continue
             for name, member in list(vars(base).items()):
-                function = getattr(member, "__func__", getattr(member, "fget", member))
-                if isinstance(function, types.FunctionType):
-                    self.text(name)
-                    self.function(function)
-                elif isinstance(member, _DATA) and not name.startswith("__"):
+                for place in ("__func__", "fget", "func"):  # methods, properties, cached ones
+                    member = getattr(member, place, member)
+                own = isinstance(member, types.FunctionType) or not name.startswith("_abc_")
+                if isinstance(member, types.FunctionType) or (
+                    own and not name.startswith("__") and not inspect.isdatadescriptor(member)
+                ):
                     self.text(name)
                     self.value(member)
 
@@ -252,10 +269,38 @@ class _Walk:
                 self.text("empty cell")
         self.code(function.__code__)
         if _is_users_own(function.__module__):
-            for name in _global_names(function.__code__):
-                if name in function.__globals__:
-                    self.text("global", name)
-                    self.value(function.__globals__[name])
+            self.names(function)
+
+    def names(self, function: types.FunctionType) -> None:
+        """What the code of a function names: globals, and modules that it imports itself."""
+        names = _global_names(function.__code__)
+        for name in names:
+            if name in function.__globals__:
+                self.text("global", name)
+                found = function.__globals__[name]
+                if isinstance(found, types.ModuleType):
+                    self.library(found, names)
+                else:
+                    self.value(found)
+            elif name in sys.modules:
+                self.library(sys.modules[name], names)
+            if name in _DYNAMIC:
+                self.lost.append(f"{name} in {function.__qualname__}")
+
+    def library(self, library: types.ModuleType, names: Iterable[str]) -> None:
+        """A module: by name if it is installed, else what some code may use of it."""
+        self.text("import", library.__name__)
+        if not _is_users_own(library.__name__):
+            return
+        for name in names:
+            if name in vars(library) and vars(library)[name] is not library:
+                self.text("of", name)
+                found = vars(library)[name]
+                if isinstance(found, types.ModuleType):
+                    if self.first_visit(found):
+                        self.library(found, names)
+                else:
+                    self.value(found)
 
     def code(self, code: types.CodeType) -> None:
         self.text("code", code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars)
@@ -271,6 +316,7 @@ class _Walk:
                 self.attributes(value)
             else:
                 self.type(type(value))
+                self.lost.append(f"an object of type {type(value).__qualname__}")
         else:
             self.type(type(value))
             self.text(hashed)
@@ -281,7 +327,8 @@ def _is_users_own(module_name: str | None) -> bool:
     """Whether code can change without a change of its package's version."""
     if not module_name or module_name == "__main__":
         return True
-    if module_name.partition(".")[0] in sys.stdlib_module_names:
+    top = module_name.partition(".")[0]
+    if top == "skgeo" or top in sys.stdlib_module_names or top == "builtins":
         return False
     path = getattr(sys.modules.get(module_name), "__file__", None) or ""
     return not {"site-packages", "dist-packages"} & set(Path(path).parts)

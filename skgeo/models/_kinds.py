@@ -125,9 +125,9 @@ def _not_a_model(obj: Any) -> NotAModelError:
     if obj is None:
         given, advice = "None", f"Pass {KINDS}."
     elif inspect.isclass(obj):
-        given, advice = f"the class {obj.__name__}", f"Pass an instance: {obj.__name__}(...)."
+        given, advice = f"The class {obj.__name__}", f"Pass an instance: {obj.__name__}(...)."
     elif isinstance(obj, Mapping) and any(isinstance(value, Tensor) for value in obj.values()):
-        given = f"a state dict ({kind} of {len(obj)} tensors)"
+        given = f"A state dict ({kind} of {len(obj)} tensors)"
         advice = (
             "Build the module, call module.load_state_dict(state) and pass the module; or pass "
             "Checkpoint(path, factory) for a state dict in a file."
@@ -139,21 +139,21 @@ def _not_a_model(obj: Any) -> NotAModelError:
             "module they belong to."
         )
     elif isinstance(obj, torch.optim.Optimizer):
-        given, advice = f"the optimizer {kind}", "Pass the module whose parameters it updates."
+        given, advice = f"The optimizer {kind}", "Pass the module whose parameters it updates."
     elif isinstance(obj, list | tuple):
-        given = f"a {kind} of {len(obj)}"
+        given = f"A {kind} of {len(obj)}"
         advice = (
             "Pass a single model. To measure several, leave model=None and pass a list of "
             "(model, X) pairs to fit_transform."
         )
     elif isinstance(obj, Tensor):
-        given, advice = "a tensor", f"Pass {KINDS}; data goes to fit."
+        given, advice = "A tensor", f"Pass {KINDS}; data goes to fit."
     elif callable(obj):
-        given = f"the function {getattr(obj, '__name__', kind)}"
+        given = f"The function {getattr(obj, '__name__', kind)}"
         advice = (
             "Its parameters cannot be found. Pass the torch.nn.Module that holds "
             "them, or WrappedModel(module, forward=f) with f(module, inputs)."
         )
     else:
-        given, advice = f"{kind}", f"Expected {KINDS}."
+        given, advice = f"An object of type {kind}", f"Expected {KINDS}."
     return NotAModelError(f"{given} is not a model. {advice}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skgeo._cached import cached_property
 from skgeo.data import Inputs, Samples, cast_inputs
+from skgeo.data._samples import leaves
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
 from skgeo.likelihood import (
     Bernoulli,
@@ -39,7 +40,7 @@ from skgeo.network._outputs import first_tensor
 from skgeo.network._positions import arranged, checked_mask, with_mask
 from skgeo.network._ranges import Ranges, measure_ranges
 from skgeo.network._replica import Replica, replica
-from skgeo.network._running import batch_ranges, check_batch_size, running
+from skgeo.network._running import batch_ranges, check_batch_size, check_device, running
 from skgeo.network._stack import Stack, stack_of
 from skgeo.network._watch import Reads, Watch, WritesTo
 
@@ -107,6 +108,9 @@ class BoundNetwork:
         progress: Callable[..., Any] = iter,
     ) -> None:
         check_batch_size(batch_size)
+        check_device(device)
+        if memory_budget is not None:
+            usable_memory(memory_budget)  # raises if it is nonsense
         self.model = model
         self.progress = progress
         self.batch_size = batch_size
@@ -408,7 +412,7 @@ class BoundNetwork:
         modules = list(self.replica.module.modules())
         handles = [m.register_forward_hook(count) for m in modules if not list(m.children())]
         try:
-            with torch.no_grad(), random_state_kept(self.device), running(inputs):
+            with torch.no_grad(), random_state_kept(self.device), running(inputs, self._cast_note):
                 while True:
                     sizes.clear()
                     calls.clear()
@@ -441,6 +445,19 @@ class BoundNetwork:
             self._judged = True
         return found
 
+    @property
+    def _cast_note(self) -> str:
+        """Who has cast integers, for the message of a forward pass that expects them."""
+        kinds = {tensor.dtype for _, tensor in leaves(self.samples.inputs)}
+        if self.keeps_integers or all(k.is_floating_point or k == torch.bool for k in kinds):
+            return ""
+        return (
+            f" X holds integers, which skgeo has cast to {self.dtype}, the dtype of the parameters,"
+            " since the module has no nn.Embedding. If they are indices, pass "
+            "WrappedModel(module, forward=lambda module, inputs: module(inputs)), for which "
+            "integers stay integers."
+        )
+
     @staticmethod
     def _given(inputs: Inputs) -> dict[str, Tensor]:
         return {f"{_INPUT}{i}": tensor for i, tensor in enumerate(tensors_of(inputs))}
@@ -459,7 +476,7 @@ class BoundNetwork:
         if size < self.n_samples:
             chosen.append(self._bare(self._rows_all_over(size)))
         for inputs in chosen:
-            with torch.no_grad(), running(inputs):
+            with torch.no_grad(), running(inputs, self._cast_note):
                 check_apart(self.replica, inputs, first.arithmetic, self.device)
 
     def _find_class_axis(self, shape: tuple[int, ...]) -> int | None:

@@ -11,6 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
+from skgeo._arguments import described
 from skgeo.exceptions import NotAModelError, SkgeoError, warn
 from skgeo.network._activation_reading import draws_in_training
 
@@ -23,9 +24,7 @@ def check_kind(module: object) -> nn.Module:
             f"Pass {module.__name__}(...) with its weights."
         )
     if not isinstance(module, nn.Module):
-        raise NotAModelError(
-            f"Got an object of type {type(module).__name__}; expected a torch.nn.Module."
-        )
+        raise NotAModelError(f"Got {described(module)}; expected a torch.nn.Module.")
     for name, child in module.named_modules():
         if isinstance(child, torch.jit.ScriptModule):
             where = f"its submodule {name!r} is" if name else "it is"

@@ -1,11 +1,21 @@
-"""The first floating tensor in the result of a layer, and its replacement."""
+"""The first floating tensor in the result of a layer, its replacement, and what outputs may be."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from skgeo._arguments import described
+from skgeo.exceptions import SkgeoError
+
+_WRAP = (
+    "Say how the outputs are to be read: "
+    "WrappedModel(module, forward=lambda module, inputs: module(inputs){})."
+)
 
 
 def first_tensor(value: Any) -> Tensor | None:
@@ -41,6 +51,50 @@ def with_first_tensor(value: Any, tensor: Tensor) -> Any:
     except dataclasses.FrozenInstanceError:
         return dataclasses.replace(value, **{key: new})
     return value
+
+
+def checked_outputs(outputs: object, size: int) -> Tensor:
+    """The outputs of a forward pass on `size` samples.
+
+    Raises SkgeoError, with the WrappedModel to write, unless they are one dense real floating
+    tensor, samples first.
+    """
+    if not isinstance(outputs, Tensor):
+        raise SkgeoError(
+            f"The forward pass returned {described(outputs)}; expected one tensor of outputs, "
+            f"samples first. {_wrap(outputs)}"
+        )
+    if outputs.layout != torch.strided:
+        raise SkgeoError(
+            "The forward pass returned a sparse tensor; expected a dense one. "
+            + _WRAP.format(".to_dense()")
+        )
+    if not outputs.is_floating_point():
+        raise SkgeoError(
+            f"The forward pass returned a tensor of dtype {outputs.dtype}; expected real floating "
+            f"outputs such as logits or means. {_wrap(outputs)}"
+        )
+    if outputs.dim() == 0 or outputs.shape[0] != size:
+        raise SkgeoError(
+            f"The forward pass returned shape {tuple(outputs.shape)} for a batch of {size}; "
+            f"expected ({size}, ...), samples first. If it squeezes or reduces the batch axis, or "
+            f"puts another axis first, undo that in a WrappedModel. {_wrap(outputs)}"
+        )
+    if not outputs.numel():
+        raise SkgeoError(
+            f"The forward pass returned shape {tuple(outputs.shape)}, which holds no outputs; "
+            "expected at least one output per sample."
+        )
+    return outputs
+
+
+def _wrap(outputs: object) -> str:
+    """The line that reads these outputs."""
+    for key, item in _items(outputs):
+        if isinstance(item, Tensor) and item.is_floating_point():
+            plain = isinstance(outputs, (Mapping, list, tuple))
+            return _WRAP.format(f"[{key!r}]" if plain else f".{key}")
+    return _WRAP.format(".logits")
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:

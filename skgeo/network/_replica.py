@@ -25,16 +25,12 @@ from skgeo.network._modelcheck import (
     check_samples_apart,
     warn_train_mode,
 )
+from skgeo.network._outputs import checked_outputs
 from skgeo.network._positions import arranged, without_mask
 from skgeo.network._selection import select, unknown_names
 from skgeo.network._switches import no_fast_path
 
 Forward = Callable[[Any, Any], Any]
-
-_WRAP = (
-    "Say how the outputs are to be read: "
-    "WrappedModel(module, forward=lambda module, inputs: module(inputs).logits)."
-)
 
 
 class _Slot(NamedTuple):
@@ -134,7 +130,7 @@ class Replica:
         with no_fast_path():
             forward = self.forward
             outputs = self.module(inputs) if forward is None else forward(self.module, inputs)
-        return arranged(_checked(outputs, batch_size(inputs)), self.class_axis, mask)
+        return arranged(checked_outputs(outputs, batch_size(inputs)), self.class_axis, mask)
 
     @property
     def forward(self) -> Forward | None:
@@ -249,7 +245,7 @@ def replica(
     tree = TreeCopy(source, None if device is None else _indexed(torch.device(device)))
     if tree.misplaced:
         raise SkgeoError(
-            f"device={str(device)!r}: tensors outside parameters and buffers are "
+            f"With device={str(device)!r}, tensors outside parameters and buffers are "
             f"elsewhere: {', '.join(tree.misplaced)}. Register them with register_buffer(...), or "
             "move the module before."
         )
@@ -309,23 +305,3 @@ def _graph_leaves(outputs: Tensor) -> list[Tensor]:
             leaves.append(node.variable)
         stack.extend(parent for parent, _ in node.next_functions)
     return leaves
-
-
-def _checked(outputs: object, size: int) -> Tensor:
-    if not isinstance(outputs, Tensor):
-        raise SkgeoError(
-            f"The forward pass returned an object of type {type(outputs).__name__}; expected one "
-            f"tensor of outputs, samples first. {_WRAP}"
-        )
-    if not outputs.is_floating_point():
-        raise SkgeoError(
-            f"The forward pass returned a tensor of dtype {outputs.dtype}; expected real floating "
-            f"outputs such as logits or means. {_WRAP}"
-        )
-    if outputs.dim() == 0 or outputs.shape[0] != size:
-        raise SkgeoError(
-            f"The forward pass returned shape {tuple(outputs.shape)} for a batch of {size}; "
-            f"expected ({size}, ...), samples first. If it squeezes or reduces the batch axis, or "
-            f"puts another axis first, undo that in a WrappedModel. {_WRAP}"
-        )
-    return outputs

@@ -1,4 +1,4 @@
-"""Batches of samples, and the error message of a failing forward pass."""
+"""Batches of samples, devices, and the error message of a failing forward pass."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from skgeo._arguments import check_integer
-from skgeo.exceptions import SkgeoError
+from skgeo.exceptions import SkgeoError, raised, said
 from skgeo.network._batch import Inputs
 
 
@@ -29,17 +30,36 @@ def batch_ranges(n_samples: int, size: int) -> list[range]:
     return [range(start, min(start + size, n_samples)) for start in starts]
 
 
+def check_device(device: Any) -> None:
+    """Raise SkgeoError unless `device` is None or a device that is there."""
+    if device is None:
+        return
+    try:
+        kind = torch.device(device).type
+        if kind == "meta":
+            raise RuntimeError("It holds no values.")
+        torch.empty(0, device=device)
+    except Exception as error:  # torch raises errors of many types
+        raise SkgeoError(
+            f"Got device={device!r}; expected None, 'cpu', or 'cuda' or 'cuda:i' where torch finds "
+            f"such a device. {said(error)}"
+        ) from error
+
+
 @contextmanager
-def running(inputs: Inputs) -> Iterator[None]:
-    """Raise SkgeoError, with the shapes of the inputs, if a forward pass in the block fails."""
+def running(inputs: Inputs, note: str = "") -> Iterator[None]:
+    """Raise SkgeoError, with the shapes of the inputs, if a forward pass in the block fails.
+
+    note: what else the message says.
+    """
     try:
         yield
     except SkgeoError:
         raise
     except Exception as error:
         raise SkgeoError(
-            f"The model cannot be run on this data. One sample is {_described(inputs)}; the "
-            f"forward pass raises {type(error).__name__}: {error}"
+            f"The model cannot be run on this data. A batch of it is {_described(inputs)}. The "
+            f"forward pass stops: {raised(error)}{note}"
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -32,10 +32,14 @@ def select(
         asked = {name for name, p in own.items() if p.is_floating_point() or p.is_complex()}
     elif isinstance(parameters, str):
         raise SkgeoError(
-            f"parameters={parameters!r}: expected 'trainable', 'all' or a list of names such as "
-            f"[{parameters!r}]."
+            f"Got parameters={parameters!r}; expected 'trainable', 'all' or a list of names such "
+            f"as [{parameters!r}]."
         )
     else:
+        if not isinstance(parameters, Iterable):
+            raise SkgeoError(
+                f"Got parameters={parameters!r}; expected 'trainable', 'all' or a list of names."
+            )
         unknown = [name for name in parameters if name not in aliases]
         if unknown:
             raise SkgeoError(unknown_names(unknown, tuple(own)))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_tolerance, described
 from skgeo._results import Result
+from skgeo.data._arrays import as_tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._patterns import activation_pattern
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
+from skgeo.network._batch import Inputs
 from skgeo.network._bound import bind
 from skgeo.quotient._length import between
 from skgeo.quotient._rows import LayerRows
@@ -112,9 +115,32 @@ def rank_jumps(
     0.250000 0 rank 0 1
     """
     with single_blas_thread():
-        ends = torch.stack([torch.as_tensor(x0), torch.as_tensor(x1)])
+        ends = ends_of(x0, x1)
         network = bind(model, ends, likelihood=likelihood, parameters=None, device=device)
         return segment_jumps(LayerRows(network, layers), tol=tol)
+
+
+def ends_of(x0: Any, x1: Any) -> Inputs:
+    """Two samples, without an axis of samples, as a batch of two."""
+    if isinstance(x0, Mapping) or isinstance(x1, Mapping):
+        if not isinstance(x0, Mapping) or not isinstance(x1, Mapping) or set(x0) != set(x1):
+            raise SkgeoError(
+                f"Got x0, {described(x0)}, and x1, {described(x1)}; expected two samples with the "
+                "same keys."
+            )
+        return {str(key): join_ends(x0[key], x1[key]) for key in x0}
+    return join_ends(x0, x1)
+
+
+def join_ends(x0: Any, x1: Any) -> Tensor:
+    """Two arrays of one shape as one tensor."""
+    ends = [as_tensor(x0, "x0"), as_tensor(x1, "x1")]
+    if ends[0].shape != ends[1].shape:
+        raise SkgeoError(
+            f"Got x0 of shape {tuple(ends[0].shape)} and x1 of shape {tuple(ends[1].shape)}; "
+            "expected two samples of one shape, without an axis of samples."
+        )
+    return torch.stack([end.to(torch.promote_types(*(e.dtype for e in ends))) for end in ends])
 
 
 @dataclass
@@ -132,10 +158,11 @@ class _State:
 
 def segment_jumps(rows: LayerRows, *, tol: Tolerance = "auto") -> tuple[RankJump, ...]:
     """Changes between the two samples of a network on data, the ends of a segment."""
+    check_tolerance(tol)
     network = rows.network
     if network.n_samples != 2:
         raise SkgeoError(
-            f"{network.n_samples} samples were given; expected the two ends of a segment."
+            f"There are {network.n_samples} samples; expected the two ends of a segment."
         )
     finest = 2.0**-40 if network.dtype == torch.float64 else 2.0**-20
     first, last = _states(rows, torch.tensor([0.0, 1.0], dtype=torch.float64), tol)

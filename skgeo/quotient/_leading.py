@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_integer
 from skgeo.exceptions import SkgeoError
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._golub_kahan import golub_kahan
@@ -103,10 +104,14 @@ def leading_eigenvalues(
         rows = LayerRows(network, [layer])
         (name,) = rows.names
         side = min(rows.n_rows, rows.layers[name].dim)
+        check_integer("n_values", n_values)
+        if n_steps is not None:
+            check_integer("n_steps", n_steps, also="None")
+        check_integer("random_state", random_state, least=0)
         if not 1 <= n_values <= side:
             raise SkgeoError(
-                f"n_values={n_values}: the metric at layer {name!r} has {side} eigenvalues that "
-                f"may differ from zero; expected 1 to {side}."
+                f"Got n_values={n_values}; the metric at layer {name!r} has {side} eigenvalues "
+                f"that may differ from zero; expected 1 to {side}."
             )
         steps = min(side, 4 * n_values if n_steps is None else n_steps)
         generator = torch.Generator().manual_seed(random_state)

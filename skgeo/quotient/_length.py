@@ -151,7 +151,7 @@ def straightness(
 
 def _length(network: BoundNetwork, layer: str | None, rtol: float) -> float:
     if network.n_samples < 2:
-        raise SkgeoError("path holds one point; a path needs at least two points.")
+        raise SkgeoError("The path holds one point; a path needs at least two points.")
     check_number("rtol", rtol, above=0, below=1)
     network.notice(network.outputs())
     along = _inputs_between(network) if layer is None else _layer_between(network, layer)

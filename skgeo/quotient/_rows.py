@@ -53,15 +53,19 @@ class LayerRows:
                 "Name other layers with layers=[...]."
             )
 
+    def size(self, names: Sequence[str]) -> int:
+        """Memory that the rows of one sample at some layers take."""
+        width = sum(self.layers[name].dim for name in names)
+        # The rows, and the roots of F that are pulled back to give them.
+        return self.n_rows * (width * self.network.dtype.itemsize + 8 * self.network.n_outputs)
+
     def sample_bytes(self, names: Sequence[str]) -> int:
         """Memory that the rows of one sample at some layers take.
 
         Raises SkgeoError if it exceeds the budget.
         """
-        network = self.network
+        network, size = self.network, self.size(names)
         width = sum(self.layers[name].dim for name in names)
-        # The rows, and the roots of F that are pulled back to give them.
-        size = self.n_rows * (width * network.dtype.itemsize + 8 * network.n_outputs)
         require_memory(
             size,
             f"the Jacobians of one sample ({self.n_rows} rows x {width} coordinates of "
@@ -164,11 +168,12 @@ class LayerRows:
         """The rest of the network after a layer, on one batch."""
         return Segment(self.layers.replica, inputs, None, self.layers[name])
 
-    def default_layer(self) -> str:
-        """The last cut before the output, or the output if there is no other cut."""
-        cuts = [layer for layer in self.layers.layers if layer.is_cut]
+    def default_layer(self, names: Sequence[str] | None = None) -> str:
+        """Of some layers, by default all, the last cut before the output, or else the last cut."""
+        layers = [x for x in self.layers.layers if names is None or x.name in names]
+        cuts = [layer for layer in layers if layer.is_cut]
         inner = [layer for layer in cuts if not layer.is_output]
-        return (inner or cuts or list(self.layers.layers))[-1].name
+        return (inner or cuts or layers)[-1].name
 
 
 def _sizes(layers: Sequence[Layer], rows: Sequence[Tensor]) -> Tensor:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_tolerance
 from skgeo._results import Result
-from skgeo.exceptions import NoGapWarning, SkgeoError, collect_warnings, warn
+from skgeo.exceptions import NoGapWarning, collect_warnings, warn
 from skgeo.jacobian._layer import Layer
 from skgeo.likelihood import Likelihood
-from skgeo.linalg._memory import require_memory
+from skgeo.linalg._memory import format_bytes, require_memory
 from skgeo.linalg._rank import AMBIGUOUS_GAP, NumericalRank, decide_rank, resolution
 from skgeo.linalg._spectra import effective_rank
 from skgeo.linalg._threads import single_blas_thread
@@ -135,13 +135,14 @@ def layer_spectra(
     Returns
     -------
     tuple of LayerSpectrum
-        One per layer, in the order in which the layers run.
+        One per layer, in the order in which the layers run, without those that do not fit in
+        memory, which a warning names.
 
     Raises
     ------
     SkgeoError
         If anything is NaN or infinite, a layer is unknown, samples are coupled, outputs do not fit
-        the likelihood, or matrices do not fit in memory.
+        the likelihood, or no layer's matrices fit in memory.
 
     Notes
     -----
@@ -180,25 +181,25 @@ def measure_layers(
     rows: LayerRows,
     *,
     tol: Tolerance = "auto",
+    names: Sequence[str] | None = None,
     layer: str | None = None,
     n_directions: int | None = 0,
 ) -> tuple[LayerSpectrum, ...]:
     """Spectra and ranks at every layer.
 
+    names: layers that fit in memory; found, with a warning for the others, if None.
+
     layer: the layer whose leading eigenvectors are computed.
     n_directions: their number; None for the common rank.
     """
-    if tol != "auto" and not 0.0 <= _number(tol) < 1.0:
-        raise SkgeoError(
-            f"tol={tol!r}: expected 'auto' or a number in [0, 1), relative to the largest "
-            "eigenvalue of the metric."
-        )
+    check_tolerance(tol)
     network = rows.network
+    names = affordable_layers(rows) if names is None else names
     metrics: dict[str, MeanMetric] = {}
-    pointwise: dict[str, list[Tensor]] = {name: [] for name in rows.names}
+    pointwise: dict[str, list[Tensor]] = {name: [] for name in names}
     measured: dict[str, LayerSpectrum] = {}
     with collect_warnings() as notes:
-        passes = [(group, batch) for group in _groups(rows) for batch in rows.batches(group)]
+        passes = [(group, batch) for group in _groups(rows, names) for batch in rows.batches(group)]
         for group, batch in network.progress(passes):
             found = rows.rows(network.inputs(batch), group, start=batch.start)
             for name in group:
@@ -214,14 +215,10 @@ def measure_layers(
                     measured[name] = _measured(
                         rows, name, torch.cat(pointwise[name]), metrics.pop(name), tol, wanted
                     )
-    spectra = tuple(measured[name] for name in rows.names)
+    spectra = tuple(measured[name] for name in names)
     _warn_partial([place for place in rows.layers.layers if not place.is_cut])
     _warn_ambiguous(spectra, notes)
     return spectra
-
-
-def _number(tol: object) -> float:
-    return float(tol) if isinstance(tol, Real) else float("nan")
 
 
 def _metric(rows: LayerRows, name: str, tol: Tolerance) -> MeanMetric:
@@ -299,25 +296,61 @@ def pointwise_tolerance(tol: Tolerance, rows: LayerRows, name: str) -> float:
     return rows.network.resolution(rows.n_rows, rows.layers[name].dim)
 
 
-def _groups(rows: LayerRows) -> list[list[str]]:
-    """Groups of layers whose mean metrics fit in memory together; each takes one pass."""
-    network = rows.network
-    usable = network.budget
-    groups: list[list[str]] = []
-    held = 0.0
-    for name in rows.names:
-        size = (network.n_samples, rows.n_rows, rows.layers[name].dim)
-        own = MeanMetric.held_bytes(*size, network.dtype)
-        solver = MeanMetric.solver_bytes(*size)
+def affordable_layers(rows: LayerRows, needed: str | None = None) -> tuple[str, ...]:
+    """The layers whose mean metrics fit in memory; one warning names the others.
+
+    needed: a layer that must fit.
+    Raises SkgeoError if it does not, or if no layer does.
+    """
+    budget = rows.network.budget
+    sizes = {
+        name: max(_held(rows, name) + _solver(rows, name), rows.size([name])) for name in rows.names
+    }
+    fit = tuple(name for name, size in sizes.items() if size <= budget)
+    if not fit or (needed is not None and needed in sizes and needed not in fit):
+        name = needed if fit and needed is not None else min(sizes, key=lambda name: sizes[name])
+        rows.sample_bytes([name])
         require_memory(
-            own + solver,
-            f"the mean metric at layer {name!r} (sides {size[2]} and {size[0] * size[1]}) and "
-            "its eigenproblem",
+            sizes[name],
+            f"the mean metric at layer {name!r} (sides {rows.layers[name].dim} and "
+            f"{rows.network.n_samples * rows.n_rows}) and its eigenproblem",
             "measure fewer samples, or name smaller layers with layers=[...].",
-            network.device,
-            network.budget,
+            rows.network.device,
+            budget,
         )
-        if groups and held + own + solver <= usable:
+    if len(fit) < len(sizes):
+        shown = ", ".join(
+            f"{name!r} (dimension {rows.layers[name].dim}, {format_bytes(size)})"
+            for name, size in sizes.items()
+            if name not in fit
+        )
+        warn(
+            f"Layers too large for the {format_bytes(budget)} of memory that can be used are not "
+            f"measured (NaN): {shown}. Measure fewer samples, or raise memory_budget."
+        )
+    return fit
+
+
+def _held(rows: LayerRows, name: str) -> int:
+    network = rows.network
+    return MeanMetric.held_bytes(
+        network.n_samples, rows.n_rows, rows.layers[name].dim, network.dtype
+    )
+
+
+def _solver(rows: LayerRows, name: str) -> int:
+    return MeanMetric.solver_bytes(rows.network.n_samples, rows.n_rows, rows.layers[name].dim)
+
+
+def _groups(rows: LayerRows, names: Sequence[str]) -> list[list[str]]:
+    """Groups of layers that fit in memory together; each takes one pass."""
+    budget = rows.network.budget
+    groups: list[list[str]] = []
+    held = 0
+    for name in names:
+        own, solver = _held(rows, name), _solver(rows, name)
+        together = [*groups[-1], name] if groups else [name]
+        if groups and max(held + own + solver, rows.size(together)) <= budget:
             groups[-1].append(name)
             held += own
         else:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skgeo._axes import axes_for
+from skgeo._axes import axes_for, check_drawn
 
 __all__ = ["RankProfileDisplay"]
 
@@ -108,7 +108,7 @@ class RankProfileDisplay:
         RankProfileDisplay
             The display, drawn.
         """
-        estimator._check_measured()
+        check_drawn(cls.__name__, estimator, "LayerQuotientEstimator")
         return cls(layers=estimator.layers_).plot(ax=ax, label=label, **kwargs)
 
     def plot(

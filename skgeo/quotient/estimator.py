@@ -9,17 +9,19 @@ import numpy as np
 import pandas as pd
 import torch
 
+from skgeo._arguments import check_integer
 from skgeo._depth import DEPTH_STATISTICS, depth_statistics
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
+from skgeo.jacobian._layer import Layer
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.models import ResolvedModel
 from skgeo.network._bound import BoundNetwork
 from skgeo.quotient._coordinates import null_projection, quotient_fidelity
-from skgeo.quotient._jumps import segment_jumps
+from skgeo.quotient._jumps import ends_of, segment_jumps
 from skgeo.quotient._rows import LayerRows
-from skgeo.quotient._spectra import LayerSpectrum, measure_layers
+from skgeo.quotient._spectra import LayerSpectrum, affordable_layers, measure_layers
 
 __all__ = ["LayerQuotientEstimator"]
 
@@ -94,7 +96,8 @@ class LayerQuotientEstimator(GeometryEstimator):
         the spectral gap ``gap`` of the common rank, whether the common rank is ``sample_limited``
         (the number of rows of all samples, below ``dim``; ``gap`` is then NaN), and the smallest
         gap of a pointwise rank, ``pointwise_gap``. Ranks with a gap below 10 depend on the
-        tolerance.
+        tolerance. A layer that does not fit in memory has NaN in all columns but the first three,
+        with one warning that names it and its size, and no entry in the attributes below.
     eigenvalues_ : dict of str to ndarray of shape (n_samples, k)
         Eigenvalues of the pointwise metric of each layer, descending. k is the smaller of ``dim``
         and rank(F) times the number of positions of a sample.
@@ -223,13 +226,21 @@ class LayerQuotientEstimator(GeometryEstimator):
     def _measure(self, network: BoundNetwork) -> None:
         wanted = self._n_components()
         rows = LayerRows(network, self.layers)
-        self.layer_ = rows.default_layer() if self.layer is None else self.layer
+        if self.layer is not None and not isinstance(self.layer, str):
+            raise SkgeoError(f"Got layer={self.layer!r}; expected the name of a layer, or None.")
+        names = affordable_layers(rows, self.layer)
+        self.layer_ = rows.default_layer(names) if self.layer is None else self.layer
         dim = rows.layers[self.layer_].dim
-        spectra = measure_layers(rows, tol=self.tol, layer=self.layer_, n_directions=wanted)
-        self._names = rows.names
+        spectra = measure_layers(
+            rows, tol=self.tol, names=names, layer=self.layer_, n_directions=wanted
+        )
+        self._names = names
         self._likelihood = network.likelihood
         self.likelihood_ = network.likelihood.name
-        self.layers_ = pd.DataFrame([_row(spectrum) for spectrum in spectra])
+        found = {spectrum.layer.name: _row(spectrum) for spectrum in spectra}
+        self.layers_ = pd.DataFrame(
+            [found.get(layer.name) or _empty_row(layer) for layer in rows.layers.layers]
+        )
         self.eigenvalues_ = {s.layer.name: s.eigenvalues.numpy() for s in spectra}
         self.mean_eigenvalues_ = {s.layer.name: s.mean_eigenvalues.numpy() for s in spectra}
         self.rank_path_ = pd.concat([_path(spectrum) for spectrum in spectra], ignore_index=True)
@@ -246,7 +257,7 @@ class LayerQuotientEstimator(GeometryEstimator):
             center = rows.representations(self.layer_).mean(0).cpu()
             self.components_ = chosen.directions.numpy()
             self.mean_ = center.numpy()
-            if type(rows.network.likelihood).kl is not Likelihood.kl:
+            if rows.network.likelihood.has_kl:
                 self.quotient_fidelity_ = quotient_fidelity(
                     rows, self.layer_, center, chosen.directions
                 )
@@ -255,11 +266,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         asked = self.n_components
         if asked is None:
             return None
-        if isinstance(asked, (bool, np.bool_)) or not isinstance(asked, (int, np.integer)):
-            raise SkgeoError(f"n_components={asked!r}: expected a non-negative integer or None.")
-        if asked < 0:
-            raise SkgeoError(f"n_components={asked!r}: expected a non-negative integer or None.")
-        return int(asked)
+        return check_integer("n_components", asked, least=0, also="None")
 
     def _kept(self, request: str) -> np.ndarray:
         self._check_measured()
@@ -406,7 +413,7 @@ class LayerQuotientEstimator(GeometryEstimator):
         """
         self._check_measured()
         with single_blas_thread():
-            rows = LayerRows(self._fitted_network(_stacked(x0, x1)), self._names)
+            rows = LayerRows(self._fitted_network(ends_of(x0, x1)), self._names)
             jumps = segment_jumps(rows, tol=self.tol)
         columns = ["t", "layer", "what", "before", "after"]
         return pd.DataFrame([vars(jump) for jump in jumps], columns=columns)
@@ -432,16 +439,13 @@ def _row(spectrum: LayerSpectrum) -> dict[str, Any]:
     }
 
 
+def _empty_row(layer: Layer) -> dict[str, Any]:
+    """Row of a layer that was not measured; what is missing becomes NaN."""
+    return {"layer": layer.name, "dim": layer.dim, "is_cut": layer.is_cut}
+
+
 def _path(spectrum: LayerSpectrum) -> pd.DataFrame:
     common = spectrum.common
     return pd.DataFrame(
         {"layer": spectrum.layer.name, "tol": common.path_tol, "rank": common.path_rank}
     )
-
-
-def _stacked(x0: Any, x1: Any) -> Any:
-    if isinstance(x0, dict):
-        return {key: _stacked(value, x1[key]) for key, value in x0.items()}
-    if isinstance(x0, torch.Tensor):
-        return torch.stack([x0, torch.as_tensor(x1)])
-    return np.stack([np.asarray(x0), np.asarray(x1)])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from skgeo._results import Result
+from skgeo.data._arrays import as_tensor, check_finite
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import RELU, Activation, as_activation
 from skgeo.network._stack import Stack, read_stack
@@ -213,10 +213,19 @@ def one_hidden(
 
 
 def _tensor(values: Any) -> Tensor:
-    """A tensor; lists become float64, where torch would use float32."""
-    if isinstance(values, Tensor):
-        return values.detach()
-    return torch.from_numpy(np.asarray(values))
+    """A tensor of real numbers; lists become float64, where torch would use float32."""
+    return as_tensor(values, "weights")
+
+
+def unit_arrays(**arrays: Any) -> list[Tensor]:
+    """Weights and outputs of units as finite tensors in float64, by the names of the arguments."""
+    found = []
+    for name, values in arrays.items():
+        tensor = as_tensor(values, name).double()
+        if tensor.ndim:
+            check_finite(tensor, name)
+        found.append(tensor)
+    return found
 
 
 def as_hidden_layer(model: Any) -> HiddenLayer:

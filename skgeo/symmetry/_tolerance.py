@@ -32,7 +32,8 @@ def resolve_tolerance(tol: Any, precision: float) -> float:
     given: float = check_number("tol", tol, above=0, below=1, also="'auto'")
     if given < precision:
         warn(
-            f"tol={given:.1e} is below the precision of the weights, {precision:.1e}, so copies "
+            f"The tolerance tol={given:.1e} is below the precision of the weights, "
+            f"{precision:.1e}, so copies "
             "that differ by rounding only are not recognised. Choose a larger tol."
         )
     return given

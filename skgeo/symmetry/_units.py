@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_number, check_option, described
 from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import Activation, as_activation
 from skgeo.symmetry._compression.annihilating import AnnihilatingSets, annihilating_sets
 from skgeo.symmetry._grouping import group_rows
+from skgeo.symmetry._hidden_layer import unit_arrays
 
 UNIT_CLASSES = (
     "generic",
@@ -146,13 +148,17 @@ def classify_units(
     >>> classify_units(w, b, q).labels
     ('duplicate', 'duplicate', 'generic', 'w_degenerate', 'q_degenerate')
     """
-    d = len(weights)
+    weights, biases, outputs = unit_arrays(weights=weights, biases=biases, outputs=outputs)
+    check_number("tol", tol, least=0, below=1)
+    check_option("max_size", max_size, (2, 3, 4))
+    if interval is not None and (not isinstance(interval, (tuple, list)) or len(interval) != 2):
+        raise SkgeoError(f"Got interval={described(interval)}; expected a pair of tensors.")
+    d = len(weights) if weights.ndim == 2 else -1
     if biases.shape != (d,) or outputs.dim() != 2 or outputs.shape[1] != d:
         raise SkgeoError(
             f"Got weights of shape {tuple(weights.shape)}, biases of shape {tuple(biases.shape)} "
             f"and outputs of shape {tuple(outputs.shape)}; expected (d, n), (d,) and (k, d)."
         )
-    weights, biases, outputs = (t.double() for t in (weights, biases, outputs))
     activation = as_activation(activation)
     rectifier = activation.scales == "positive"
     code = torch.zeros(d, dtype=torch.int64)

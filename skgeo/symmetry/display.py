@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skgeo._axes import axes_for
+from skgeo._axes import axes_for, check_drawn
 from skgeo.exceptions import SkgeoError
 from skgeo.network._stack import Stack, read_stack
 from skgeo.symmetry._generators.table import SYMMETRIES
@@ -131,7 +131,7 @@ class BoundaryDisplay:
         BoundaryDisplay
             The display, already drawn.
         """
-        estimator._check_measured()
+        check_drawn(cls.__name__, estimator, "SymmetryClassifier")
         display = cls(model=estimator.model_, labels=estimator.labels_)
         return display.plot(X, ax=ax, extent=extent, **kwargs)
 
@@ -347,7 +347,7 @@ class NullityDisplay:
         NullityDisplay
             The display, already drawn.
         """
-        estimator._check_measured()
+        check_drawn(cls.__name__, estimator, "SymmetryClassifier")
         found = estimator.generators_
         if found is None:
             raise SkgeoError(

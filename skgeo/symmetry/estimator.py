@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skgeo._arguments import check_integer, check_option
+from skgeo._arguments import check_integer, check_option, check_tolerance
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError
 from skgeo.likelihood import Likelihood
@@ -117,15 +117,15 @@ class SymmetryClassifier(GeometryEstimator):
     explained_nullity_ : int
         Dimension of the span of the generators; NaN without generators.
     unexplained_nullity_ : int
-        ``n_parameters_ - fisher_rank_ - explained_nullity_ - sample_limited_nullity_``; NaN above
-        `nullity_limit`.
+        ``n_parameters_ - fisher_rank_ - explained_nullity_ - sample_limited_nullity_``; NaN with
+        `fisher_rank_`.
     sample_limited_nullity_ : int
         Dimension of the null space that is not explained where the Fisher rank is the number of
-        rows of the samples, so that more samples may see it; otherwise 0. NaN above
-        `nullity_limit`.
+        rows of the samples, so that more samples may see it; otherwise 0. NaN with
+        `fisher_rank_`.
     fisher_rank_ : int
         Rank of the Fisher information on the data, in float64 whatever the dtype of the model; NaN
-        above `nullity_limit`.
+        above `nullity_limit`, and with a warning where it does not fit in memory.
     rank_threshold_ : float
         Threshold (absolute) on the eigenvalues that count for the rank.
     spectral_gap_ : float
@@ -247,6 +247,7 @@ class SymmetryClassifier(GeometryEstimator):
 
     def _measure(self, bound: BoundNetwork) -> None:
         check_option("max_set_size", self.max_set_size, (2, 3, 4))
+        check_tolerance(self.rank_tol, "rank_tol")
         check_integer("nullity_limit", self.nullity_limit, least=0)
         tol = resolve_tolerance(self.tol, torch.finfo(bound.model.dtype).eps)
         network = SymmetryNetwork(bound)

@@ -300,7 +300,7 @@ class TestBadInput:
         net, X = mlp(4, 5, 3), normal(6, 4)
         with pytest.raises(SkgeoError, match=r"No layer named 'fc'.*0, 1, 2"):
             JacobianChainProfiler(net, layers=["fc"]).fit(X)
-        with pytest.raises(SkgeoError, match=r"chain='up' is not understood.*'layer', 'input'"):
+        with pytest.raises(SkgeoError, match=r"chain='up'; expected one of.*'layer', 'input'"):
             JacobianChainProfiler(net, chain="up").fit(X)
         with pytest.raises(SkgeoError, match=r"tol=2.*\[0, 1\)"):
             JacobianChainProfiler(net, tol=2).fit(X)

@@ -139,11 +139,11 @@ def test_tiny_and_right_angles():
     ("options", "message"),
     [
         ({"noise": "outputs"}, "noise='outputs'"),
-        ({"noise": lambda x, g: x[:1]}, r"of shape \(3, 4\) into \(1, 4\)"),
+        ({"noise": lambda x, g: x[:1]}, r"of shape \(3, 4\) into Tensor of shape \(1, 4\)"),
         ({"noise": lambda x, g: x / 0}, "NaN or infinite inputs"),
         ({"scale": 0.0}, "scale=0.0"),
         ({"n_repeats": 1}, "at least 2"),
-        ({"n_directions": 0}, "at least 1"),
+        ({"n_directions": 0}, "a positive integer"),
         ({"n_directions": 4}, "has 3 singular vectors"),
         ({"floor": 0.0}, "floor=0.0"),
         ({"layer": "nine"}, "No layer named"),

@@ -6,7 +6,7 @@ from skgeo.linalg import _memory as memory
 
 def test_a_small_request_passes_and_a_vast_one_names_its_size():
     memory.require_memory(8, "one number", "nothing")
-    with pytest.raises(SkgeoError, match=r"a vast matrix would take 1048576\.0 GiB.*take fewer"):
+    with pytest.raises(SkgeoError, match=r"A vast matrix would take 1048576\.0 GiB.*take fewer"):
         memory.require_memory(2**50, "a vast matrix", "take fewer rows.")
 
 

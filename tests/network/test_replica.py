@@ -427,7 +427,7 @@ class TestOutputs:
         ("forward", "message"),
         [
             (lambda m, x: (m(x), x), "type tuple.*WrappedModel"),
-            (lambda m, x: {"logits": m(x)}, "type dict.*WrappedModel"),
+            (lambda m, x: {"logits": m(x)}, "a dict of 1.*WrappedModel"),
             (lambda m, x: m(x).argmax(1), "dtype torch.int64.*WrappedModel"),
             (lambda m, x: m(x).to(torch.complex128), "dtype torch.complex128"),
             (lambda m, x: m(x).sum(), r"shape \(\) for a batch of 5"),

@@ -13,8 +13,11 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_number, check_option
 from skgeo._results import Result
+from skgeo.exceptions import SkgeoError
 from skgeo.symmetry._compression.binary import binary_blocks
+from skgeo.symmetry._hidden_layer import unit_arrays
 
 # Most pairs of units in a search for sets of four, and most sets found.
 _PAIRS = 2**20
@@ -130,6 +133,14 @@ def annihilating_sets(
     >>> found.minimal, found.complete
     (((0, 2), (1, 3)), True)
     """
+    weights, outputs = unit_arrays(weights=weights, outputs=outputs)
+    check_number("tol", tol, least=0, below=1)
+    check_option("max_size", max_size, (2, 3, 4))
+    if weights.ndim != 2 or outputs.ndim != 2 or outputs.shape[1] != len(weights):
+        raise SkgeoError(
+            f"Got weights of shape {tuple(weights.shape)} and outputs of shape "
+            f"{tuple(outputs.shape)}; expected (d, n) and (k, d)."
+        )
     masses = torch.linalg.vector_norm(weights, dim=1) * torch.linalg.vector_norm(outputs, dim=0)
     units = (masses > 0).nonzero()[:, 0]
     w, q = weights[units], outputs[:, units]

@@ -15,6 +15,8 @@ from skgeo.data import as_samples
 from skgeo.exceptions import SkgeoError
 from skgeo.models import bare_model
 from skgeo.network._activation import RELU
+from skgeo.network._outputs import checked_outputs
+from skgeo.network._running import running
 from skgeo.network._stack import Stack, read_stack
 from skgeo.symmetry._compression.domains import Domain, read_domain
 from skgeo.symmetry._compression.merging import fold_affine
@@ -233,10 +235,9 @@ def _evaluator(
 
     def evaluate(points: Tensor) -> Tensor:
         inputs = points if shape is None else points.reshape(len(points), *shape)
-        with torch.no_grad():
+        with torch.no_grad(), running(inputs):
             found = module(inputs) if forward is None else forward(module, inputs)
-        outputs: Tensor = found.reshape(len(points), -1)
-        return outputs
+        return checked_outputs(found, len(points)).reshape(len(points), -1)
 
     return evaluate
 

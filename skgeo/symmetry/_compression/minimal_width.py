@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_number, described
 from skgeo._results import Result
+from skgeo.exceptions import SkgeoError
 from skgeo.symmetry._compression.binary import binary_blocks
 from skgeo.symmetry._equivalence.hinges import HingeForm, hinge_form
-from skgeo.symmetry._hidden_layer import HiddenLayer, as_hidden_layer
+from skgeo.symmetry._hidden_layer import HiddenLayer, as_hidden_layer, unit_arrays
 
 # Most passes over the boundaries in the greedy search, and multiplications in it.
 _PASSES = 8
@@ -125,6 +127,8 @@ def minimal_width(
     """
     network = as_hidden_layer(model)
     form = hinge_form(network, tol=tol)
+    if ball is not None:
+        ball = _read_ball(ball, network.weights.shape[1])
     live = form.live.nonzero()[:, 0]
     u, t, jumps = form.directions[live], form.offsets[live], form.jumps[live]
     linear = form.linear if form.linear_size > form.tol else torch.zeros_like(form.linear)
@@ -284,6 +288,19 @@ def _span(network: HiddenLayer, form: HingeForm) -> float:
     if network.skip is not None:
         total = total + network.skip.square().sum()
     return float(total.sqrt())
+
+
+def _read_ball(ball: Any, dim: int) -> tuple[Tensor, float]:
+    """Centre, in float64, and radius of a ball of inputs."""
+    if not isinstance(ball, (tuple, list)) or len(ball) != 2:
+        raise SkgeoError(f"Got ball={described(ball)}; expected a pair (centre, radius).")
+    (centre,) = unit_arrays(centre=ball[0])
+    if centre.shape != (dim,):
+        raise SkgeoError(
+            f"The centre of the ball has shape {tuple(centre.shape)}; expected ({dim},), one "
+            "number per input."
+        )
+    return centre.cpu(), check_number("radius", ball[1], above=0)
 
 
 def _build(

@@ -200,6 +200,8 @@ def per_layer(value: Any, depth: int, name: str) -> list[Any]:
                 "from 0."
             )
         return [value.get(index) for index in range(depth)]
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise SkgeoError(f"Got {name}={value!r}; expected an array for each hidden layer, or None.")
     entries = list(value)
     nested = any(entry is None or _axes(entry) > 0 for entry in entries)
     if depth == 1 and (not nested or (hasattr(value, "shape") and len(entries) > 1)):

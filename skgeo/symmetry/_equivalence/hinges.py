@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skgeo._arguments import check_integer
 from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import RELU
@@ -185,7 +186,7 @@ def hinge_form(
         raise SkgeoError("The products of the weights overflow in float64. Scale the weights down.")
     bent = norms > 0
     safe = torch.where(bent, norms, 1.0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_integer("seed", seed, least=0))
     probe = torch.randn(n, generator=generator, dtype=torch.float64)
     cosines = w @ probe / safe
     sign = torch.where(cosines >= 0, 1.0, -1.0).double()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._activation import Activation, as_activation
 from skgeo.symmetry._grouping import group_rows
@@ -24,8 +25,8 @@ from skgeo.symmetry._grouping import group_rows
 _TINY = torch.finfo(torch.float64).tiny
 
 
-@dataclass(frozen=True, eq=False)
-class LayerForm:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerForm(Result):
     """A chain in normal form, and the units of the chain it was made from.
 
     Attributes

@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from skgeo._arguments import check_integer
 from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.network._stack import Stack, read_stack
@@ -130,6 +131,7 @@ def match_networks(a: Any, b: Any, *, max_sweeps: int = 50) -> NetworkMatch:
     >>> match.permutation[0].tolist(), match.distance < 1e-12
     ([2, 3, 0, 1], True)
     """
+    check_integer("max_sweeps", max_sweeps)
     stacks = read_stack(a, convolutions=True), read_stack(b, convolutions=True)
     _check_alike(*stacks)
     ours, theirs = _Scaled(stacks[0]), _Scaled(stacks[1])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.data import Inputs, Samples, as_samples, cast_inputs
-from skgeo.exceptions import SkgeoError
+from skgeo.exceptions import SkgeoError, raised
 from skgeo.models import ResolvedModel
 from skgeo.network._batch import map_inputs, take
 from skgeo.network._bound import BoundNetwork
@@ -221,6 +221,8 @@ def probe_outputs(
     eps = torch.finfo(copy.dtype).eps
     level = max(eps, level or 0.0)
     generator = torch.Generator().manual_seed(1)
+    # A user's forward function decides what integers mean.
+    copy.takes_integers |= model.keep_integers
     values = _run_all(copy, {}, groups)
     noise = [eps * float(value.abs().nan_to_num(0, 0, 0).max()) for value in values]
     for _ in range(draws if groups else 0):
@@ -278,7 +280,7 @@ def _run(copy: Replica, parameters: Mapping[str, Tensor], group: Inputs) -> Tens
         raise
     except Exception as error:  # forward passes may raise anything
         raise SkgeoError(
-            f"{type(copy.module).__name__} cannot be run on the inputs: {error}"
+            f"The model {type(copy.module).__name__} cannot be run on the inputs: {raised(error)}"
         ) from error
     return outputs.detach().cpu().double().flatten(1)
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from skgeo._arguments import check_integer, check_tolerance
 from skgeo._results import Result
 from skgeo.exceptions import warn
 from skgeo.fisher._spectrum import measure_fisher
 from skgeo.likelihood import Likelihood
+from skgeo.linalg._memory import NotEnoughMemory
 from skgeo.linalg._rank import NumericalRank
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
@@ -147,9 +149,9 @@ def nullity_account(
     Warns
     -----
     GeometryWarning
-        If the Fisher matrix is larger than `limit` or the network has more than a million
-        parameters. The unexplained nullity is then NaN. Also if the samples give too few rows to
-        see all directions that the generators leave.
+        If the Fisher matrix is larger than `limit` or than the memory, or the network has more
+        than a million parameters. The unexplained nullity is then NaN. Also if the samples give
+        too few rows to see all directions that the generators leave.
 
     See Also
     --------
@@ -197,10 +199,15 @@ def measure_nullity(
     progress: Callable[..., Any] = iter,
 ) -> NullityAccount:
     """Account for the null space of a network on data, as :func:`nullity_account`."""
+    check_tolerance(tol)
+    check_integer("limit", limit, least=0)
     generators = None
     side = min(network.fisher.n_rows, network.n_parameters)
     if network.n_parameters <= _GENERATOR_LIMIT:
-        generators = measure_generators(network)
+        try:
+            generators = measure_generators(network)
+        except NotEnoughMemory as error:
+            warn(f"Flat directions are not checked, so their number is NaN. {error}")
     else:
         warn(
             f"The network has {network.n_parameters} parameters, more than the {_GENERATOR_LIMIT} "
@@ -215,9 +222,16 @@ def measure_nullity(
                 "the limit, or use fewer samples."
             )
         return NullityAccount(generators, None, network.n_parameters)
-    spectrum = measure_fisher(
-        network.fisher, tol=tol, n_components=0, tangent=False, progress=progress, offers=()
-    )
+    try:
+        spectrum = measure_fisher(
+            network.fisher, tol=tol, n_components=0, tangent=False, progress=progress, offers=()
+        )
+    except NotEnoughMemory as error:
+        warn(
+            "The Fisher rank is not computed, so it and the unexplained nullity are NaN; classes "
+            f"of units and flat directions do not depend on it. {error}"
+        )
+        return NullityAccount(generators, None, network.n_parameters)
     account = NullityAccount(generators, spectrum.decision, network.n_parameters)
     rows, seen = network.fisher.network.counted_rows(), network.n_parameters - account.explained
     if account.unexplained > 0 and rows < seen:
