@@ -47,7 +47,8 @@ def as_pairs(rows: Any) -> list[Pair]:
     Parameters
     ----------
     rows : list of tuples, 1-D object array of tuples, or DataFrame
-        ``(model, X)`` or ``(model, X, y)``; columns ``model``, ``X``[, ``y``].
+        ``(model, X)`` or ``(model, X, y)``; columns ``model``, ``X``[, ``y``]. A column ``step``
+        is ignored.
 
     Returns
     -------
@@ -100,7 +101,8 @@ def _from_row(index: int, row: Any) -> Pair:
 def _from_frame(frame: pd.DataFrame) -> list[Pair]:
     columns = list(frame.columns)
     missing = [name for name in ("model", "X") if name not in columns]
-    other = [name for name in columns if name not in ("model", "X", "y")]
+    # The steps of a training run label its rows, as its index would.
+    other = [name for name in columns if name not in ("model", "X", "y", "step")]
     if missing or other:
         raise SkgeoError(
             f"The DataFrame has columns {columns}: "

@@ -1,0 +1,15 @@
+"""Training runs: recorded, read from files, and followed step by step."""
+
+from skgeo.training._lightning import lightning_callback
+from skgeo.training._recorder import CheckpointRecorder
+from skgeo.training._run import read_run
+from skgeo.training._skorch import skorch_callback
+from skgeo.training._transformers import transformers_callback
+
+__all__ = [
+    "CheckpointRecorder",
+    "lightning_callback",
+    "read_run",
+    "skorch_callback",
+    "transformers_callback",
+]
