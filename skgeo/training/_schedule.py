@@ -22,7 +22,7 @@ def schedule(steps: Any) -> Schedule:
     """
     if isinstance(steps, str) and steps == "log":
         return _logarithmic
-    if isinstance(steps, Integral) and not isinstance(steps, bool) and steps > 0:
+    if _is_step(steps) and steps > 0:
         every = int(steps)
         return lambda step: step % every == 0
     if callable(steps):

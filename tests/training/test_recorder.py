@@ -58,7 +58,7 @@ def test_schedules(steps, expected):
 
 @pytest.mark.parametrize("steps", ["linear", 0, -3, True, 2.5, [], [1, -1], None])
 def test_schedules_that_are_none(steps):
-    with pytest.raises(SkgeoError, match="steps=.*expected 'log'"):
+    with pytest.raises(SkgeoError, match=r"steps=.*expected 'log'"):
         CheckpointRecorder(steps=steps)
 
 

@@ -108,5 +108,5 @@ def test_names_without_a_run(names, options, message, tmp_path):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(SkgeoError, match="no folder .*/nowhere"):
+    with pytest.raises(SkgeoError, match=r"no folder .*/nowhere"):
         read_run(tmp_path / "nowhere", factory)
