@@ -109,6 +109,10 @@ class GeometryEstimator(
         """How model and data were read; tables of pairs warn where this differs between rows."""
         return {}
 
+    def _layer_numbers(self) -> dict[str, float]:
+        """Numbers of single layers by name, which a tracked training run shows beside summary."""
+        return {}
+
     @with_callbacks
     def fit(self, X: Any = None, y: Any = None) -> Self:
         """Measure the geometry of the bound model on X.
@@ -202,8 +206,7 @@ class GeometryEstimator(
                 fingerprint(model),
                 data,
             )
-            cached: Callable[..., PairRow] = memory.cache(_computed, ignore=["compute"])
-            return cached(key, lambda: self._measure_pair(network))
+            return cached_row(memory, key, lambda: self._measure_pair(network))
 
     def _measure_pair(self, network: BoundNetwork) -> PairRow:
         # A new object, not a clone: callbacks and output settings belong to the estimator of the
@@ -212,7 +215,8 @@ class GeometryEstimator(
         alone = type(self)(**parameters | {"model": network.model.module})
         alone.model_ = network.model
         alone._measure(network)
-        return PairRow([float(value) for value in alone.summary().values()], alone._facts())
+        values = [float(value) for value in alone.summary().values()]
+        return PairRow(values, alone._facts(), tuple(alone._layer_numbers().items()))
 
     def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
         """Validate samples as scikit-learn does if they are arrays."""
@@ -293,6 +297,14 @@ class GeometryEstimator(
         tags.input_tags.two_d_array = bound
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def cached_row(
+    memory: joblib.Memory, key: tuple[Any, ...], compute: Callable[[], PairRow]
+) -> PairRow:
+    """The row that is kept under a key of its content, computed if there is none."""
+    cached: Callable[..., PairRow] = memory.cache(_computed, ignore=["compute"])
+    return cached(key, compute)
 
 
 def _computed(key: tuple[Any, ...], compute: Callable[[], PairRow]) -> PairRow:

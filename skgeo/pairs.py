@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import pandas as pd
 from skgeo.exceptions import GeometryWarning, NotAModelError, SkgeoError, collect_warnings, warn
 from skgeo.models import is_model
 
-__all__ = ["Pair", "PairRow", "as_pairs", "run_pairs"]
+__all__ = ["Pair", "PairRow", "as_pairs", "run_pairs", "run_rows"]
 
 _ADVICE = (
     "Without model= an estimator reads (model, X) or (model, X, y) pairs: a list of tuples, or a "
@@ -39,6 +39,8 @@ class PairRow:
 
     values: list[float]
     facts: Mapping[str, str]
+    # Named numbers of single layers, which depend on the network.
+    layer_numbers: tuple[tuple[str, float], ...] = ()
 
 
 def as_pairs(rows: Any) -> list[Pair]:
@@ -150,6 +152,23 @@ def run_pairs(
     ndarray of shape (n_pairs, width)
         Features in float64.
     """
+    rows = run_rows(row, pairs, n_jobs=n_jobs, verbose=verbose, on_error=on_error)
+    table = np.full((len(pairs), width), np.nan)
+    for index, found in enumerate(rows):
+        if found is not None:
+            table[index] = found.values
+    return table
+
+
+def run_rows(
+    row: Callable[[Any], PairRow],
+    pairs: Sequence[Pair],
+    *,
+    n_jobs: int | None = None,
+    verbose: int | bool = 0,
+    on_error: str = "raise",
+) -> list[PairRow | None]:
+    """The rows of :func:`run_pairs` themselves; None for a pair that failed."""
     if on_error not in ("raise", "nan"):
         raise SkgeoError(f"on_error={on_error!r}: expected 'raise' or 'nan'.")
     tasks = (
@@ -158,15 +177,11 @@ def run_pairs(
     results = list(_parallel(tasks, len(pairs), n_jobs, int(verbose)))
     _report([notes for _, notes in results])
     _report_facts([found.facts for found, _ in results if found is not None])
-    table = np.full((len(pairs), width), np.nan)
-    for index, (found, _) in enumerate(results):
-        if found is not None:
-            table[index] = found.values
-    return table
+    return [found for found, _ in results]
 
 
 def _guarded(
-    row: Callable[[Pair], PairRow], index: int, pair: Pair, on_error: str
+    row: Callable[[Any], PairRow], index: int, pair: Pair, on_error: str
 ) -> tuple[PairRow | None, list[tuple[type[Warning], str]]]:
     with collect_warnings() as notes:
         try:
