@@ -34,9 +34,7 @@ def tracked(label_noise: float, seed: int) -> pd.DataFrame:
 
 def main() -> None:
     """Train, track, write the table, and draw the clean runs."""
-    tables = {
-        (noise, seed): tracked(noise, seed) for noise in (0.0, 0.4) for seed in range(3)
-    }
+    tables = {(noise, seed): tracked(noise, seed) for noise in (0.0, 0.4) for seed in range(3)}
     whole = pd.concat(tables, names=["label_noise", "seed"])
     whole.to_csv(HERE / "effective_rank_in_training.csv", float_format="%.6g")
     shown = ["fisher__fisher_effective_rank", "fisher__tangent_effective_rank", "test_accuracy"]
