@@ -201,9 +201,13 @@ def _parallel(tasks: Iterable[Any], total: int, n_jobs: int | None, verbose: int
         except ImportError:
             pass
         else:
-            parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-            yield from track(parallel(tasks), description="pairs", total=total)
-            return
+            try:
+                parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+            except ValueError:  # ray gives all rows at once: messages of joblib instead
+                pass
+            else:
+                yield from track(parallel(tasks), description="pairs", total=total)
+                return
     yield from joblib.Parallel(n_jobs=n_jobs, prefer="threads", verbose=verbose)(tasks)
 
 

@@ -21,6 +21,12 @@ _TITLES = {
 }
 
 
+_NAMES = {
+    "kl": "KL divergence of the jump",
+    "fisher_rao_length": "Fisher-Rao length of the jump",
+}
+
+
 class TrajectoryDisplay:
     """Features of a network against the step of its training.
 
@@ -195,7 +201,8 @@ class TrajectoryDisplay:
         if whole:
             axis.yaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
         if len(columns) > 1:
-            axis.legend(fontsize="small")
+            beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
+            axis.legend(fontsize="small", **(beside if len(columns) > 3 else {}))
 
 
 def _tables(table: Any) -> list[pd.DataFrame]:
@@ -244,5 +251,6 @@ def _labels(columns: tuple[str, ...]) -> list[str]:
 
 
 def _words(feature: str) -> str:
-    text = feature.rpartition("__")[2].replace("_", " ").strip()
-    return text[:1].upper() + text[1:]
+    name = feature.rpartition("__")[2]
+    text = name.replace("_", " ").strip()
+    return _NAMES.get(name) or text[:1].upper() + text[1:]

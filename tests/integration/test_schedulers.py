@@ -1,10 +1,13 @@
 """A tracked run is the same table on dask and on ray."""
 
+import os
+import sys
+
 import joblib
 import pandas as pd
 import pytest
-from helpers.tracking import Counting, run_of, write_run
 
+from helpers.tracking import Counting, run_of, write_run
 from skgeo import FisherRankEstimator, track
 
 pytestmark = [
@@ -49,7 +52,12 @@ def test_ray(folder, tmp_path):
     ray = pytest.importorskip("ray")
     from ray.util.joblib import register_ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}},
+    )
     try:
         register_ray()
         check_same(folder, "ray", tmp_path / "kept")

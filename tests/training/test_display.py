@@ -71,7 +71,7 @@ def test_features_are_columns_parts_of_their_names_or_groups():
         ("jump__kl",),
         ("f__fisher_rank", "q__quotient_common_nullity[0]", "q__quotient_common_nullity[1]"),
     ]
-    assert display.titles[:2] == ["Fisher rank", "Kl"]
+    assert display.titles[:2] == ["Fisher rank", "KL divergence of the jump"]
     two = table().join(table().add_prefix("other-"))
     (axis,) = TrajectoryDisplay.from_track(two, ["fisher_rank"]).axes_
     assert [line.get_label() for line in axis.lines] == ["f: Fisher rank", "other-f: Fisher rank"]

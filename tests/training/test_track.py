@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.tracking import STEPS, Counting, X, count, factory, run_of, track_to_file, write_run
 from sklearn.linear_model import Ridge
 from torch import nn
 
+from helpers.tracking import STEPS, Counting, X, count, factory, run_of, track_to_file, write_run
 from skgeo import FisherRankEstimator, LayerQuotientEstimator, WrappedModel, track
 from skgeo.datasets import training_run
 from skgeo.exceptions import GeometryWarning, SkgeoError
@@ -231,7 +231,7 @@ def test_damaged_files_are_named_and_the_rest_goes_on(folder):
 
 def test_one_estimator_that_fails_leaves_the_others(folder):
     run = run_of(folder)
-    largest = [float(model.load()[0].weight.abs().max()) for model in run["model"]]
+    largest = [float(model.load()[0].weight.detach().abs().max()) for model in run["model"]]
     limit = float(np.median(largest))
     estimators = {"picky": Counting(fail_above=limit), "count": Counting()}
     with pytest.raises(RuntimeError, match="does not like") as raised:
@@ -260,7 +260,7 @@ def test_a_run_has_one_architecture():
 
 def test_where_nothing_can_be_written(folder, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(SkgeoError, match="memory=.*nothing can be written there"):
+    with pytest.raises(SkgeoError, match=r"memory=.*nothing can be written there"):
         track(run_of(folder), Counting(), memory=tmp_path / "file" / "kept")
     # A disk that fills up: the table is there all the same.
     kept = tmp_path / "kept"
