@@ -17,7 +17,7 @@ from skgeo.models._wrapped import function_name
 
 # The generator of the process is put back after a factory has drawn from it, by one thread at a
 # time: another's draw would be kept.
-_generator_lock = threading.Lock()
+_generator_lock = threading.RLock()
 
 
 class Checkpoint:

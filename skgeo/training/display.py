@@ -194,7 +194,7 @@ class TrajectoryDisplay:
             finite = values[np.isfinite(values)]
             whole = whole and bool((finite == np.round(finite)).all())
         positive = steps[steps > 0]
-        if len(positive) and steps.max() > 10 * positive.min():
+        if len(positive) and steps.max() >= 10 * positive.min():
             axis.set_xscale("symlog", linthresh=positive.min())
             axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -231,13 +231,13 @@ def _matching(name: str, columns: list[str]) -> list[str]:
     """Columns that a name means: itself, a feature of any estimator, or of every layer."""
     if name in columns:
         return [name]
-    features = {column: column.rpartition("__")[2] for column in columns}
+    features = {column: _feature(column) for column in columns}
     return [c for c, feature in features.items() if name in (feature, feature.partition("[")[0])]
 
 
 def _labels(columns: tuple[str, ...]) -> list[str]:
     """Short names of columns, with that of the estimator where two have one feature."""
-    features = [column.rpartition("__")[2] for column in columns]
+    features = [_feature(column) for column in columns]
     stems = {feature.partition("[")[0] for feature in features}
     short = [
         f"layer {feature.partition('[')[2][:-1]}"
@@ -247,10 +247,15 @@ def _labels(columns: tuple[str, ...]) -> list[str]:
     ]
     if len(set(short)) == len(short):
         return short
-    return [f"{c.rpartition('__')[0]}: {s}" for c, s in zip(columns, short, strict=True)]
+    return [f"{c.partition('__')[0]}: {s}" for c, s in zip(columns, short, strict=True)]
+
+
+def _feature(column: str) -> str:
+    """Name of a column without that of the estimator; layers may have two underscores."""
+    return column.partition("__")[2] or column
 
 
 def _words(feature: str) -> str:
-    name = feature.rpartition("__")[2]
+    name = _feature(feature)
     text = name.replace("_", " ").strip()
     return _NAMES.get(name) or text[:1].upper() + text[1:]

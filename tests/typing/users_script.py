@@ -13,10 +13,12 @@ from skgeo import (
     LinearFiberStratifier,
     SymmetryClassifier,
     fisher_rank,
+    track,
 )
 from skgeo.chain import curvature
 from skgeo.fiber import Barcode
 from skgeo.symmetry import EquivalenceReport, equivalent
+from skgeo.training import CheckpointRecorder, TrajectoryDisplay, read_run
 
 net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
 X = torch.randn(10, 3)
@@ -43,4 +45,11 @@ assert_type(fiber.barcode_, Barcode)
 
 assert_type(fisher_rank(net, X, likelihood="categorical").rank, int)
 assert_type(equivalent(net, net), EquivalenceReport)
+
+recorder = CheckpointRecorder()
+assert_type(recorder(0, net), bool)
+assert_type(recorder.run(X), pd.DataFrame)
+table = track(read_run("run", lambda: net, X), {"fisher": FisherRankEstimator()}, n_jobs=2)
+assert_type(table, pd.DataFrame)
+assert_type(TrajectoryDisplay.from_track(table, ["fisher_rank"]), TrajectoryDisplay)
 print(curvature(net, X, velocity=X))
