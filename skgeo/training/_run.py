@@ -42,7 +42,7 @@ def read_run(
         none.
     y : array-like of shape (n_samples, ...), default=None
         Targets.
-    pattern : str, default="*.pt"
+    pattern : str, default="\*.pt"
         Which files, as in :meth:`pathlib.Path.glob`: ``"*.ckpt"``, or
         ``"checkpoint-*/model.safetensors"``.
     step : str, default=None
