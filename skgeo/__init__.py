@@ -1,6 +1,6 @@
 """Scikit-learn estimators for the singular information geometry of neural networks."""
 
-from skgeo import chain, fiber, fisher, likelihood, quotient, symmetry
+from skgeo import chain, fiber, fisher, likelihood, quotient, symmetry, training
 from skgeo._show_versions import show_versions
 from skgeo._version import __version__
 from skgeo.chain import JacobianChainProfiler
@@ -23,6 +23,7 @@ from skgeo.fisher import (
 from skgeo.models import Checkpoint, WrappedModel
 from skgeo.quotient import LayerQuotientEstimator
 from skgeo.symmetry import SymmetryClassifier
+from skgeo.training import track
 
 __all__ = [
     "Checkpoint",
@@ -50,4 +51,6 @@ __all__ = [
     "quotient",
     "show_versions",
     "symmetry",
+    "track",
+    "training",
 ]

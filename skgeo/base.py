@@ -118,6 +118,10 @@ class GeometryEstimator(
         """How model and data were read; tables of pairs warn where this differs between rows."""
         return {}
 
+    def _layer_numbers(self) -> dict[str, float]:
+        """Numbers of single layers by name, which a tracked training run shows beside summary."""
+        return {}
+
     @with_callbacks
     def fit(self, X: Any = None, y: Any = None) -> Self:
         """Measure the geometry of the bound model on X.
@@ -214,11 +218,7 @@ class GeometryEstimator(
                 )
                 return self._measure_pair(network)
             key = (__version__, type(self).__qualname__, joblib.hash(kept), content, data)
-            cached: Callable[..., PairRow] = memory.cache(_computed, ignore=["compute"])
-            row = cached(key, lambda: self._measure_pair(network))
-            for category, message in row.notes:
-                warn(message, category)
-            return row
+            return cached_row(memory, key, lambda: self._measure_pair(network))
 
     def _measure_pair(self, network: BoundNetwork) -> PairRow:
         # A new object, not a clone: callbacks and output settings belong to the estimator of the
@@ -227,7 +227,8 @@ class GeometryEstimator(
         alone = type(self)(**parameters | {"model": network.model.module})
         alone.model_ = network.model
         alone._measure(network)
-        return PairRow([float(value) for value in alone.summary().values()], alone._facts())
+        values = [float(value) for value in alone.summary().values()]
+        return PairRow(values, alone._facts(), layer_numbers=tuple(alone._layer_numbers().items()))
 
     def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
         """Validate samples as scikit-learn does if they are arrays."""
@@ -330,6 +331,20 @@ def _memory(memory: Any) -> Any:
         raise SkgeoError(
             f"Got memory={memory!r}; expected None, a path or a joblib.Memory."
         ) from error
+
+
+def cached_row(
+    memory: joblib.Memory, key: tuple[Any, ...], compute: Callable[[], PairRow]
+) -> PairRow:
+    """The row that is kept under a key of its content, computed if there is none.
+
+    Its warnings are kept with it, and given each time.
+    """
+    cached: Callable[..., PairRow] = memory.cache(_computed, ignore=["compute"])
+    row = cached(key, compute)
+    for category, message in row.notes:
+        warn(message, category)
+    return row
 
 
 def _computed(key: tuple[Any, ...], compute: Callable[[], PairRow]) -> PairRow:

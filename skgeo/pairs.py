@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from skgeo.data._arrays import is_frame
 from skgeo.exceptions import GeometryWarning, NotAModelError, SkgeoError, collect_warnings, warn
 from skgeo.models import is_model
 
-__all__ = ["Pair", "PairRow", "as_pairs", "run_pairs"]
+__all__ = ["Pair", "PairRow", "as_pairs", "run_pairs", "run_rows"]
 
 _ADVICE = (
     "Without model= an estimator reads (model, X) or (model, X, y) pairs: a list of tuples, or a "
@@ -42,6 +42,8 @@ class PairRow:
     values: list[float]
     facts: Mapping[str, str]
     notes: tuple[tuple[type[Warning], str], ...] = ()
+    # Named numbers of single layers, which depend on the network.
+    layer_numbers: tuple[tuple[str, float], ...] = ()
 
 
 def as_pairs(rows: Any) -> list[Pair]:
@@ -50,7 +52,8 @@ def as_pairs(rows: Any) -> list[Pair]:
     Parameters
     ----------
     rows : list of tuples, 1-D object array of tuples, or DataFrame of pandas or polars
-        ``(model, X)`` or ``(model, X, y)``; columns ``model``, ``X``[, ``y``].
+        ``(model, X)`` or ``(model, X, y)``; columns ``model``, ``X``[, ``y``]. A column ``step``
+        is ignored.
 
     Returns
     -------
@@ -94,7 +97,8 @@ def _from_row(index: int, row: Any) -> Pair:
 def _from_frame(frame: Any) -> list[Pair]:
     columns = list(frame.columns)
     missing = [name for name in ("model", "X") if name not in columns]
-    other = [name for name in columns if name not in ("model", "X", "y")]
+    # The steps of a training run label its rows, as its index would.
+    other = [name for name in columns if name not in ("model", "X", "y", "step")]
     if missing or other:
         raise SkgeoError(
             f"The DataFrame has columns {columns}: "
@@ -142,6 +146,23 @@ def run_pairs(
     ndarray of shape (n_pairs, width)
         Features in float64.
     """
+    rows = run_rows(row, pairs, n_jobs=n_jobs, verbose=verbose, on_error=on_error)
+    table = np.full((len(pairs), width), np.nan)
+    for index, found in enumerate(rows):
+        if found is not None:
+            table[index] = found.values
+    return table
+
+
+def run_rows(
+    row: Callable[[Any], PairRow],
+    pairs: Sequence[Pair],
+    *,
+    n_jobs: int | None = None,
+    verbose: int | bool = 0,
+    on_error: str = "raise",
+) -> list[PairRow | None]:
+    """The rows of :func:`run_pairs` themselves; None for a pair that failed."""
     check_option("on_error", on_error, ("raise", "nan"))
     tasks = (
         joblib.delayed(_guarded)(row, index, pair, on_error) for index, pair in enumerate(pairs)
@@ -149,15 +170,11 @@ def run_pairs(
     results = list(_parallel(tasks, len(pairs), n_jobs, int(verbose)))
     _report([notes for _, notes in results])
     _report_facts([found.facts for found, _ in results if found is not None])
-    table = np.full((len(pairs), width), np.nan)
-    for index, (found, _) in enumerate(results):
-        if found is not None:
-            table[index] = found.values
-    return table
+    return [found for found, _ in results]
 
 
 def _guarded(
-    row: Callable[[Pair], PairRow], index: int, pair: Pair, on_error: str
+    row: Callable[[Any], PairRow], index: int, pair: Pair, on_error: str
 ) -> tuple[PairRow | None, list[tuple[type[Warning], str]]]:
     with collect_warnings() as notes:
         try:
@@ -177,9 +194,13 @@ def _parallel(tasks: Iterable[Any], total: int, n_jobs: int | None, verbose: int
         except ImportError:
             pass
         else:
-            parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-            yield from track(parallel(tasks), description="pairs", total=total)
-            return
+            try:
+                parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+            except ValueError:  # ray gives all rows at once: messages of joblib instead
+                pass
+            else:
+                yield from track(parallel(tasks), description="pairs", total=total)
+                return
     yield from joblib.Parallel(n_jobs=n_jobs, prefer="threads", verbose=verbose)(tasks)
 
 

@@ -31,6 +31,7 @@ LAYERS = [
     {"jacobian"},
     {"_axes", "_depth", "_sklearn", "base", "pairs"},
     SUBJECTS,
+    {"training"},
     {"__init__", "__main__"},
 ]
 # Which subject may import which other.
@@ -38,7 +39,15 @@ ARROWS = {("symmetry", "fisher")}
 # Beside the estimators: it sees what is in this list, and only the top sees it.
 BESIDE = {"datasets": {"_arguments", "_results", "exceptions", "linalg", "data"}}
 # networkx is optional for skgeo; torch itself may import it.
-OPTIONAL = {"matplotlib", "rich", "skorch"}
+OPTIONAL = {
+    "lightning",
+    "matplotlib",
+    "pytorch_lightning",
+    "rich",
+    "safetensors",
+    "skorch",
+    "transformers",
+}
 
 
 def module_name(path: Path) -> str:
@@ -219,6 +228,7 @@ def test_files_that_users_do_not_import_are_private():
     rooms = {f"{subject}.{room}" for subject in SUBJECTS for room in ("display", "estimator")}
     datasets = {"datasets.linear", "datasets.networks", "datasets.training"}
     assert names - packages - rooms - datasets == {
+        "training.display",
         "skgeo",
         "base",
         "exceptions",

@@ -16,6 +16,7 @@ MODULES = (
     "skgeo.likelihood",
     "skgeo.quotient",
     "skgeo.symmetry",
+    "skgeo.training",
     "skgeo",
 )
 # Summaries begin on the line of the quotes; sentences of "Returns" may begin with a formula.

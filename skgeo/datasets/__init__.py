@@ -16,7 +16,7 @@ from skgeo.datasets.networks import (
     two_hinges,
     two_layer_linear,
 )
-from skgeo.datasets.training import TrainingRun, digits_run
+from skgeo.datasets.training import TrainingRun, digits_run, training_run
 
 __all__ = [
     "KnownNetwork",
@@ -33,6 +33,7 @@ __all__ = [
     "softmax_relu",
     "switched_off",
     "symmetric_hinges",
+    "training_run",
     "two_hinges",
     "two_layer_linear",
 ]

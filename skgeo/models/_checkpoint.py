@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from skgeo.exceptions import NotAModelError, SkgeoError
+from skgeo.models._state_file import fitting_state, read_file
 from skgeo.models._wrapped import function_name
 
-_SHOWN = 5
+# The generator of the process is put back after a factory has drawn from it, by one thread at a
+# time: another's draw would be kept.
+_generator_lock = threading.RLock()
 
 
 class Checkpoint:
@@ -25,21 +28,36 @@ class Checkpoint:
     Parameters
     ----------
     path : str or path-like
-        File with a state dict, as written by ``torch.save(module.state_dict(), path)``.
+        File of weights: of ``torch.save``, a ``.ckpt`` of Lightning, or ``.safetensors``.
     factory : callable
         ``factory() -> torch.nn.Module`` builds the module the weights belong to. It may be the
         class of the module if that takes no arguments.
+    key : str, default=None
+        Entry of the file that holds the state dict, such as ``"model"`` in
+        ``{"epoch": 3, "model": ..., "optimizer": ...}``. By default the file itself, or the one
+        entry that fits the module exactly.
+    prefix : str, default=None
+        Beginning of the names to take off, as it stands in the file, dot included, such as
+        ``"model."``; entries that do not begin with it are left out. By default, what all names
+        begin with is taken off where the rest then fits the module exactly, in names and shapes:
+        the ``module.`` of ``DistributedDataParallel`` and of ``AveragedModel``, the ``_orig_mod.``
+        of ``torch.compile``, the attribute of a Lightning module.
+    safe_globals : sequence of class or function, default=()
+        What else than tensors and plain containers may be read from the file, as in
+        :func:`torch.serialization.safe_globals`. The message for a file that needs it names them.
     forward : callable, default=None
         ``forward(module, inputs) -> Tensor`` as in :class:`WrappedModel`.
 
     See Also
     --------
     skgeo.WrappedModel : A module in memory with its own forward function.
+    skgeo.training.read_run : A folder of checkpoints as a table.
 
     Notes
     -----
-    The file is read onto the CPU with ``weights_only=True``, so opening it runs no code. Nothing
-    is kept between loads. A Checkpoint can be pickled if `factory` and `forward` can.
+    The file is read onto the CPU with ``weights_only=True``, so opening it runs no code but that
+    of `safe_globals`. Nothing is kept between loads. A Checkpoint can be pickled if `factory` and
+    `forward` can.
 
     Examples
     --------
@@ -59,6 +77,10 @@ class Checkpoint:
         self,
         path: str | os.PathLike[str],
         factory: Callable[[], nn.Module],
+        *,
+        key: str | None = None,
+        prefix: str | None = None,
+        safe_globals: Sequence[Any] = (),
         forward: Callable[[nn.Module, Any], Tensor] | None = None,
     ) -> None:
         if not isinstance(path, str | os.PathLike):
@@ -75,8 +97,22 @@ class Checkpoint:
             raise NotAModelError(
                 f"Checkpoint got forward={forward!r}; expected a function forward(module, inputs)."
             )
+        for name, value in (("key", key), ("prefix", prefix)):
+            if value is not None and not isinstance(value, str):
+                raise NotAModelError(
+                    f"Checkpoint got {name}={value!r}; expected a string, such as "
+                    f"{'model' if name == 'key' else 'model.'}."
+                )
+        if isinstance(safe_globals, str) or not isinstance(safe_globals, Sequence):
+            raise NotAModelError(
+                f"Checkpoint got safe_globals={safe_globals!r}; expected a list of classes or "
+                f"functions that may be read."
+            )
         self.path = path
         self.factory = factory
+        self.key = key
+        self.prefix = prefix
+        self.safe_globals = tuple(safe_globals)
         self.forward = forward
 
     def load(self) -> nn.Module:
@@ -90,8 +126,8 @@ class Checkpoint:
         Raises
         ------
         SkgeoError
-            If there is no such file, it holds no state dict, or the state dict does not fit the
-            module.
+            If there is no such file, it is damaged, or it holds no state dict, or not exactly one,
+            that fits the module.
         NotAModelError
             If `factory` does not return a module.
 
@@ -108,21 +144,22 @@ class Checkpoint:
         >>> bool((loaded.weight == net.weight).all())
         True
         """
-        state = _read_state(Path(self.path))
+        path = Path(self.path)
+        stored = read_file(path, self.safe_globals)
         # The initial weights are overwritten, so their draw must not change the global generator.
-        with torch.random.fork_rng(devices=[]):
+        with _generator_lock, torch.random.fork_rng(devices=[]):
             module = self.factory()
         if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
             raise NotAModelError(
                 f"The factory {function_name(self.factory)} of {self.path} returned "
                 f"{type(module).__name__}; expected a torch.nn.Module."
             )
-        _check_fit(state, module, f"{self.path} does not fit {type(module).__name__}")
+        state = fitting_state(stored, module, path, key=self.key, prefix=self.prefix)
         try:
             module.load_state_dict(state)
         except (RuntimeError, TypeError, ValueError) as error:
             raise SkgeoError(
-                f"{self.path} does not fit {type(module).__name__}: {error}"
+                f"{path.absolute()} does not fit {type(module).__name__}: {error}"
             ) from error
         return module.eval()
 
@@ -130,67 +167,8 @@ class Checkpoint:
         return self
 
     def __repr__(self) -> str:
-        forward = "" if self.forward is None else f", forward={function_name(self.forward)}"
-        return f"Checkpoint({str(self.path)!r}, factory={function_name(self.factory)}{forward})"
-
-
-def _read_state(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise SkgeoError(f"There is no file {path} (working directory: {Path.cwd()}).")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise SkgeoError(
-            f"{path} cannot be read as a state dict: it is not a torch file, or it holds Python "
-            f"objects such as a pickled module, which run code when they are opened. Save "
-            f"`module.state_dict()` instead; if you trust the file, pass the module itself: "
-            f"model=torch.load(path, weights_only=False)."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise SkgeoError(
-            f"{path} cannot be read as a torch file: {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
-        raise SkgeoError(
-            f"{path} holds a {type(state).__name__}; expected a state dict, as written by "
-            f"torch.save(module.state_dict(), path)."
-        )
-    nested = [
-        key
-        for key, value in state.items()
-        if isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values())
-    ]
-    if nested and not any(isinstance(value, Tensor) for value in state.values()):
-        raise SkgeoError(
-            f"{path} holds a training state with keys {', '.join(state)}; expected the state "
-            f"dict only. Save that entry separately: torch.save(torch.load({path.name!r})"
-            f"[{nested[0]!r}], new_path)."
-        )
-    return state
-
-
-def _check_fit(state: Mapping[str, Any], module: nn.Module, headline: str) -> None:
-    expected = module.state_dict()
-    missing = [name for name in expected if name not in state]
-    unexpected = [name for name in state if name not in expected]
-    shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if isinstance(value, Tensor)
-        and isinstance(state.get(name), Tensor)
-        and state[name].shape != value.shape
-    ]
-    complaints = [
-        f"{what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
-        for what, names in (
-            (f"{len(missing)} missing", missing),
-            (f"{len(unexpected)} unexpected", unexpected),
-            (f"{len(shapes)} of another shape", shapes),
-        )
-        if names
-    ]
-    if complaints:
-        raise SkgeoError(
-            f"{headline}. {'; '.join(complaints)}. The factory must build the network that the "
-            f"weights were saved from."
-        )
+        parts = [repr(str(self.path)), f"factory={function_name(self.factory)}"]
+        parts += [f"key={self.key!r}"] if self.key is not None else []
+        parts += [f"prefix={self.prefix!r}"] if self.prefix is not None else []
+        parts += [f"forward={function_name(self.forward)}"] if self.forward is not None else []
+        return f"Checkpoint({', '.join(parts)})"

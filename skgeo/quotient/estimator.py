@@ -296,6 +296,10 @@ class LayerQuotientEstimator(GeometryEstimator):
     def _facts(self) -> dict[str, str]:
         return {"likelihood": self.likelihood_}
 
+    def _layer_numbers(self) -> dict[str, float]:
+        layers = zip(self.layers_["layer"], self.layers_["common_nullity"], strict=True)
+        return {f"quotient_common_nullity[{layer}]": float(value) for layer, value in layers}
+
     def summary(self) -> dict[str, float]:
         """Profiles over the layers in sixteen numbers, the features of the unbound reading.
 

@@ -13,11 +13,13 @@ from skgeo import (
     LinearFiberStratifier,
     SymmetryClassifier,
     fisher_rank,
+    track,
 )
 from skgeo.chain import curvature
 from skgeo.fiber import Barcode
 from skgeo.fisher import RankCurve, rank_curve
 from skgeo.symmetry import EquivalenceReport, equivalent
+from skgeo.training import CheckpointRecorder, TrajectoryDisplay, read_run
 
 net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
 X = torch.randn(40, 3)
@@ -46,4 +48,11 @@ assert_type(fiber.barcode_, Barcode)
 assert_type(fisher_rank(net, X, likelihood="categorical").rank, int)
 assert_type(rank_curve(net, X, likelihood="categorical"), RankCurve)
 assert_type(equivalent(net, net), EquivalenceReport)
+
+recorder = CheckpointRecorder()
+assert_type(recorder(0, net), bool)
+assert_type(recorder.run(X), pd.DataFrame)
+table = track(read_run("run", lambda: net, X), {"fisher": FisherRankEstimator()}, n_jobs=2)
+assert_type(table, pd.DataFrame)
+assert_type(TrajectoryDisplay.from_track(table, ["fisher_rank"]), TrajectoryDisplay)
 print(curvature(net, X, velocity=X))
