@@ -193,7 +193,11 @@ class TrackRow:
             if any(lost for _, lost in contents):  # said where the rows are measured
                 return compute().values
             data = model.read(link.X, link.y).fingerprint()
-            key = (__version__, "jump", likelihood if isinstance(likelihood, str) else "")
+            key: tuple[str, ...] = (
+                __version__,
+                "jump",
+                likelihood if isinstance(likelihood, str) else "",
+            )
             key = (*key, *(content for content, _ in contents), data)
             return cached_row(self.memory, key, compute).values
         except Exception as error:
