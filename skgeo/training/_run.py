@@ -139,6 +139,19 @@ def as_objects(values: list[Any]) -> np.ndarray:
     return array
 
 
+def steps_of(paths: Sequence[Path]) -> list[int]:
+    """The last integer in the name of each file; raises SkgeoError if two have the same."""
+    steps = [_step_of(path.stem, path, None) for path in paths]
+    for index, number in enumerate(steps):
+        first = steps.index(number)
+        if first < index:
+            raise SkgeoError(
+                f"Two files have step {number}: {paths[first]} and {paths[index]}. The step is the "
+                "last number in a file's name."
+            )
+    return steps
+
+
 def _step_of(name: str, path: Path, pattern: str | None) -> int:
     if pattern is None:
         numbers = re.findall(r"\d+", name)
