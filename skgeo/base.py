@@ -27,7 +27,7 @@ from skgeo._sklearn import CallbackSupportMixin, FitProgress, with_callbacks
 from skgeo._version import __version__
 from skgeo.data._arrays import check_unmasked, is_frame
 from skgeo.exceptions import SkgeoError, collect_warnings, said, warn
-from skgeo.likelihood import Likelihood
+from skgeo.likelihood import Likelihood, as_likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.models import ResolvedModel, fingerprint, needs_y, resolve_model, share_or_clone
 from skgeo.models._digest import read_content
@@ -266,6 +266,8 @@ class GeometryEstimator(
         """The model on data, with the options that this estimator has as parameters."""
         samples = None if X is None and not self._needs_data else model.read(X, y)
         own = self.get_params(deep=False)
+        if "likelihood" in own and own["likelihood"] is None:
+            as_likelihood(own["likelihood"])  # refuses it; without the parameter, None is right
         return BoundNetwork(
             model,
             samples,

@@ -32,7 +32,7 @@ LAYERS = [
     {"_axes", "_depth", "_sklearn", "base", "pairs"},
     SUBJECTS,
     {"training"},
-    {"__init__", "__main__"},
+    {"__init__", "__main__", "_command"},
 ]
 # Which subject may import which other.
 ARROWS = {("symmetry", "fisher")}

@@ -23,6 +23,7 @@ WIDE = mlp(3, 200, 4, 2)
 X = normal(6, 3)
 
 
+@pytest.mark.filterwarnings("ignore:.*is the number of rows")
 def test_layers_too_large_for_a_quotient_have_a_row_of_nan():
     whole = LayerQuotientEstimator(WIDE, likelihood="gaussian").fit(X)
     with pytest.warns(GeometryWarning, match=r"not measured \(NaN\): '0' \(dimension 200, .*KiB"):
@@ -54,6 +55,7 @@ def test_layers_too_large_for_a_chain_have_a_row_of_nan():
     assert len(part.summary()) == 32
 
 
+@pytest.mark.filterwarnings("ignore:.*is the number of rows")
 def test_classes_of_units_do_not_need_the_fisher_rank():
     net, X = mlp(3, 60, 4, activation=nn.ReLU), normal(60, 3)
     with pytest.warns(GeometryWarning, match="Fisher rank is not computed"):

@@ -245,8 +245,8 @@ def measure_chain(
     network, unknown = network.starting_at(source)
     if unknown is not None:
         raise SkgeoError(
-            f"source={source!r}: the input has no tensor of this name. source= names a tensor of "
-            "an input that is a dict; layers=[...] names layers."
+            f"Got source={source!r}: the input has no tensor of this name. source= names a "
+            "tensor of an input that is a dict; layers=[...] names layers."
         )
     layers = Layers.of(network, names)
     plans = plan_chain(layers, chain, n_singular_values)

@@ -77,7 +77,7 @@ def modular(
 ) -> Problem:
     """Pairs (a, b) with the class a + b modulo p: two tokens, or two one-hot vectors."""
     if modulus < 2:
-        raise SkgeoError(f"modulus={modulus}: expected an integer of at least 2.")
+        raise SkgeoError(f"Got modulus={modulus}; expected an integer of at least 2.")
     a, b = (grid.flatten() for grid in torch.meshgrid(*[torch.arange(modulus)] * 2, indexing="ij"))
     X = torch.stack([a, b], 1)
     y = (a + b) % modulus
@@ -91,7 +91,7 @@ def _shuffled(
 ) -> Problem:
     if not 0 < n_train < len(X):
         raise SkgeoError(
-            f"n_train={n_train}: expected 0 < n_train < {len(X)}, the number of {what}."
+            f"Got n_train={n_train}; expected 0 < n_train < {len(X)}, the number of {what}."
         )
     order = torch.randperm(len(X), generator=generator)
     return Problem(X[order], y[order], n_train, n_outputs)
@@ -100,11 +100,15 @@ def _shuffled(
 def with_label_noise(problem: Problem, share: float, generator: torch.Generator) -> Problem:
     """The problem with a share of its training labels drawn anew, among the other classes."""
     if not 0 <= share < 1:
-        raise SkgeoError(f"label_noise={share!r}: expected a share, at least 0 and less than 1.")
+        raise SkgeoError(
+            f"Got label_noise={share!r}; expected a share, at least 0 and less than 1."
+        )
     if share == 0:
         return problem
     if not problem.has_classes:
-        raise SkgeoError(f"label_noise={share!r} needs classes, and the targets are numbers.")
+        raise SkgeoError(
+            f"Got label_noise={share!r}, which needs classes, and the targets are numbers."
+        )
     chosen = torch.randperm(problem.n_train, generator=generator)[: round(share * problem.n_train)]
     shift = torch.randint(1, problem.n_outputs, chosen.shape, generator=generator)
     y = problem.y.clone()

@@ -34,7 +34,8 @@ def conv_network(channels: Sequence[int], activation: Callable[[], nn.Module] | 
     """Two convolutions on 8 x 8 pixels, each followed by a mean over 2 x 2, and ten logits."""
     if len(channels) != 2:
         raise SkgeoError(
-            f"hidden={tuple(channels)!r}: the convolutional network has two layers; expected two "
+            f"Got hidden={tuple(channels)!r}: the convolutional network has two layers; "
+            "expected two "
             "numbers of channels, such as (8, 16)."
         )
     first, second = channels
@@ -66,7 +67,7 @@ class OneLayerTransformer(nn.Module):
         super().__init__()
         if len(sizes) != 2 or sizes[0] % 4:
             raise SkgeoError(
-                f"hidden={tuple(sizes)!r}: the transformer has a residual stream that 4 heads "
+                f"Got hidden={tuple(sizes)!r}: the transformer has a residual stream that 4 heads "
                 "divide and a hidden layer; expected two numbers, such as (32, 64)."
             )
         width, hidden = sizes

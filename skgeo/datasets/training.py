@@ -291,7 +291,9 @@ def _problem(
         return _problems.modular(n_train, generator, dtype, modulus=modulus, tokens=tokens)
     plain = {"digits": _problems.digits, "moons": _problems.moons, "linear": _problems.linear}
     if name not in plain:
-        raise SkgeoError(f"problem={name!r}: expected 'digits', 'moons', 'linear' or 'modular'.")
+        raise SkgeoError(
+            f"Got problem={name!r}; expected 'digits', 'moons', 'linear' or 'modular'."
+        )
     return plain[name](n_train, generator, dtype)
 
 
@@ -315,10 +317,12 @@ def _network(
         ),
     }
     if name not in made:
-        raise SkgeoError(f"network={name!r}: expected 'mlp', 'conv' or 'transformer'.")
+        raise SkgeoError(f"Got network={name!r}; expected 'mlp', 'conv' or 'transformer'.")
     wanted, build = made[name]
     if problem != wanted:
-        raise SkgeoError(f"network={name!r} is for problem={wanted!r}, not for {problem!r}.")
+        raise SkgeoError(
+            f"Got network={name!r}, which is for problem={wanted!r}, not for {problem!r}."
+        )
     return seeded_weights(build, generator).to(dtype)
 
 

@@ -43,7 +43,8 @@ def find_class_axis(
     if given is not None:
         if not -len(shape) < given < len(shape) or given == 0:
             raise SkgeoError(
-                f"class_axis={given}: the outputs have shape {shape}, samples first; expected an "
+                f"Got class_axis={given}: the outputs have shape {shape}, samples first; expected "
+                f"an "
                 f"axis from 1 to {len(shape) - 1}, or from {1 - len(shape)} to -1."
             )
         return given % len(shape)

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import inspect
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Iterable
@@ -32,6 +33,8 @@ from skgeo.models._wrapped import WrappedModel
 # What every module has, besides its train or eval mode: read by name below, or of no effect.
 _BOOKKEEPING = frozenset(vars(nn.Module()))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+# Objects without content.
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _ATOMS = (
     bool | int | float | complex | str | bytes | None | types.EllipsisType | torch.dtype
     | torch.device | torch.layout | torch.memory_format | enum.Enum | range | slice
@@ -205,6 +208,8 @@ class _Walk:
             self.function(value)
         elif isinstance(value, types.CodeType):
             self.code(value)
+        elif isinstance(value, _LOCKS):
+            self.text("lock")
         elif isinstance(value, types.BuiltinFunctionType):
             self.text("builtin", value.__module__, value.__qualname__)
             if value.__module__ and _is_users_own(value.__module__):

@@ -216,7 +216,9 @@ class BoundNetwork:
         if isinstance(inputs, dict) and source is not None and source in inputs:
             if not inputs[source].is_floating_point():
                 raise SkgeoError(
-                    f"source={source!r} names an input of integers, with respect to which there "
+                    f"Got source={source!r}, which names an input of integers, with respect to "
+                    "which "
+                    f"there "
                     "are no derivatives. Name a floating input or a layer behind the integers."
                 )
             given = cast(dict[str, Tensor], self.samples.inputs)
@@ -582,6 +584,8 @@ def bind(
     **options: Any,
 ) -> BoundNetwork:
     """Any kind of model on any kind of data; X may be None if no data are needed."""
+    if "likelihood" in options and options["likelihood"] is None:
+        as_likelihood(None)  # refuses it
     found = resolve_model(model, X, y, refit=False)
     samples = None if X is None else found.read(X, y)
     return BoundNetwork(found, samples, **options)

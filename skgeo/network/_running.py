@@ -35,10 +35,7 @@ def check_device(device: Any) -> None:
     if device is None:
         return
     try:
-        kind = torch.device(device).type
-        if kind == "meta":
-            raise RuntimeError("It holds no values.")
-        torch.empty(0, device=device)
+        torch.zeros((), device=device).item()  # the device "meta" holds no values
     except Exception as error:  # torch raises errors of many types
         raise SkgeoError(
             f"Got device={device!r}; expected None, 'cpu', or 'cuda' or 'cuda:i' where torch finds "

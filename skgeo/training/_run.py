@@ -164,15 +164,20 @@ def _step_of(name: str, path: Path, pattern: str | None) -> int:
     try:
         match = re.search(pattern, name)
     except re.error as error:
-        raise SkgeoError(f"step={pattern!r} is not a regular expression: {error}.") from error
+        raise SkgeoError(
+            f"Got step={pattern!r}, which is not a regular expression: {error}."
+        ) from error
     if match is None:
-        raise SkgeoError(f"step={pattern!r} does not occur in the path {name!r} of {path}.")
+        raise SkgeoError(
+            f"Got step={pattern!r}, which does not occur in the path {name!r} of {path}."
+        )
     text = match.group(1) if match.re.groups else match.group()
     try:
         return int(text)
     except (TypeError, ValueError):
         raise SkgeoError(
-            f"step={pattern!r} finds {text!r} in {path}; expected an integer, as a first group "
+            f"Got step={pattern!r}, which finds {text!r} in {path}; expected an integer, as a "
+            f"first group "
             r"such as (\d+)."
         ) from None
 

@@ -32,7 +32,8 @@ def schedule(steps: Any) -> Schedule:
         if chosen and all(_is_step(step) for step in chosen):
             return frozenset(map(int, chosen)).__contains__
     raise SkgeoError(
-        f"steps={steps!r}: expected 'log' (0, 1, 2, 5, 10, 20, 50, ...), a positive integer k for "
+        f"Got steps={steps!r}; expected 'log' (0, 1, 2, 5, 10, 20, 50, ...), a positive "
+        f"integer k for "
         "every k-th step, a list of steps, none negative, or a function of the step."
     )
 
@@ -40,7 +41,9 @@ def schedule(steps: Any) -> Schedule:
 def check_step(step: Any) -> int:
     """A step as an int; raises SkgeoError unless it is an integer of at least 0."""
     if not _is_step(step):
-        raise SkgeoError(f"step={step!r}: expected a number of steps, an integer of at least 0.")
+        raise SkgeoError(
+            f"Got step={step!r}; expected a number of steps, an integer of at least 0."
+        )
     return int(step)
 
 

@@ -111,7 +111,7 @@ def track(
     store = _memory(memory)
     named = {name: _prepared(estimator, store) for name, estimator in _named(estimators).items()}
     if on_error not in ("raise", "nan"):
-        raise SkgeoError(f"on_error={on_error!r}: expected 'raise' or 'nan'.")
+        raise SkgeoError(f"Got on_error={on_error!r}; expected 'raise' or 'nan'.")
     links = [
         Link(pair.model, pair.X, pair.y, step, before)
         for step, pair, before in zip(steps, pairs, [None, *pairs], strict=False)
@@ -322,7 +322,7 @@ def _memory(memory: Any) -> joblib.Memory | None:
         return memory
     if not isinstance(memory, str | os.PathLike):
         raise SkgeoError(
-            f"memory={memory!r}: expected the name of a folder, a joblib.Memory, or None."
+            f"Got memory={memory!r}; expected the name of a folder, a joblib.Memory, or None."
         )
     return joblib.Memory(str(writable_folder("memory", Path(memory))), verbose=0)
 

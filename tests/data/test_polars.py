@@ -8,7 +8,7 @@ from skgeo import FisherRankEstimator, SkgeoError, fisher_trace
 
 polars = pytest.importorskip("polars")
 
-NET, X = mlp(3, 4, 2), normal(6, 3).numpy()
+NET, X = mlp(3, 4, 2), normal(40, 3).numpy()
 
 
 def frame(columns="abc"):

@@ -80,5 +80,5 @@ def test_widths_and_ranks_that_cannot_occur():
         linear_network_coefficient([3, 2, 3], 3)
     with pytest.raises(SkgeoError, match="L >= 1"):
         check_widths([3], 1)
-    with pytest.raises(TypeError):
+    with pytest.raises(SkgeoError, match="expected integers"):
         check_widths([3.0, 2.0], 1)

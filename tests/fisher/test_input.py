@@ -57,7 +57,7 @@ class TestBadInput:
             self.fit(mlp(3, 1), normal(5, 3), likelihood="categorical")
         with pytest.raises(SkgeoError, match="even number"):
             self.fit(mlp(3, 3), normal(5, 3), likelihood="gaussian_scale")
-        with pytest.raises(SkgeoError, match="'softmax' is not known"):
+        with pytest.raises(SkgeoError, match="'softmax', which is not known"):
             self.fit(mlp(3, 3), normal(5, 3), likelihood="softmax")
 
     @no_gap

@@ -218,7 +218,7 @@ class PairLaws:
         with pytest.raises(Exception) as raised:  # noqa: PT011
             self.estimator().fit_transform(wrong)
         assert f"in pair {len(table)}" in raised.value.__notes__
-        with pytest.raises(NotAModelError, match="pair 1 starts with str"):
+        with pytest.raises(NotAModelError, match="pair 1 starts with an object of type str"):
             self.estimator().fit_transform([table[0], ("model.pt", *table[0][1:])])
         with pytest.raises(SkgeoError, match=r"row 1 is .* not a pair"):
             self.estimator().fit_transform([table[0], table[0][0]])

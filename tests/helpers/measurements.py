@@ -46,6 +46,10 @@ def _jumps(net: Any, X: Any, **options: Any) -> Any:
     return quotient.rank_jumps(net, X[:1], X[1:2], **_SOFTMAX, **options)
 
 
+def _collapse(net: Any, X: Any, **options: Any) -> Any:
+    return quotient.neural_collapse(net, X, np.arange(len(X)) % 2, **_SOFTMAX, **options)
+
+
 def _kinks(net: Any, X: Any, **options: Any) -> Any:
     return chain.kink_density(net, X, **options)
 
@@ -66,6 +70,7 @@ FUNCTIONS: dict[str, Measurement] = {
     "fisher_spectrum lanczos": _called(
         fisher.fisher_spectrum, solver="lanczos", n_components=2, **_SOFTMAX
     ),
+    "rank_curve": _called(fisher.rank_curve, **_SOFTMAX),
     "fisher_trace": _called(fisher.fisher_trace, **_SOFTMAX),
     "fisher_diagonal": _called(fisher.fisher_diagonal, **_SOFTMAX),
     "ntk": _called(fisher.ntk),
@@ -73,6 +78,7 @@ FUNCTIONS: dict[str, Measurement] = {
     "layer_spectra": _called(quotient.layer_spectra, **_SOFTMAX),
     "chain_profile": _called(chain.chain_profile, strict=False),
     "generators": _called(symmetry.generators, **_SOFTMAX),
+    "neural_collapse": _collapse,
     "nullity_account": _called(symmetry.nullity_account, **_SOFTMAX),
 }
 # What needs vectors as inputs, smoothness, or a plain chain of layers.

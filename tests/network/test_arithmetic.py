@@ -93,6 +93,7 @@ def test_half_precision_inside_forward_is_said():
         fisher_rank(Inside(), X.repeat(200, 1), likelihood="gaussian", solver="parameter")
 
 
+@pytest.mark.filterwarnings("ignore:.*is the number of rows")
 def test_float32_norms_in_a_float64_network_are_no_disagreement():
     """The rounding of float32 is no coupling, no wrong rule and no wrong product."""
     net = llama().double()

@@ -114,7 +114,7 @@ def test_no_parameter_need_be_selected(X):
 
 
 def test_a_model_that_does_not_fit_the_data(net, X):
-    with pytest.raises(SkgeoError, match=r"One sample is \(1, 3\) of torch.float32; the forward"):
+    with pytest.raises(SkgeoError, match=r"A batch of it is \(1, 3\) of torch.float32"):
         _ = bind(net, X[:, :3]).n_outputs
     with pytest.raises(SkgeoError, match="needs data"):
         _ = bind(net, None).n_samples
@@ -128,8 +128,8 @@ def test_a_model_that_does_not_fit_the_data(net, X):
 def test_a_failing_forward_pass_says_what_it_was_given():
     net = nn.Linear(3, 2)
     for inputs, said in [
-        (torch.ones(1, 4), r"One sample is \(1, 4\) of torch.float32"),
-        ({"x": torch.ones(1, 4)}, r"One sample is x: \(1, 4\) of torch.float32"),
+        (torch.ones(1, 4), r"A batch of it is \(1, 4\) of torch.float32"),
+        ({"x": torch.ones(1, 4)}, r"A batch of it is x: \(1, 4\) of torch.float32"),
         ((torch.ones(1, 4), torch.ones(1)), r"0: \(1, 4\) of torch.float32, 1: \(1,\)"),
     ]:
         with pytest.raises(SkgeoError, match=said) as raised, running(inputs):

@@ -33,8 +33,12 @@ def cross():
 LABELS = ["duplicate", "duplicate", "generic", "w_degenerate"]
 
 
+# Stands for a fitted one with the given attributes.
+Fitted = type("SymmetryClassifier", (SimpleNamespace,), {})
+
+
 def fitted(net, labels):
-    return SimpleNamespace(
+    return Fitted(
         _check_measured=lambda: None,
         model_=bare_model(net),
         labels_=np.array(labels),
@@ -119,7 +123,7 @@ def test_networks_that_are_not_of_the_plane():
 
 
 def account(unexplained=2, lacking=0, **dimensions):
-    return SimpleNamespace(
+    return Fitted(
         _check_measured=lambda: None,
         generators_=SimpleNamespace(dimensions=dimensions, n_parameters=40),
         unexplained_nullity_=unexplained,

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgeo.data import Inputs, cast_inputs
+from skgeo.data import Inputs, Samples
 from skgeo.models import ResolvedModel
+from skgeo.network._bound import BoundNetwork
 from skgeo.network._flow import Flow, read_flow
 from skgeo.network._hidden import HiddenUnits, hidden_units_of
-from skgeo.network._ranges import measure_ranges
-from skgeo.network._replica import replica
 from skgeo.symmetry._equivalence.correspondence import match_forms, relative_distance
 from skgeo.symmetry._equivalence.layerwise import canonical_layers
 from skgeo.symmetry._equivalence.report import EquivalenceReport
@@ -53,7 +52,7 @@ def compare_parts(
     if flow.nodes != other_flow.nodes:
         reason = "the forward passes take different steps"
         return EquivalenceReport("undecided", reason, float("nan"), tol)
-    axes = None if X is None else _axes(first, flow, X)
+    axes = None if X is None else _axes(first, X)
     ours, others = (inner_chains(each, axes) for each in (flow, other_flow))
     if [_names(chain) for chain in ours] != [_names(chain) for chain in others]:
         reason = "the modules differ in which of their weights are shared"
@@ -111,12 +110,10 @@ def _different(first: ResolvedModel, second: ResolvedModel) -> str | None:
     return place
 
 
-def _axes(model: ResolvedModel, flow: Flow, X: Inputs) -> dict[str, int]:
+def _axes(model: ResolvedModel, X: Inputs) -> dict[str, int]:
     """Number of axes of the outputs of each affine layer on some samples."""
-    copy = replica(model.module, forward=model.forward, parameters="all")
-    inputs = cast_inputs(X, dtype=copy.dtype, device=copy.device, keep_integers=copy.takes_integers)
-    found = measure_ranges(copy, flow, [inputs])
-    return {name: layer.n_axes for name, layer in found.layers.items()}
+    layers = BoundNetwork(model, Samples(X), parameters="all").ranges.layers
+    return {name: layer.n_axes for name, layer in layers.items()}
 
 
 def inner_chains(flow: Flow, axes: Mapping[str, int] | None = None) -> list[list[HiddenUnits]]:
