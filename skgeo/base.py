@@ -267,7 +267,8 @@ class GeometryEstimator(
         samples = None if X is None and not self._needs_data else model.read(X, y)
         own = self.get_params(deep=False)
         if "likelihood" in own and own["likelihood"] is None:
-            as_likelihood(own["likelihood"])  # refuses it; without the parameter, None is right
+            family: Any = own["likelihood"]
+            as_likelihood(family)  # refuses it; without the parameter, None is right
         return BoundNetwork(
             model,
             samples,

@@ -584,8 +584,9 @@ def bind(
     **options: Any,
 ) -> BoundNetwork:
     """Any kind of model on any kind of data; X may be None if no data are needed."""
-    if "likelihood" in options and options["likelihood"] is None:
-        as_likelihood(None)  # refuses it
+    asked = options.get("likelihood", "auto")
+    if asked != "auto":
+        as_likelihood(asked)  # refuses what is none
     found = resolve_model(model, X, y, refit=False)
     samples = None if X is None else found.read(X, y)
     return BoundNetwork(found, samples, **options)

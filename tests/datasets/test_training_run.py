@@ -104,8 +104,8 @@ def test_the_run_as_a_table():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"problem": "iris"}, "problem='iris': expected 'digits'"),
-        ({"network": "lstm"}, "network='lstm': expected 'mlp'"),
+        ({"problem": "iris"}, "problem='iris'; expected 'digits'"),
+        ({"network": "lstm"}, "network='lstm'; expected 'mlp'"),
         ({"network": "transformer"}, "is for problem='modular', not for 'digits'"),
         ({"problem": "moons", "network": "conv"}, "is for problem='digits'"),
         ({"network": "conv", "hidden": (3,)}, "expected two numbers of channels"),

@@ -325,7 +325,7 @@ def test_models_of_other_kinds(folder):
         ({"estimators": {"a__b": Counting()}}, "without '__'"),
         ({"estimators": {"jump": Counting()}}, "not 'jump'"),
         ({"on_error": "skip"}, "on_error='skip'"),
-        ({"memory": 3}, "memory=3: expected the name of a folder"),
+        ({"memory": 3}, "memory=3; expected the name of a folder"),
     ],
 )
 def test_misuse(folder, change, message):
