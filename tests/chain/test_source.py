@@ -82,5 +82,5 @@ def test_names_of_nothing():
         chain_profile(linear(2, 2), X["a"], source="x")
     ids = {"ids": torch.ones(6, dtype=torch.long), "a": X["a"]}
     model = WrappedModel(linear(2, 2), lambda module, x: module(x["a"]) + x["ids"][:, None])
-    with pytest.raises(SkgeoError, match="source='ids' names an input of integers"):
+    with pytest.raises(SkgeoError, match="source='ids', which names an input of integers"):
         cauchy_green(model, ids, source="ids")
