@@ -206,6 +206,20 @@ class TestFamilies:
             leading_eigenvalues(net, normal(10, 3), "0", n_values=1, likelihood="poisson")
 
 
+@pytest.mark.parametrize(
+    ("outputs", "bias", "scale", "likelihood"),
+    [(1, 750.0, 1.0, "poisson"), (2, -400.0, 1.0, "gaussian_scale"), (2, 0.0, 1e160, "gaussian")],
+)
+@pytest.mark.parametrize("kind", [FisherRankEstimator, LayerQuotientEstimator])
+def test_metrics_out_of_range_are_refused(kind, outputs, bias, scale, likelihood):
+    net = mlp(3, 4, outputs) if kind is LayerQuotientEstimator else mlp(3, outputs)
+    with torch.no_grad():
+        net[-1].bias.fill_(bias)
+        net[-1].weight.mul_(scale if kind is LayerQuotientEstimator else 1.0)
+    with pytest.raises(SkgeoError, match=r"infinite|overflow"):
+        kind(net, likelihood=likelihood).fit(scale * normal(20, 3))
+
+
 def test_integers_are_numbers_where_nothing_looks_them_up():
     net, X = mlp(3, 2), np.arange(12).reshape(4, 3)
     expected = fisher_trace(net, X, likelihood="categorical")

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +27,26 @@ def files(tmp_path):
         "def build():\n    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))\n"
         "def other():\n    return nn.Linear(4, 3)\n"
         "def fails():\n    return 1 / 0\n"
+        "def needs(width):\n    return build()\n"
+        "number = 3\n"
     )
+    torch.save({"state_dict": build().state_dict(), "epoch": 1}, tmp_path / "training.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(build()).save(str(tmp_path / "script.pt"))
+    (tmp_path / "junk.pt").write_bytes(b"hello world, not a checkpoint")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:900])
+    X = rng.normal(size=(20, 4))
+    np.save(tmp_path / "array.npy", X)
+    for name, arrays in {
+        "strings": {"X": X, "y": np.array(["a", "b", "c", "a"] * 5)},
+        "mixed": {"X": X, "y": np.array(["a", None] * 10, dtype=object)},
+        "no_x": {"data": X},
+        "wide": {"X": np.zeros((5, 9))},
+        "nan": {"X": np.full((5, 4), np.nan)},
+        "short": {"X": X, "y": np.zeros(19)},
+    }.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
     (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "empty.npz").write_bytes(b"")
     np.savez(tmp_path / "objects.npz", X=np.array([{}, []], dtype=object))
@@ -135,3 +158,67 @@ def test_help_shows_how_to_measure_a_network_of_ones_own(capsys):
     assert "--model weights.pt --factory package.module:function --data file.npz" in (
         capsys.readouterr().out
     )
+
+
+WEIGHTS = ("--model", "weights.pt", "--factory", "made_for_main:build")
+DATA = ("--data", "data.npz")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("--model", name, "--trust", *DATA) for name in ("junk.pt", "cut.pt", "script.pt")),
+        *(("--model", name, "--trust", *DATA) for name in ("weights.pt", "training.pt")),
+        *(("--model", name, *WEIGHTS[2:], *DATA) for name in ("junk.pt", "cut.pt", "script.pt")),
+        *(("--model", name, *WEIGHTS[2:], *DATA) for name in ("whole.pt", "training.pt")),
+        ("--model", "weights.pt", "--factory", "made_for_main:needs", *DATA),
+        ("--model", "weights.pt", "--factory", "made_for_main:number", *DATA),
+        ("--model", "weights.pt", "--factory", ":", *DATA),
+        (*WEIGHTS, "--data", "array.npy"),
+        (*WEIGHTS, "--data", "none.npz"),
+        (*WEIGHTS, "--data", "mixed.npz"),
+        (*WEIGHTS, "--data", "no_x.npz"),
+        (*WEIGHTS, "--data", "wide.npz", "--likelihood", "gaussian"),
+        (*WEIGHTS, "--data", "nan.npz", "--likelihood", "gaussian"),
+        (*WEIGHTS, "--data", "short.npz"),
+        (*WEIGHTS, *DATA, "--samples", "0"),
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+@pytest.mark.filterwarnings("ignore::skgeo.GeometryWarning")
+def test_files_of_other_kinds_end_with_a_sentence(run, arguments):
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert err.startswith("skgeo: ")
+    assert "Traceback" not in err
+    assert len(err.strip()) > 30
+
+
+def test_labels_may_be_words(run):
+    status, out, _ = run(*WEIGHTS, "--data", "strings.npz")
+    assert status == 0
+    assert "fisher_rank" in out
+
+
+def test_a_module_pickled_by_a_script_needs_its_class(run, files):
+    (files / "train.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Sequential):\n    pass\n"
+        "torch.save(Net(nn.Linear(4, 3)), 'pickled.pt')\n"
+    )
+    subprocess.run([sys.executable, "train.py"], check=True, cwd=files)
+    status, _, err = run("--model", "pickled.pt", "--trust", *DATA)
+    assert status == 2
+    assert err.startswith("skgeo: ")
+
+
+def test_pictures_are_where_they_are_said_to_be(files, monkeypatch, capsys):
+    monkeypatch.chdir(files)
+    assert main([*WEIGHTS, *DATA, "--picture", "picture.xyz"]) == 2
+    assert capsys.readouterr().err.startswith("skgeo: ")
+    if main([*WEIGHTS, *DATA, "--picture", "picture"]) == 0:
+        said = capsys.readouterr().out
+        (written,) = [path for path in files.iterdir() if path.name.startswith("picture")]
+        assert str(written) in said
+    else:
+        assert capsys.readouterr().err.startswith("skgeo: ")

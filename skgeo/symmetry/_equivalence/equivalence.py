@@ -92,9 +92,9 @@ def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> Equivalen
     convolutions, units are matched layer by layer. This recognises permutations, scales, signs,
     duplicates and units without effect, but neither orientation reversals nor symmetries between
     layers: such pairs are undecided. So are networks of two activations of which one is the other
-    after affine maps, as sigmoid and tanh are. Two networks of any other architecture that run the same code
-    are compared part by part: the chains inside them (also with BatchNorm in eval mode and
-    pooling) up to these symmetries, attention heads by their products, and all other weights as
+    after affine maps, as sigmoid and tanh are. Two networks of any other architecture that run the
+    same code are compared part by part: the chains inside them (also with BatchNorm in eval mode
+    and pooling) up to these symmetries, attention heads by their products, and all other weights as
     they are. Other pairs are undecided unless a witness is found, and `reason` names the parts
     that could not be compared.
 
