@@ -39,6 +39,7 @@ from skgeo.symmetry import (
     canonical_form,
     compress,
     equivalent,
+    generators,
     nullity_account,
 )
 
@@ -205,6 +206,20 @@ class TestFamilies:
             leading_eigenvalues(net, normal(10, 3), "0", n_values=1, likelihood="poisson")
 
 
+@pytest.mark.parametrize(
+    ("outputs", "bias", "scale", "likelihood"),
+    [(1, 750.0, 1.0, "poisson"), (2, -400.0, 1.0, "gaussian_scale"), (2, 0.0, 1e160, "gaussian")],
+)
+@pytest.mark.parametrize("kind", [FisherRankEstimator, LayerQuotientEstimator])
+def test_metrics_out_of_range_are_refused(kind, outputs, bias, scale, likelihood):
+    net = mlp(3, 4, outputs) if kind is LayerQuotientEstimator else mlp(3, outputs)
+    with torch.no_grad():
+        net[-1].bias.fill_(bias)
+        net[-1].weight.mul_(scale if kind is LayerQuotientEstimator else 1.0)
+    with pytest.raises(SkgeoError, match=r"infinite|overflow"):
+        kind(net, likelihood=likelihood).fit(scale * normal(20, 3))
+
+
 def test_integers_are_numbers_where_nothing_looks_them_up():
     net, X = mlp(3, 2), np.arange(12).reshape(4, 3)
     expected = fisher_trace(net, X, likelihood="categorical")
@@ -238,3 +253,35 @@ class TestAxes:
             for ax in (Figure().subplots(1, count + 1), 3, "ax"):
                 with pytest.raises(SkgeoError, match=f"{display.__name__} got ax="):
                     display.from_estimator(estimator, ax=ax)
+
+
+class Overwritten(nn.Module):
+    """A network whose backward pass needs what was overwritten in place."""
+
+    def __init__(self, hinges):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 4), nn.Linear(4, 1)
+        self.bend = nn.ReLU() if hinges else nn.Tanh()
+
+    def forward(self, x):
+        h = torch.sigmoid(self.last(self.bend(self.first(x))))
+        square = h * h
+        h.add_(1.0)
+        return square + h
+
+
+@pytest.mark.parametrize("hinges", [True, False])
+def test_networks_without_a_backward_pass_are_refused_in_words(hinges):
+    net, X = Overwritten(hinges), normal(20, 2)
+    said = "an operation in place overwrites a tensor"
+    for measure in (generators, nullity_account, fisher_rank, fisher_trace):
+        with pytest.raises(SkgeoError, match=said):
+            measure(net, X, likelihood="gaussian")
+    for measure in (ntk, chain_profile):
+        with pytest.raises(SkgeoError, match=said):
+            measure(net, X)
+    for estimator in (SymmetryClassifier, LayerQuotientEstimator, FisherRankEstimator):
+        with pytest.raises(SkgeoError, match=said):
+            estimator(model=net, likelihood="gaussian").fit(X)
+    with pytest.raises(SkgeoError, match=said):
+        JacobianChainProfiler(model=net).fit(X)

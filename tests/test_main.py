@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,16 @@ def files(tmp_path):
         "def other():\n    return nn.Linear(4, 3)\n"
         "def fails():\n    return 1 / 0\n"
         "def number():\n    return 3\n"
+        "def needs(width):\n    return build()\n"
     )
+    torch.save({"state_dict": build().state_dict(), "epoch": 1}, tmp_path / "training.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(build()).save(str(tmp_path / "script.pt"))
+    (tmp_path / "junk.pt").write_bytes(b"hello world, not a checkpoint")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:900])
+    np.savez(tmp_path / "strings.npz", X=X, y=np.array(["a", "b", "c"] * 20))
+    np.savez(tmp_path / "mixed.npz", X=X, y=np.array(["a", None] * 30, dtype=object))
     (tmp_path / "broken_for_main.py").write_text("import nothing_of_this_name\n")
     (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "empty.npz").write_bytes(b"")
@@ -240,6 +250,44 @@ def test_what_is_not_an_argument(run, arguments, message, capsys):
         run(*arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--model", name, "--trust"] for name in ("junk.pt", "cut.pt", "script.pt")),
+        *(["--model", name, "--trust"] for name in ("weights.pt", "training.pt")),
+        *(["--model", name, *FACTORY] for name in ("junk.pt", "cut.pt", "script.pt", "whole.pt")),
+        ["--model", "weights.pt", "--factory", "made_for_main:needs"],
+        [*OWN[:-2], "--data", "mixed.npz"],
+    ],
+    ids=" ".join,
+)
+def test_files_of_other_kinds_end_with_a_sentence(run, arguments):
+    status, _, err = run("--data", "data.npz", *arguments)
+    assert status == 2
+    last = err.splitlines()[-1]
+    assert last.startswith("skgeo: ")
+    assert len(last) > 30
+
+
+def test_a_training_state_and_labels_in_words(run):
+    for arguments in ([*OWN[:-1], "strings.npz"], ["--model", "training.pt", *OWN[2:]]):
+        status, out, _ = run(*arguments)
+        assert status == 0
+        assert numbers(out, "fisher__fisher_rank") == [37]
+
+
+def test_a_module_pickled_by_a_script_needs_its_class(run, files):
+    (files / "train.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Sequential):\n    pass\n"
+        "torch.save(Net(nn.Linear(4, 3)), 'pickled.pt')\n"
+    )
+    subprocess.run([sys.executable, "train.py"], check=True, cwd=files)
+    status, _, err = run("--model", "pickled.pt", "--trust", "--data", "data.npz")
+    assert status == 2
+    assert "move it into a module" in err
 
 
 def test_a_folder_that_cannot_be_written(run, files):

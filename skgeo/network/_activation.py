@@ -134,6 +134,12 @@ class Activation:
         return self._facts.odd
 
     @property
+    def is_even(self) -> bool:
+        r"""Whether it is linear on either side of zero and :math:`\phi(-x) = \phi(x)`."""
+        slopes = self._facts.slopes
+        return slopes is not None and slopes[0] == -slopes[1]
+
+    @property
     def is_homogeneous(self) -> bool:
         r"""Whether :math:`\phi(a x) = a \phi(x)` for all a > 0."""
         return self.per_unit or self._facts.slopes is not None

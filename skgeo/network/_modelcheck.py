@@ -65,6 +65,16 @@ def check_finite(module: nn.Module) -> None:
             )
 
 
+def check_real(module: nn.Module) -> None:
+    """Raise SkgeoError if a parameter is complex."""
+    for name, parameter in module.named_parameters():
+        if parameter.is_complex():
+            raise SkgeoError(
+                f"Parameter {name!r} has dtype {parameter.dtype}; expected real weights. Write the "
+                "network with real and imaginary parts as units of their own."
+            )
+
+
 def check_samples_apart(module: nn.Module) -> None:
     """Raise SkgeoError for BatchNorm without running statistics, whose outputs mix samples."""
     names = [

@@ -15,7 +15,7 @@ from skgeo.models._kinds import unwrap
 from skgeo.network._activation import IDENTITY, Activation
 from skgeo.network._copytree import TreeCopy
 from skgeo.network._flow import Flow, FlowNode, read_flow
-from skgeo.network._modelcheck import check_finite
+from skgeo.network._modelcheck import check_finite, check_real
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +172,7 @@ def read_stack(
     ((2, 3, 1), 'relu', ('0', '2'))
     """
     found = bare_model(model)
+    check_real(found.module)
     check_finite(found.module)
     flow = read_flow(found.module, forward=found.forward)
     return stack_of(flow, found.module, convolutions=convolutions)

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from skgeo.exceptions import SkgeoError
+
 
 class _SharedSwitch:
     """Process-wide setting that the first holder changes and the last one restores.
@@ -75,13 +77,26 @@ def no_fast_path() -> AbstractContextManager[None]:
     return _fast_path.held()
 
 
-def math_attention() -> AbstractContextManager[None]:
-    """Context in which attention is computed from plain matrix products.
+@contextmanager
+def math_attention() -> Iterator[None]:
+    """Context for derivatives, in which attention is computed from plain matrix products.
 
     The fused CPU kernels have no rule for ``torch.func`` transforms, forward-mode derivatives or
     second derivatives. The plain formula has all of them, but needs one (T, T) matrix per head.
+
+    Raises SkgeoError for a backward pass that an operation in place prevents.
     """
-    return _math.held()
+    with _math.held():
+        try:
+            yield
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise SkgeoError(
+                "The network has no derivatives: an operation in place overwrites a tensor that "
+                "the backward pass of another needs, as ReLU(inplace=True) after x.amax(1) does. "
+                f"Use inplace=False there. (torch: {str(error).split(';')[0]})"
+            ) from error
 
 
 def silent_vmap() -> AbstractContextManager[None]:

@@ -78,6 +78,15 @@ class MeanMetric:
         rows = self._rows.double()
         return rows @ rows.T / self.n_samples
 
+    def diagonal(self) -> Tensor:
+        """Diagonal of the matrix that is decomposed, which shows an overflow."""
+        if self._product is not None:
+            return self._product.diagonal() / self.n_samples
+        if self._factor is not None:
+            return self._factor.factor.square().sum(0) / self.n_samples
+        assert self._rows is not None
+        return self._rows.double().square().sum(1) / self.n_samples
+
     def eigenvalues(self) -> Tensor:
         """Eigenvalues, descending, ``min(m, n)`` of them, in float64."""
         count = min(self.n_total, self.dim)

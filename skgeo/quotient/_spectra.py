@@ -25,6 +25,7 @@ from skgeo.linalg._rank import AMBIGUOUS_GAP, NumericalRank, decide_rank, resolu
 from skgeo.linalg._spectra import effective_rank
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
+from skgeo.network._finite import check_metric
 from skgeo.quotient._metric import MeanMetric
 from skgeo.quotient._rows import LayerRows
 
@@ -243,6 +244,8 @@ def _measured(
 ) -> LayerSpectrum:
     found = rows.layers[name]
     resolved = rows.network.resolution(metric.n_total, found.dim, squared=metric.squared)
+    check_metric(values, rows.network.likelihood.name)
+    check_metric(metric.diagonal(), rows.network.likelihood.name)
     mean_values = metric.eigenvalues()
     common = decide_rank(
         mean_values,

@@ -229,30 +229,70 @@ def unit_arrays(**arrays: Any) -> list[Tensor]:
 
 
 def as_hidden_layer(model: Any) -> HiddenLayer:
-    """A model with one hidden layer of rectifiers as arrays; a HiddenLayer itself."""
+    """A model with one hidden layer of rectifiers as a ReLU layer with a linear part."""
+    return as_relu(rectifier_layer(model))
+
+
+def rectifier_layer(model: Any) -> HiddenLayer:
+    """A model with one hidden layer of rectifiers as arrays, with its own activation."""
     if isinstance(model, HiddenLayer):
-        return model
-    stack = read_stack(model)
-    found = one_hidden_of(stack)
-    if found is None:
+        found: HiddenLayer | None = model
+        shown = str(model.activation)
+    else:
+        stack = read_stack(model)
+        found = _rectifiers_of(stack)
         shown = ", ".join(map(str, stack.activations))
+    if found is None or not has_hinges(found.activation):
         raise SkgeoError(
-            f"The network has the activations {shown}; expected one hidden layer of ReLU or leaky "
-            "ReLU, for which such a form is known. Deeper networks: see canonical_form."
+            f"The network has the activations {shown}; expected one hidden layer of ReLU, or of "
+            "leaky ReLU of another slope than -1, for which such a form is known. Other networks: "
+            "see canonical_form and compress."
         )
     return found
+
+
+def has_hinges(activation: Activation) -> bool:
+    """Whether one unit with it and a linear part make a ReLU unit, and a pair of units any slope.
+
+    A pair of absolute values, which are leaky ReLU of slope -1, has no slope.
+    """
+    return activation.is_rectifier and not activation.per_unit and activation.slope != -1.0
+
+
+def as_relu(layer: HiddenLayer) -> HiddenLayer:
+    """A layer of leaky ReLU of slope s, (1 - s) relu(z) + s z, as ReLU and a linear part."""
+    slope = layer.activation.slope
+    if slope == 0.0:
+        return layer
+    inner, bias, outer = layer.weights, layer.biases, layer.outputs
+    linear = slope * (outer @ inner)
+    return replace(
+        layer,
+        outputs=(1 - slope) * outer,
+        shift=layer.shift + slope * (outer @ bias),
+        skip=linear if layer.skip is None else layer.skip + linear,
+        activation=RELU,
+    )
 
 
 def one_hidden_of(stack: Stack) -> HiddenLayer | None:
     """A chain with at most one hidden layer of rectifiers as a ReLU layer with a linear part.
 
-    Leaky ReLU of slope s is (1 - s) relu(z) + s z. Layers without an activation between them are
-    multiplied together. Returns None for other chains.
+    Returns None for other chains.
+    """
+    found = _rectifiers_of(stack)
+    return None if found is None else as_relu(found)
+
+
+def _rectifiers_of(stack: Stack) -> HiddenLayer | None:
+    """A chain with at most one hidden layer, of rectifiers; None for other chains.
+
+    Layers without an activation between them are multiplied together.
     """
     bent = [i for i, each in enumerate(stack.activations) if not each.is_identity]
     if any(kind != "linear" for kind in stack.kinds) or len(bent) > 1:
         return None
-    if bent and not stack.activations[bent[0]].is_rectifier:
+    if bent and not has_hinges(stack.activations[bent[0]]):
         return None
     precision = torch.finfo(stack.dtype).eps
     outer, shift = _product(stack, bent[0] + 1 if bent else 0, len(stack.weights))
@@ -261,19 +301,8 @@ def one_hidden_of(stack: Stack) -> HiddenLayer | None:
         inner, bias = outer.new_zeros((0, n)), outer.new_zeros(0)
         return HiddenLayer(inner, bias, outer.new_zeros((k, 0)), shift, outer, precision=precision)
     inner, bias = _product(stack, 0, bent[0] + 1)
-    slope = stack.activations[bent[0]].slope
-    if slope == -1:
-        return None  # leaky ReLU of slope -1 is the absolute value
-    if slope == 0:
-        return HiddenLayer(inner, bias, outer, shift, precision=precision)
-    return HiddenLayer(
-        inner,
-        bias,
-        (1 - slope) * outer,
-        shift + slope * (outer @ bias),
-        slope * (outer @ inner),
-        precision=precision,
-    )
+    kind = stack.activations[bent[0]]
+    return HiddenLayer(inner, bias, outer, shift, activation=kind, precision=precision)
 
 
 def _product(stack: Stack, start: int, stop: int) -> tuple[Tensor, Tensor]:

@@ -494,3 +494,30 @@ def test_frozen_half_precision_under_float32_adapters():
     inputs = base(X.bfloat16()).float()
     expected = fisher_trace(head, inputs, likelihood="gaussian")
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+class LowRank(nn.Module):
+    """A frozen layer in half precision, with trained maps of rank 2 beside it and a head."""
+
+    def __init__(self, d, h, k):
+        super().__init__()
+        self.base = nn.Linear(d, h).bfloat16().requires_grad_(False)
+        self.head = nn.Linear(h, k)
+        self.down, self.up = nn.Parameter(torch.randn(2, d)), nn.Parameter(0.1 * torch.randn(h, 2))
+
+    def forward(self, x):
+        frozen = self.base(x.to(self.base.weight.dtype)).to(self.head.weight.dtype)
+        beside = x.to(self.down.dtype) @ self.down.T @ self.up.T
+        return self.head(torch.tanh(frozen + beside))
+
+
+@pytest.mark.parametrize("sizes", [(8, 16, 4), (64, 128, 10)])
+def test_low_rank_adapters_of_a_layer_in_half_precision(sizes):
+    # The base rounds a batch and single samples differently, which is no coupling of samples.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net, X = LowRank(*sizes), torch.randn(20, sizes[0])
+    exact = copy.deepcopy(net).double()
+    names = [name for name, parameter in exact.named_parameters() if parameter.requires_grad]
+    expected = np.trace(dense_fisher(exact, X.double(), "categorical", names=names))
+    assert fisher_trace(net, X, likelihood="categorical") == pytest.approx(expected, rel=0.03)

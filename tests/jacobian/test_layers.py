@@ -123,6 +123,25 @@ class TestCuts:
         assert all(layer.is_cut for layer in layers.layers)
         assert len(layers.layers) == 60
 
+    @pytest.mark.parametrize("first", [0.0, 100.0])
+    def test_are_judged_on_all_samples(self, first):
+        """The outputs of the first samples do not move: nothing of them tells a cut."""
+
+        class Flat(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b, self.head = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+
+            def forward(self, x):
+                h = torch.tanh(self.a(x))
+                return self.head(torch.relu(h + torch.tanh(self.b(h)) - 2.2 * (x[:, :1] > 50)))
+
+        module = seeded(Flat)
+        x = normal(10, 3)
+        x[:4] += first
+        found = cuts_of(layers_of(module, x, ["a", "b", "head"]))
+        assert found == {"a": True, "b": False, "head": True}
+
     def test_are_the_same_every_time(self):
         module = seeded(Residuals)
         state = torch.get_rng_state()

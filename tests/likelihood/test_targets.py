@@ -10,6 +10,7 @@ from torch import nn
 
 import skgeo
 from helpers.networks import mlp, normal, seeded
+from helpers.oracles import dense_fisher
 from skgeo import (
     FisherRankEstimator,
     LayerQuotientEstimator,
@@ -206,3 +207,29 @@ def _default(ask):
         return None
     parameter = inspect.signature(ask).parameters.get("likelihood")
     return None if parameter is None else parameter.default
+
+
+@pytest.mark.parametrize(("length", "classes"), [(5, 4), (4, 4), (12, 12)])
+def test_token_labels_are_classes_at_each_position(length, classes):
+    net = seeded(lambda: nn.Sequential(nn.Embedding(12, 4), nn.Tanh(), nn.Linear(4, classes)))
+    draw = torch.Generator().manual_seed(0)
+    X = torch.randint(12, (15, length), generator=draw)
+    y = torch.randint(classes, (15, length), generator=draw)
+    # The positions of a sample add up.
+    expected = length * np.trace(dense_fisher(net, X.flatten(), "categorical"))
+    said = FisherRankEstimator(net, likelihood="categorical").fit(X)
+    assert said.trace_ == pytest.approx(expected, rel=1e-10)
+    guess = FisherRankEstimator(net)
+    if length == classes:  # the classes may be on either axis
+        with pytest.raises(SkgeoError, match="Say which: likelihood=Categorical"):
+            guess.fit(X, y)
+    else:
+        assert guess.fit(X, y).likelihood_ == "categorical"
+        assert guess.trace_ == pytest.approx(expected, rel=1e-10)
+
+
+def test_counts_are_not_yes_and_no():
+    net = mlp(3, 4, 3)
+    y = np.arange(90).reshape(30, 3) % 8
+    with pytest.raises(SkgeoError, match=r"integers from 0 to 7.*'poisson'"):
+        FisherRankEstimator(net).fit(normal(30, 3), y)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from skgeo.chain import JacobianChainProfiler
 from skgeo.fisher import fisher_rank, fisher_spectrum
 from skgeo.quotient import layer_spectra
 
@@ -183,3 +184,12 @@ def test_kinks_and_ties_are_no_rounding(dtype):
     ).to(dtype)
     found = layer_spectra(tied, torch.randn(8, 5).to(dtype), layers=["0"], likelihood="gaussian")
     assert found[0].ranks.tolist() == [2] * 8
+
+
+@pytest.mark.parametrize("name", ["instance norm and mean", "layer norm and sum"])
+def test_a_chain_to_the_output_ends_in_rank_zero(name):
+    make, shape, layers, _ = ZERO[name]
+    torch.manual_seed(0)
+    profile = JacobianChainProfiler(make().double(), chain="output").fit(torch.randn(6, *shape))
+    ranks = profile.profile_.set_index("layer")["rank"]
+    assert ranks[layers].tolist() == [0, 0]

@@ -1,13 +1,14 @@
 """Nothing of the user's is written to, whatever the forward pass writes to."""
 
 import collections
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from helpers.networks import mlp, normal
+from helpers.networks import mlp, normal, seeded
 from skgeo import (
     FisherRankEstimator,
     JacobianChainProfiler,
@@ -15,6 +16,8 @@ from skgeo import (
     SkgeoError,
     SymmetryClassifier,
     fisher_diagonal,
+    fisher_spectrum,
+    fisher_trace,
     ntk,
 )
 from skgeo.chain import cauchy_green, curvature
@@ -216,3 +219,75 @@ def test_kept_tensors_without_memory_are_told_from_others():
             return torch.cat([self.layer(x), x[:, :0]], dim=1)
 
     assert fisher_diagonal(Empty(), normal(5, 3), likelihood="gaussian").shape == (8,)
+
+
+class Residual(nn.Module):
+    def __init__(self, in_place):
+        super().__init__()
+        self.one, self.two = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+        self.head, self.act, self.in_place = nn.Linear(3, 3), nn.ReLU(inplace=in_place), in_place
+
+    def forward(self, x):
+        h = self.two(self.act(self.one(x)))
+        if self.in_place:
+            h += x
+            h.mul_(1.5)
+        else:
+            h = (h + x) * 1.5
+        return self.head(self.act(h).mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore::skgeo.GeometryWarning")
+@pytest.mark.parametrize("measure", ["fisher", "quotient", "chain", "diagonal", "ntk"])
+def test_what_is_written_to_further_in_changes_nothing(measure):
+    in_place, plain = seeded(lambda: Residual(True)), seeded(lambda: Residual(False))
+    plain.load_state_dict(in_place.state_dict())
+    X = normal(6, 3, 5, 5)
+    found = numbers(MEASUREMENTS[measure](in_place, X.clone()))
+    expected = numbers(MEASUREMENTS[measure](plain, X.clone()))
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
+
+
+class Normalised(nn.Module):
+    def forward(self, x):
+        return x.sub_(0.5).div_(0.25)
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "lanczos", "n_components": 2}])
+def test_a_normalisation_in_place_in_closed_form(options):
+    net, X = nn.Sequential(Normalised(), nn.Linear(4, 2).double()), normal(20, 4)
+    expected = float(2 * ((((X - 0.5) / 0.25) ** 2).sum(1) + 1).mean())
+    before = X.clone()
+    gaussian = {"likelihood": "gaussian"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two pairs are no rank
+        assert FisherRankEstimator(net, **gaussian, **options).fit(X).trace_ == pytest.approx(
+            expected
+        )
+    assert fisher_spectrum(net, X, **gaussian).trace == pytest.approx(expected)
+    assert fisher_trace(net, X, **gaussian) == pytest.approx(expected)
+    assert float(fisher_diagonal(net, X, **gaussian).sum()) == pytest.approx(expected)
+    assert torch.equal(X, before)
+
+
+class Heads(nn.Module):
+    """Views of one stacked parameter, made once: plain torch trains through them."""
+
+    def __init__(self, kept):
+        super().__init__()
+        self.stacked, self.out = nn.Parameter(normal(3, 4, 4)), nn.Linear(12, 2)
+        self.heads = [self.stacked[i] for i in range(3)] if kept else None
+
+    def forward(self, x):
+        heads = self.heads or self.stacked.unbind(0)
+        return self.out(torch.cat([torch.tanh(x @ w) for w in heads], 1))
+
+
+def test_kept_views_of_a_stacked_parameter_are_refused():
+    kept, plain = (Heads(flag).double() for flag in (True, False))
+    assert fisher_trace(plain, normal(9, 4), likelihood="gaussian") > 0
+    for ask in (fisher_trace, fisher_diagonal, fisher_spectrum):
+        with pytest.raises(SkgeoError, match="uses 'heads', which was computed from the"):
+            ask(kept, normal(9, 4), likelihood="gaussian")
+    with pytest.raises(SkgeoError, match="uses 'heads', which was computed from the"):
+        FisherRankEstimator(kept, likelihood="gaussian").fit(normal(9, 4))

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.networks import mlp, normal
-from skgeo.exceptions import SkgeoError
+from skgeo.exceptions import GeometryWarning, SkgeoError
 from skgeo.symmetry import (
     apply_symmetry,
     canonical_form,
@@ -202,3 +203,23 @@ def test_the_sum_of_both_slopes_is_what_a_reversal_leaves():
     shift = (theirs[2].bias - ours[2].bias).detach()
     expected = (1 + slope) * (ours[2].weight @ ours[0].bias).detach()
     assert math.isclose(float(shift), float(expected), rel_tol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "scale", "far"),
+    [
+        (lambda: nn.Hardtanh(-50, 50), lambda: nn.Hardtanh(-60, 60), 1.0, 1e3),
+        (lambda: nn.Hardtanh(-6, 6), lambda: nn.Hardtanh(-100, 100), 0.01, 1e5),
+        (lambda: nn.Softplus(threshold=20), lambda: nn.Softplus(threshold=5), 1.0, 10.0),
+        (lambda: nn.CELU(1.0), lambda: nn.CELU(1.5), 1.0, 10.0),
+    ],
+)
+def test_functions_that_differ_far_away_only(make, change, scale, far):
+    ours, theirs = net(make, 3, 5, 2, scale=scale), net(change, 3, 5, 2, scale=scale)
+    x = far * normal(2000, 3)
+    assert float((ours(x) - theirs(x)).detach().abs().max()) > 1e-4
+    assert equivalent(ours, theirs).verdict != "equivalent"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GeometryWarning)  # a pair may be undecided
+        assert equivalence_classes([ours, theirs]).tolist() == [0, 1]
+    assert not canonical_form(ours).matches(canonical_form(theirs))

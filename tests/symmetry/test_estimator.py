@@ -22,7 +22,7 @@ from skgeo import (
     WrappedModel,
 )
 from skgeo.datasets import planted_relu, switched_off, symmetric_hinges, two_hinges
-from skgeo.symmetry import UNIT_CLASSES, SymmetryClassifier
+from skgeo.symmetry import UNIT_CLASSES, SymmetryClassifier, compress
 
 
 def classify(case, **options):
@@ -374,3 +374,80 @@ def test_a_network_without_hidden_units():
     assert len(fitted.labels_) == 0
     with pytest.raises(SkgeoError, match="'0' has no units"):
         LayerQuotientEstimator(net, likelihood="gaussian").fit(X)
+
+
+@pytest.mark.parametrize("domain", ["box", "data"])
+@pytest.mark.parametrize("beta", [0.3, 1.0, 3.0])
+def test_a_unit_that_softplus_turns_on_is_not_dead(beta, domain):
+    net = nn.Sequential(
+        *(nn.Linear(1, 1), nn.Softplus(beta), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
+    ).double()
+    top = np.log1p(np.exp(beta)) / beta  # softplus at the largest input, 1
+    X = torch.linspace(-1, 1, 21, dtype=torch.float64)[:, None]
+    for bias, labels in ((0.1 - top, ["generic", "generic"]), (-0.1 - top, ["generic", "dead"])):
+        with torch.no_grad():
+            for value, p in zip((1.0, 0.0, 1.0, bias, 1.0, 0.0), net.parameters(), strict=True):
+                p.fill_(value)
+        fitted = SymmetryClassifier(net, domain=domain, likelihood="gaussian").fit(X)
+        assert fitted.labels_.tolist() == labels
+        alive = labels[1] == "generic"
+        assert fitted.minimal_width_ == (2 if alive else 0)
+        report = compress(net, domain=domain, X=X)
+        torch.testing.assert_close(report.module(X), net(X), rtol=0, atol=1e-12)
+
+
+def test_a_clamp_by_hand():
+    net = nn.Sequential(nn.Linear(1, 1), nn.Hardtanh(-5, 5), nn.Linear(1, 1)).double()
+    with torch.no_grad():
+        net[0].weight.fill_(1.0)
+        net[0].bias.zero_()
+    X = torch.linspace(-8, 8, 33, dtype=torch.float64)[:, None]
+    fitted = SymmetryClassifier(net, likelihood="gaussian").fit(X)
+    names = list(fitted.get_feature_names_out())
+    found = fitted.transform(torch.tensor([[0.0], [3.0], [4.5], [7.0]], dtype=torch.float64))
+    active = found[:, names.index("symmetry_generic_active")]
+    distance = found[:, names.index("symmetry_boundary_distance")]
+    assert active.tolist() == [1, 1, 1, 0]
+    np.testing.assert_allclose(distance, [5, 2, 0.5, 2], rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "domain"),
+    [("off", "data"), ("off", "box"), ("unread", None), ("zero", None)],
+)
+def test_deep_networks_of_which_a_whole_layer_does_nothing(spoil, domain):
+    net = mlp(1, 2, 2, 1, activation=nn.ReLU)
+    with torch.no_grad():
+        if spoil == "off":
+            net[0].bias.fill_(-100.0)
+        elif spoil == "unread":
+            net[4].weight.zero_()
+        else:
+            net[0].weight.zero_()
+            net[0].bias.fill_(-1.0)
+    fitted = SymmetryClassifier(net, likelihood="gaussian", domain=domain).fit(normal(30, 1))
+    assert fitted.minimal_width_ == 0
+    assert fitted.minimal_width_is_optimal_
+
+
+def test_what_is_left_of_a_constant_network_is_measured():
+    net = mlp(1, 1, 1, activation=nn.ReLU)
+    with torch.no_grad():
+        for value, parameter in zip((0.0, 1.0, 1.0, 0.0), net.parameters(), strict=True):
+            parameter.fill_(value)
+    small = compress(net).module
+    fitted = SymmetryClassifier(small, likelihood="gaussian").fit(normal(5, 1))
+    assert (fitted.minimal_width_, len(fitted.labels_)) == (0, 0)
+
+
+def test_a_fitted_skorch_classifier_is_its_module_under_a_softmax():
+    skorch = pytest.importorskip("skorch")
+    X, y = normal(100, 6, dtype=torch.float32).numpy(), np.arange(100) % 3
+    module = mlp(6, 5, 3, activation=nn.ReLU, dtype=torch.float32)
+    options = {"criterion": nn.CrossEntropyLoss, "max_epochs": 1, "verbose": 0}
+    net = skorch.NeuralNetClassifier(module, train_split=None, **options).fit(X, y)
+    found = SymmetryClassifier(FrozenEstimator(net)).fit(X, y)
+    expected = SymmetryClassifier(net.module_, likelihood="categorical").fit(X)
+    for name in ("likelihood_", "fisher_rank_", "explained_nullity_", "unexplained_nullity_"):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert found.minimal_width_ == expected.minimal_width_ == 5

@@ -185,16 +185,7 @@ def _backward(
             return _batched(z, by, directions, max_bytes)
         except RuntimeError:  # an operation without a rule for torch.func.vmap
             pass
-    try:
-        return _one_by_one(z, by, directions)
-    except RuntimeError as error:
-        if "modified by an inplace operation" not in str(error):
-            raise
-        raise SkgeoError(
-            "The network has no derivatives: an operation in place overwrites a tensor that the "
-            "backward pass of another needs, as ReLU(inplace=True) after x.amax(1) does. Use "
-            f"inplace=False there. (torch: {str(error).split(';')[0]})"
-        ) from error
+    return _one_by_one(z, by, directions)
 
 
 def _one_by_one(z: Tensor, by: Sequence[Tensor], directions: Tensor | None) -> list[Tensor | None]:

@@ -30,7 +30,7 @@ from skgeo.symmetry._compression.width_curve import WidthError, width_curve
 from skgeo.symmetry._equivalence.hinge_equivalence import difference_network
 from skgeo.symmetry._equivalence.hinges import hinge_form
 from skgeo.symmetry._hidden_layer import HiddenLayer
-from skgeo.symmetry._tolerance import resolve_tolerance
+from skgeo.symmetry._tolerance import FINE, is_coarse, resolve_tolerance, warn_merged
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,10 +106,11 @@ def compress(
     r"""Network with fewer hidden units that computes the same function.
 
     Units without outgoing weights are dropped, constant units are added to biases, and equal units
-    are merged, layer by layer until nothing changes. Where this is narrower, a layer of ReLU units
-    is replaced by one unit per activation boundary and as few further units as its linear part
-    needs. On a domain, units that are never active there are dropped too, and units that are always
-    active are replaced by one per dimension of their common linear part.
+    are merged, layer by layer until nothing changes. Of linear layers without an activation between
+    them, the inner width becomes the rank of their product. Where this is narrower, a layer of ReLU
+    or leaky ReLU units is replaced by one unit per activation boundary and as few further units as
+    its linear part needs. On a domain, units that are never active there are dropped too, and units
+    that are always active are replaced by one per dimension of their common linear part.
 
     Parameters
     ----------
@@ -141,7 +142,8 @@ def compress(
     Warns
     -----
     GeometryWarning
-        If `tol` is below the precision of the weights.
+        If `tol` is below the precision of the weights. In half precision, of the units that are
+        removed at the tolerance "auto" and not at 1e-10, by layer and index.
 
     See Also
     --------
@@ -181,9 +183,11 @@ def compress(
     resolved = bare_model(model)
     stack = read_stack(resolved)
     inputs = _read_inputs(stack, X, needed=domain is not None or not exact)
-    tol = resolve_tolerance(tol, torch.finfo(stack.dtype).eps)
+    asked, tol = tol, resolve_tolerance(tol, torch.finfo(stack.dtype).eps)
     region = read_domain(stack, domain, inputs)
     found = reduce_stack(stack, region, tol=tol)
+    if is_coarse(asked, tol):
+        warn_merged(_merged_by(found, reduce_stack(stack, region, tol=FINE), stack), tol)
     module = stack.rebuild(found.weights, found.biases)
     shape = None if inputs is None else tuple(inputs.shape[1:])
     # Copies, since the evaluation converts modules to float64.
@@ -209,6 +213,22 @@ def compress(
         tol=tol,
         curve=() if exact else width_curve(stack, region.samples),
     )
+
+
+def _merged_by(coarse: Reduction, fine: Reduction, stack: Stack) -> list[str]:
+    """Units that are units of their own in one reduction and not in the other, coarser one."""
+    names = []
+    for name, less, more in zip(stack.names, coarse.layers, fine.layers, strict=False):
+        assert less.units is not None
+        assert more.units is not None
+        gone = _alone(more.units) & ~_alone(less.units)
+        names += [f"{name}[{unit}]" for unit in gone.nonzero()[:, 0].tolist()]
+    return names
+
+
+def _alone(units: Tensor) -> Tensor:
+    """Which units are the only ones that became part of their unit."""
+    return (units >= 0) & (torch.bincount(units + 1, minlength=1)[units + 1] == 1)
 
 
 def _read_inputs(stack: Stack, X: Any, *, needed: bool) -> Tensor | None:

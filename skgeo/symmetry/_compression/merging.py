@@ -7,9 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from skgeo.network._activation import RELU
 from skgeo.symmetry._compression.minimal_width import minimal_width
-from skgeo.symmetry._hidden_layer import HiddenLayer
+from skgeo.symmetry._hidden_layer import HiddenLayer, has_hinges
 from skgeo.symmetry._units import Interval, reading_shares, unit_boundaries
 
 
@@ -41,10 +40,13 @@ def merge_units(layer: HiddenLayer, *, interval: Interval | None, tol: float) ->
         return layer
     w, q = layer.weights, layer.outputs
     label, side, _ = unit_boundaries(w, layer.biases, layer.activation, tol)
+    one = torch.ones(len(side), dtype=torch.float64)
     if layer.activation.scales == "sign":
         place, sign = label, side.double()
+    elif homogeneous and layer.activation.is_even:
+        place, sign = label, one
     else:
-        place, sign = 2 * label + (side > 0).long(), torch.ones(len(side), dtype=torch.float64)
+        place, sign = 2 * label + (side > 0).long(), one
     _, place = torch.unique(place, return_inverse=True)
     number = torch.arange(layer.n_units)
     first = torch.full((int(place.max()) + 1,), layer.n_units, dtype=torch.int64)
@@ -93,6 +95,25 @@ def _masses(layer: HiddenLayer) -> Tensor:
     return torch.where(masses > 0, masses, 1.0)
 
 
+def narrow_linear(layer: HiddenLayer, *, tol: float) -> HiddenLayer:
+    """Rewrite units without an activation as as many as the rank of what they compute."""
+    product = layer.outputs @ layer.weights
+    left, values, right = torch.linalg.svd(product, full_matrices=False)
+    gross = torch.linalg.matrix_norm(layer.outputs.abs() @ layer.weights.abs())
+    some = values > tol * gross
+    if int(some.sum()) >= layer.n_units:
+        return layer
+    root = values[some].sqrt()
+    return replace(
+        layer,
+        weights=root[:, None] * right[some],
+        biases=root.new_zeros(len(root)),
+        outputs=left[:, some] * root,
+        shift=layer.shift + layer.outputs @ layer.biases,
+        units=layer.followed(torch.full((layer.n_units,), -1)),
+    )
+
+
 def narrow_units(
     layer: HiddenLayer,
     *,
@@ -111,7 +132,7 @@ def narrow_units(
     if not layer.activation.is_rectifier or layer.n_units == 0:
         return layer, layer.n_units == 0
     rest, linear, affine = fold_affine(layer, interval=interval if ball is not None else None)
-    if layer.activation == RELU:
+    if has_hinges(layer.activation):
         # The tolerance is relative to all outputs together, so each is scaled to size 1.
         scale = _masses(layer)
         network = HiddenLayer(
@@ -120,7 +141,7 @@ def narrow_units(
             rest.outputs / scale[:, None],
             rest.shift / scale,
             linear / scale[:, None] if len(affine) else None,
-            precision=layer.precision,
+            layer.activation,
         )
         found = minimal_width(network, tol=tol, ball=ball)
         if found.width >= layer.n_units:

@@ -1,9 +1,12 @@
-r"""Least width of a one-hidden-layer ReLU network for a given function.
+r"""Least width of a one-hidden-layer network of ReLU or leaky ReLU for a given function.
 
-Every live boundary H needs a unit. One unit on each, on the negative side for the boundaries in a
-set E, leaves the linear part
+Every live boundary H needs a unit. With :math:`s = \langle u_H, x\rangle + t_H`, a unit of slope a
+gives :math:`\phi(s) = (1 - a)\,\mathrm{relu}(s) + a s` on the positive side of H, and
+:math:`\phi(-s) = (1 - a)\,\mathrm{relu}(s) - s` on the negative side. One unit on each boundary, on
+the negative side for those in a set E, leaves the linear part
 
-.. math:: R_E = A + \sum_{H \in E} J_H u_H^T .
+.. math:: R_E = A - \frac{a}{1 - a} \sum_H J_H u_H^T
+                + \frac{1 + a}{1 - a} \sum_{H \in E} J_H u_H^T .
 
 If it vanishes for some E, the width is M, the number of live boundaries. Otherwise :math:`R_E x`
 needs more units: a second unit on a boundary H gives :math:`v u_H^T`, and two units on a new
@@ -23,7 +26,7 @@ from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
 from skgeo.symmetry._compression.binary import binary_blocks
 from skgeo.symmetry._equivalence.hinges import HingeForm, hinge_form
-from skgeo.symmetry._hidden_layer import HiddenLayer, as_hidden_layer, unit_arrays
+from skgeo.symmetry._hidden_layer import HiddenLayer, as_relu, rectifier_layer, unit_arrays
 
 # Most passes over the boundaries in the greedy search, and multiplications in it.
 _PASSES = 8
@@ -72,13 +75,14 @@ class MinimalWidth(Result):
 def minimal_width(
     model: Any, *, tol: Any = "auto", ball: tuple[Tensor, float] | None = None
 ) -> MinimalWidth:
-    r"""Least width of a one-hidden-layer ReLU network that computes the same function.
+    r"""Least width of a network of one hidden layer that computes the same function.
 
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn model or HiddenLayer
-        Network of d ReLU units. A linear part in parallel with the hidden layer is computed by
-        units in the result.
+        Network of d units of ReLU, or of leaky ReLU of a slope other than -1. The units of the
+        result have the same activation. A linear part in parallel with the hidden layer is computed
+        by units in the result.
     tol : "auto" or float, default="auto"
         Relative tolerance, as in :func:`~skgeo.symmetry.hinge_form`.
     ball : tuple of a Tensor of shape (n,) and a float, default=None
@@ -94,7 +98,8 @@ def minimal_width(
     Raises
     ------
     SkgeoError
-        If the activation is not ReLU, or products of weights overflow.
+        If the activation is neither ReLU nor leaky ReLU, or its slope is -1, or products of weights
+        overflow.
 
     See Also
     --------
@@ -106,14 +111,15 @@ def minimal_width(
     With one output the width is M, M+1 or M+2 (M or M+1 on a ball), with k outputs at most M + 2
     rank(R), where M is the number of live boundaries,
 
-    .. math:: R_E = A + \sum_{H \in E} J_H u_H^T
+    .. math:: R_E = A - \frac{a}{1 - a} \sum_H J_H u_H^T
+                    + \frac{1 + a}{1 - a} \sum_{H \in E} J_H u_H^T
 
     is the linear part that is left if the units of the boundaries in E are on their negative side,
-    and R is one of these. Whether some :math:`R_E = 0` is a vector subset-sum problem. The
-    orientations of the given network are tried first, then a greedy search, then an exact search,
-    which succeeds for up to about 30 boundaries in any position and for hundreds in general
-    position. M+1 units are searched in the same way after projecting out one :math:`u_H` at a time,
-    for up to 128 boundaries.
+    R is one of these, and a is the slope of the activation for negative arguments (0 for ReLU).
+    Whether some :math:`R_E = 0` is a vector subset-sum problem. The orientations of the given
+    network are tried first, then a greedy search, then an exact search, which succeeds for up to
+    about 30 boundaries in any position and for hundreds in general position. M+1 units are searched
+    in the same way after projecting out one :math:`u_H` at a time, for up to 128 boundaries.
 
     Examples
     --------
@@ -125,16 +131,19 @@ def minimal_width(
     >>> found.width, found.n_boundaries, found.optimal
     (2, 1, True)
     """
-    network = as_hidden_layer(model)
+    network = rectifier_layer(model)
+    slope = network.activation.slope
     form = hinge_form(network, tol=tol)
     if ball is not None:
         ball = _read_ball(ball, network.weights.shape[1])
     live = form.live.nonzero()[:, 0]
     u, t, jumps = form.directions[live], form.offsets[live], form.jumps[live]
     linear = form.linear if form.linear_size > form.tol else torch.zeros_like(form.linear)
-    search = _Search(linear, u, jumps, form.tol, _span(network, form))
+    linear = linear - slope / (1 - slope) * jumps.T @ u
+    turned = (1 + slope) / (1 - slope) * jumps
+    search = _Search(linear, u, turned, form.tol, _span(as_relu(network), form, slope))
     choice, optimal = _choose(search, _own_orientation(form, live), ball is not None)
-    built, carriers = _build(network, form, u, t, jumps, choice, ball)
+    built, carriers = _build(network, form, u, t, jumps, choice, ball, search.span)
     position = torch.full((len(form.live) + 1,), -1, dtype=torch.int64)
     position[live] = carriers
     return MinimalWidth(built.n_units, len(live), optimal, built, position[form.boundary])
@@ -151,9 +160,11 @@ class _Choice:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
+    """The linear part with all units on the positive side, and what turning each adds to it."""
+
     linear: Tensor
     u: Tensor
-    jumps: Tensor
+    jumps: Tensor  # change of the slope from one side to the other
     tol: float
     span: float
 
@@ -281,10 +292,10 @@ def _own_orientation(form: HingeForm, live: Tensor) -> Tensor:
     return (side[live] < 0).nonzero()[:, 0]
 
 
-def _span(network: HiddenLayer, form: HingeForm) -> float:
-    """Root of the sum of the squares of the terms of A."""
+def _span(network: HiddenLayer, form: HingeForm, slope: float) -> float:
+    """Root of the sum of the squares of the terms of R."""
     masses = torch.linalg.vector_norm(network.outputs, dim=0) * form.norms
-    total = masses.square().sum()
+    total = (1 + (slope / (1 - slope)) ** 2) * masses.square().sum()
     if network.skip is not None:
         total = total + network.skip.square().sum()
     return float(total.sqrt())
@@ -311,12 +322,15 @@ def _build(
     jumps: Tensor,
     choice: _Choice,
     ball: tuple[Tensor, float] | None,
+    span: float,
 ) -> tuple[HiddenLayer, Tensor]:
     """The network of a choice, and for each boundary the first unit on it."""
+    slope = network.activation.slope
+    pair = 1 + slope  # slope of phi(s) - phi(-s)
     sign = torch.ones(len(u), dtype=torch.float64)
     sign[choice.negative] = -1
-    outputs = jumps.clone()
-    shift = form.constant + jumps[choice.negative].T @ t[choice.negative]
+    outputs = jumps / (1 - slope)
+    shift = form.constant + outputs.T @ torch.where(sign < 0, t, -slope * t)
     rows, offsets, extra = [], [], []
 
     def add(row: Tensor, offset: Tensor, output: Tensor) -> None:
@@ -325,23 +339,23 @@ def _build(
         extra.append(output)
 
     if choice.shared:
-        # v u.x = v relu(s) - v relu(-s) - v t with s = u.x + t: the first term joins the unit on
-        # this boundary, the second is a unit on its other side.
+        # (1 + a) v u.x = v phi(s) - v phi(-s) - (1 + a) v t with s = u.x + t: the first term joins
+        # the unit on this boundary, the second is a unit on its other side.
         normals = u[list(choice.shared)]
-        values = choice.rest @ torch.linalg.pinv(normals)
+        values = choice.rest @ torch.linalg.pinv(normals) / pair
         for h, v in zip(choice.shared, values.T, strict=True):
-            shift = shift - v * t[h]
+            shift = shift - pair * v * t[h]
             outputs[h] = outputs[h] + sign[h] * v
             add(-sign[h] * u[h], -sign[h] * t[h], -sign[h] * v)
     elif bool((choice.rest != 0).any()):
         left, values, right = torch.linalg.svd(choice.rest, full_matrices=False)
-        span = max(float(values[0]), _span(network, form))
+        span = max(float(values[0]), span)
         for column, value, row in zip(left.T, values, right, strict=True):
             if float(value) <= form.tol * span:
                 continue
             if ball is None:
-                add(row, row.new_zeros(()), value * column)
-                add(-row, row.new_zeros(()), -value * column)
+                add(row, row.new_zeros(()), value * column / pair)
+                add(-row, row.new_zeros(()), -value * column / pair)
             else:
                 offset = 1.1 * ball[1] - row @ ball[0]
                 add(row, offset, value * column)
@@ -351,5 +365,7 @@ def _build(
     q = torch.cat([outputs, *(output[None] for output in extra)]).T
     # Incoming and outgoing weights of equal norms.
     scale = torch.linalg.vector_norm(q, dim=0).clamp(min=1e-300).sqrt()
-    built = HiddenLayer(w * scale[:, None], b * scale, q / scale, shift)
+    built = HiddenLayer(
+        w * scale[:, None], b * scale, q / scale, shift, activation=network.activation
+    )
     return built, torch.arange(len(u))

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError
-from skgeo.network._activation import RELU, TANH
+from skgeo.network._activation import TANH
 from skgeo.network._stack import Stack
 from skgeo.symmetry._compression.domains import Domain
-from skgeo.symmetry._compression.merging import merge_units, narrow_units
+from skgeo.symmetry._compression.merging import merge_units, narrow_linear, narrow_units
 from skgeo.symmetry._hidden_layer import HiddenLayer
 
 _SWEEPS = 8
@@ -73,7 +73,7 @@ def reduce_stack(stack: Stack, region: Domain, *, tol: float) -> Reduction:
                 outputs=weights[i + 1],
                 shift=biases[i + 1],
             )
-            if layers[i].activation.is_identity or layers[i].activation.per_unit:
+            if layers[i].activation.per_unit:
                 continue
             here = region.at(weights, biases, i)
             layers[i], proved = _reduced(layers[i], here, scales[i], tol)
@@ -130,6 +130,8 @@ def _reduced(
     layer: HiddenLayer, here: Domain, scale: float, tol: float
 ) -> tuple[HiddenLayer, bool]:
     """One hidden layer with fewer units, and whether it is proved that no fewer suffice."""
+    if layer.activation.is_identity:
+        return narrow_linear(layer, tol=tol), True
     interval = here.interval(layer.weights, layer.biases)
     layer = merge_units(replace(layer, weights=layer.weights * scale), interval=interval, tol=tol)
     layer = replace(layer, weights=layer.weights / scale)
@@ -145,7 +147,7 @@ def _is_optimal(stack: Stack, region: Domain, proved: bool) -> bool:
         return True
     if stack.depth > 2 or region.kind == "data" or not proved:
         return False
-    return region.kind is None or (stack.activations[0] == RELU and region.is_solid())
+    return region.kind is None or (stack.activations[0].is_rectifier and region.is_solid())
 
 
 def check_same_function(

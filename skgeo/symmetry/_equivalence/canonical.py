@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,14 +11,20 @@ from torch import Tensor, nn
 
 from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
+from skgeo.models import ResolvedModel, bare_model
 from skgeo.network._activation import TANH
+from skgeo.network._batch import take
 from skgeo.network._stack import Stack, read_stack
 from skgeo.symmetry._equivalence.correspondence import match_forms
 from skgeo.symmetry._equivalence.hinge_equivalence import compare_hinges
 from skgeo.symmetry._equivalence.hinges import HingeForm, hinge_form
 from skgeo.symmetry._equivalence.layerwise import LayerForm, canonical_layers, random_keys
+from skgeo.symmetry._equivalence.witness import find_witness, probe_inputs, probe_outputs
 from skgeo.symmetry._hidden_layer import HiddenLayer, one_hidden_of
 from skgeo.symmetry._tolerance import resolve_tolerance
+
+# Random inputs of each size at which the canonical network is compared with the one given.
+_SAMPLES = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -171,7 +177,8 @@ def canonical_form(model: Any, *, tol: Any = "auto") -> CanonicalForm:
     ------
     SkgeoError
         If the network is not a chain (the message names the module that prevents it), the
-        symmetries of an activation are not known, or the weights are not finite.
+        symmetries of an activation are not known, the weights are complex or not finite, or the
+        canonical network has other outputs at random inputs.
 
     Warns
     -----
@@ -208,17 +215,44 @@ def canonical_form(model: Any, *, tol: Any = "auto") -> CanonicalForm:
     >>> form.kind, form.complete, form.matches(canonical_form(copy))
     ('tanh', True, True)
     """
-    stack = read_stack(model, convolutions=True)
-    tol = resolve_tolerance(tol, torch.finfo(stack.dtype).eps)
+    resolved = bare_model(model)
+    stack = read_stack(resolved, convolutions=True)
+    form = _form_of(stack, tol)
+    _check_same(resolved, form)
+    return form
+
+
+def _form_of(stack: Stack, tol: Any) -> CanonicalForm:
     network = one_hidden_of(stack)
     if network is not None:
         kind = "hinges" if network.n_units else "linear"
-        return CanonicalForm(kind, True, tol, hinge_form(network, tol=tol), None, network, stack)
+        hinges = hinge_form(network, tol=tol)
+        return CanonicalForm(kind, True, hinges.tol, hinges, None, network, stack)
+    tol = resolve_tolerance(tol, torch.finfo(stack.dtype).eps)
     form = stack_form(stack, tol)
     dense = all(kind == "linear" for kind in stack.kinds)
     # One hidden layer of tanh is unique up to order and signs: Sussmann (1992).
     kind = "tanh" if dense and form.activations == (TANH,) else "layers"
     return CanonicalForm(kind, kind == "tanh", tol, None, form, None, stack)
+
+
+def _check_same(model: ResolvedModel, form: CanonicalForm) -> None:
+    """Raise SkgeoError if the canonical network has other outputs at random inputs."""
+    groups = [
+        take(group, slice(0, _SAMPLES)) for group in probe_inputs(model, [form.stack], near=False)
+    ]
+    both = [
+        probe_outputs(each, groups, level=form.tol, chain=True)
+        for each in (model, replace(model, module=form.module()))
+    ]
+    witness = find_witness(groups, both[0], both[1])
+    if witness is not None:
+        apart = float((witness.outputs[0] - witness.outputs[1]).abs().max())
+        raise SkgeoError(
+            f"The canonical network differs from the one given by {apart:.2g} at a random input, "
+            f"{witness.excess:.2g} times what rounding explains, so the form went wrong. Pass a "
+            "smaller tol, and report this network."
+        )
 
 
 def check_interface(a: Stack, b: Stack) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from skgeo.data import as_samples
 from skgeo.exceptions import SkgeoError, warn
 from skgeo.models import ResolvedModel, bare_model
-from skgeo.network._modelcheck import check_finite
+from skgeo.network._modelcheck import check_finite, check_real
 from skgeo.network._stack import Stack, read_stack
 from skgeo.symmetry._equivalence.canonical import check_interface
 from skgeo.symmetry._equivalence.comparison import compare_stacks
@@ -91,9 +91,10 @@ def equivalent(a: Any, b: Any, X: Any = None, *, tol: Any = "auto") -> Equivalen
     activations, every pair of equal networks is recognised [1]_, [2]_. For deeper chains and
     convolutions, units are matched layer by layer. This recognises permutations, scales, signs,
     duplicates and units without effect, but neither orientation reversals nor symmetries between
-    layers: such pairs are undecided. Two networks of any other architecture that run the same code
-    are compared part by part: the chains inside them (also with BatchNorm in eval mode and
-    pooling) up to these symmetries, attention heads by their products, and all other weights as
+    layers: such pairs are undecided. So are networks of two activations of which one is the other
+    after affine maps, as sigmoid and tanh are. Two networks of any other architecture that run the
+    same code are compared part by part: the chains inside them (also with BatchNorm in eval mode
+    and pooling) up to these symmetries, attention heads by their products, and all other weights as
     they are. Other pairs are undecided unless a witness is found, and `reason` names the parts
     that could not be compared.
 
@@ -327,6 +328,7 @@ class _Seen:
 
 
 def _precision(net: ResolvedModel) -> float:
+    check_real(net.module)
     check_finite(net.module)
     kinds = {p.dtype for p in net.module.parameters() if p.is_floating_point()}
     return max((torch.finfo(kind).eps for kind in kinds), default=torch.finfo(torch.float64).eps)

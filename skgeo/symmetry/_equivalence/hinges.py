@@ -18,10 +18,9 @@ from torch import Tensor
 from skgeo._arguments import check_integer
 from skgeo._results import Result
 from skgeo.exceptions import SkgeoError
-from skgeo.network._activation import RELU
 from skgeo.symmetry._grouping import group_rows
 from skgeo.symmetry._hidden_layer import as_hidden_layer
-from skgeo.symmetry._tolerance import resolve_tolerance
+from skgeo.symmetry._tolerance import FINE, is_coarse, resolve_tolerance, warn_merged
 
 # Distance from zero, in tolerances, at which the sign of a projection is settled by pairs, and the
 # largest number of directions that are compared in pairs.
@@ -126,7 +125,8 @@ def hinge_form(
     Parameters
     ----------
     model : Module, WrappedModel, Checkpoint, scikit-learn model or HiddenLayer
-        Network of d hidden units, n inputs and k outputs.
+        Network of d hidden units, n inputs and k outputs. Leaky ReLU counts as ReLU and a linear
+        part.
     tol : "auto" or float, default="auto"
         Relative tolerance. Boundaries :math:`(u, t)` closer than this, with :math:`t` measured
         relative to :math:`\sqrt{1 + t^2}`, are treated as equal. A boundary is not live if its jump
@@ -149,7 +149,7 @@ def hinge_form(
     Raises
     ------
     SkgeoError
-        If the activation is not ReLU, or products of weights overflow.
+        If the activation is neither ReLU nor leaky ReLU, or products of weights overflow.
 
     See Also
     --------
@@ -173,12 +173,7 @@ def hinge_form(
     True
     """
     network = as_hidden_layer(model)
-    if network.activation != RELU:
-        raise SkgeoError(
-            f"Got a network with the activation {network.activation}; expected relu, the only "
-            "activation with a hinge form."
-        )
-    tol = resolve_tolerance(tol, network.precision)
+    asked, tol = tol, resolve_tolerance(tol, network.precision)
     w, b, q = network.weights, network.biases, network.outputs
     d, n = w.shape
     norms = torch.linalg.vector_norm(w, dim=1)
@@ -208,6 +203,9 @@ def hinge_form(
     if len(first) < len(units):
         apart = torch.linalg.vector_norm(points - points[first][labels], dim=1)
         spread = float(apart.amax())
+        if is_coarse(asked, tol):
+            near = torch.isin(labels, labels[apart > FINE])  # with those they were joined to
+            warn_merged(units[near].tolist(), tol)
 
     def by_boundary(values: Tensor) -> Tensor:
         """Sums over the units of each boundary of a (k, d) tensor, as (n_boundaries, k)."""

@@ -20,12 +20,12 @@ def relative_changes(
     power iteration, so the ratios are upper bounds. Either the rows of J are computed, for K
     backward passes, or its products with the m columns, whichever is cheaper.
     """
+    norm = _spectral_norm(network)  # also where no column is checked: the derivatives must exist
     if matrix.shape[1] == 0:
         return np.zeros(0)
     few = 2 * network.bound.n_positions * network.bound.n_outputs < matrix.shape[1]
     squares = _by_rows(network, matrix, weighted) if few else _by_columns(network, matrix, weighted)
     sizes = np.sqrt(np.asarray((matrix**2).sum(axis=0)).ravel())
-    norm = _spectral_norm(network)
     changes = np.sqrt(squares)
     if norm == 0.0:
         return np.zeros(matrix.shape[1])

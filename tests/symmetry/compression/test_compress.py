@@ -1,3 +1,4 @@
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -6,7 +7,17 @@ from torch import nn
 
 from helpers.planted import Planter, as_module, evaluate
 from skgeo import SkgeoError, WrappedModel
-from skgeo.symmetry import canonical_form, compress, equivalence_classes, equivalent
+from skgeo.exceptions import GeometryWarning
+from skgeo.symmetry import (
+    apply_symmetry,
+    canonical_form,
+    compress,
+    equivalence_classes,
+    equivalent,
+    hinge_form,
+    match_networks,
+    minimal_width,
+)
 
 N_PLANTED = 200
 ACTIVATIONS = {nn.ReLU: torch.relu, nn.Tanh: torch.tanh}
@@ -454,3 +465,115 @@ def test_a_network_without_hidden_units_is_a_network(make, widths):
         assert equivalent(a, b).verdict == "equivalent"
     assert equivalence_classes([net, small]).tolist() == [0, 0]
     assert canonical_form(small).matches(canonical_form(net))
+
+
+@pytest.mark.parametrize("between", [nn.Identity, lambda: nn.LeakyReLU(1.0), None])
+def test_linear_layers_in_a_row_are_as_wide_as_their_product_has_rank(between):
+    plant = Planter(12)
+    net = deep(plant, [3, 9, 8, 7, 2])
+    net[1] = nn.Identity() if between is None else between()
+    if between is None:
+        net = nn.Sequential(net[0], *net[2:])
+    report = compress(net)
+    assert report.widths == (3, 8, 7)  # the product of the first two is 8 x 3
+    assert report.units[0].tolist() == [-1] * 9
+    x = 3 * plant.normal(100, 3)
+    assert gap(net, report.module, x) <= 1e-12
+    assert compress(report.module).widths == (3, 8, 7)
+
+
+def test_a_linear_network_is_as_wide_as_its_rank_and_proves_it():
+    plant = Planter(13)
+    net = nn.Sequential(nn.Linear(5, 9), nn.Linear(9, 6)).double()
+    with torch.no_grad():
+        net[1].weight.copy_(plant.normal(6, 2) @ plant.normal(2, 9))
+    report = compress(net)
+    assert (report.widths, report.optimal) == ((2,), True)
+    assert gap(net, report.module, plant.normal(50, 5)) <= 1e-12
+    with torch.no_grad():
+        net[1].weight.zero_()
+    report = compress(net)
+    assert report.widths == (0,)
+    assert gap(net, report.module, plant.normal(50, 5)) == 0.0
+
+
+class Absolute(nn.Module):
+    def forward(self, x):
+        return x.abs()
+
+
+@pytest.mark.parametrize("make", [lambda: nn.LeakyReLU(-1.0), Absolute])
+def test_opposite_absolute_values_are_one_unit(make):
+    plant = Planter(14)
+    net = deep(plant, [3, 6, 2], make)
+    with torch.no_grad():
+        net[0].weight[1], net[0].bias[1] = -2 * net[0].weight[0], -2 * net[0].bias[0]
+        net[0].weight[2], net[0].bias[2] = -net[0].weight[3], -net[0].bias[3]
+        net[2].weight[:, 2] = -net[2].weight[:, 3]  # |z| - |-z|
+    report = compress(net)
+    assert report.widths == (3,)
+    assert gap(net, report.module, 3 * plant.normal(100, 3)) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [(nn.ReLU6, 6.0), (lambda: nn.Hardtanh(-2.0, 3.0), 3.0), (nn.Hardsigmoid, 1.0)],
+)
+def test_units_that_a_bounded_layer_saturates_are_constants_everywhere(make, value):
+    # The second layer reads values between 0 and 6 (or -2 and 3, or 0 and 1), whatever the input.
+    plant = Planter(15)
+    net = deep(plant, [2, 3, 4, 1], make)
+    with torch.no_grad():
+        net[2].bias[1] = 100.0  # always at the upper bound
+        net[2].weight[2] = 0.0
+        net[2].bias[2] = 9.0  # reads nothing, and is there as well
+    report = compress(net)
+    assert report.widths == (3, 2)
+    before, after = net[4].bias.item(), report.module[4].bias.item()
+    assert after - before == pytest.approx(value * net[4].weight[0, 1:3].sum().item(), rel=1e-12)
+    assert gap(net, report.module, 10 * plant.normal(200, 2)) <= 1e-12
+
+
+def half_precision():
+    net = deep(Planter(16), [2, 5, 1], dtype=torch.bfloat16)
+    with torch.no_grad():
+        net[0].weight[1], net[0].bias[1] = 2 * net[0].weight[0], 2 * net[0].bias[0]  # a copy
+        net[0].weight[4] = net[0].weight[3] * torch.tensor([1.0, 1.0625])  # another unit
+        net[0].bias[4] = net[0].bias[3]
+        net[2].weight.fill_(1.0)
+    return net
+
+
+def test_units_merged_for_lack_of_precision_are_named():
+    net = half_precision()
+    with (
+        pytest.warns(GeometryWarning, match="units closer than 0.12"),
+        pytest.warns(GeometryWarning, match=r"these units are .*: 0\[3\], 0\[4\]\. The answer"),
+    ):
+        assert compress(net).widths == (3,)
+    for measure in (minimal_width, canonical_form):
+        with (
+            pytest.warns(GeometryWarning, match="units closer than 0.12"),
+            pytest.warns(GeometryWarning, match=r"these units are .*: 3, 4\. The answer"),
+        ):
+            measure(net)
+    with pytest.warns(GeometryWarning, match="below the precision"):
+        assert compress(net, tol=1e-6).widths == (4,)
+
+
+def test_complex_weights_are_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls complex modules experimental
+        net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).to(torch.complex64)
+    for measure in (
+        *(compress, minimal_width, canonical_form, hinge_form, equivalence_of_two),
+        *(lambda net: match_networks(net, net), lambda net: apply_symmetry(net)),
+    ):
+        with pytest.raises(
+            SkgeoError, match=r"'0.weight' has dtype torch.complex64; expected real"
+        ):
+            measure(net)
+
+
+def equivalence_of_two(net):
+    return equivalent(net, net)

@@ -4,9 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from helpers.networks import mlp, normal
 from helpers.planted import Planter, seed_case_31
-from skgeo.symmetry import compare_hinges, hinge_form, minimal_width
+from skgeo import SkgeoError
+from skgeo.network._activation import activation
+from skgeo.symmetry import compare_hinges, compress, hinge_form, minimal_width
 from skgeo.symmetry._hidden_layer import one_hidden
 
 
@@ -149,3 +153,116 @@ def test_undecided_widths_say_so():
     assert found.width == 61  # one dimension: any boundary can carry the rest
     assert not found.optimal
     assert_same_function(network, found, rtol=1e-9)
+
+
+SLOPES = [-3.0, -0.5, 0.01, 0.3, 1.5]
+
+
+def leaky_units(seed, slope, n, d=5):
+    """A network of small integer weights, of which some units often share a boundary."""
+    plant = Planter(seed)
+    w, q = (torch.from_numpy(plant.integers.integers(-2, 3, s)).double() for s in ((d, n), (1, d)))
+    b = torch.from_numpy(plant.integers.integers(-1, 2, d)).double()
+    kind = activation("leaky_relu", negative_slope=slope)
+    return one_hidden(w, b, q, plant.normal(1), activation=kind)
+
+
+def least_width_by_fitting(network, u, t, jumps, slope):
+    """Least width for one output: for each set of sides, what is left, fitted by a linear map."""
+    n, m = network.n_inputs, len(u)
+    x = 5 * Planter(7).normal(4 * n + 20, n)
+    lines = torch.cat([x, torch.ones(len(x), 1).double()], dim=1)
+    best = m + 2
+    for sides in product((1.0, -1.0), repeat=m):
+        side = torch.tensor(sides, dtype=torch.float64)
+        z = side * (x @ u.T + t)
+        units = torch.nn.functional.leaky_relu(z, slope) @ (jumps / (1 - slope))
+        left = network(x) - units
+        fit = torch.linalg.lstsq(lines, left).solution
+        assert float((lines @ fit - left).abs().max()) < 1e-9
+        v = fit[:n, 0]
+        if float(v.norm()) < 1e-9:
+            return m
+        if any(float((v - (v @ h) * h).norm()) < 1e-9 for h in u):
+            best = m + 1
+    return best
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 3))
+def test_leaky_units_against_all_sides(slope, seed, n):
+    network = leaky_units(seed, slope, n)
+    form = hinge_form(network)
+    torch.testing.assert_close(form(x := normal(20, n)), network(x))
+    found = minimal_width(network)
+    u, t, jumps = (v[form.live] for v in (form.directions, form.offsets, form.jumps))
+    assert found.optimal
+    assert found.width == least_width_by_fitting(network, u, t, jumps, slope)
+    assert found.width <= network.n_units
+    assert found.network.activation == network.activation
+    assert_same_function(network, found)
+
+
+@pytest.mark.parametrize("slope", [*SLOPES, 0.0])
+def test_leaky_units_are_counted_as_leaky_units(slope):
+    net = mlp(3, 6, 2, activation=lambda: nn.LeakyReLU(slope))
+    found = minimal_width(net)
+    assert (found.width, found.n_boundaries, found.optimal) == (6, 6, True)
+    torch.testing.assert_close(found.network(x := normal(50, 3)), net(x).detach())
+    # A unit and its opposite are one unit if the slope that is left is that of one.
+    w, b, q = net[0].weight.detach(), net[0].bias.detach(), net[2].weight.detach()
+    twice = one_hidden(
+        torch.cat([w, -w[:1], -w[:1]]),
+        torch.cat([b, -b[:1], -b[:1]]),
+        torch.cat([q, q[:, :1], -q[:, :1]], dim=1),
+        net[2].bias.detach(),
+        activation=found.network.activation,
+    )
+    again = minimal_width(twice)
+    assert (again.width, again.optimal) == (6, True)
+    assert again.units.tolist()[6:] == [again.units[0].item()] * 2
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+def test_a_linear_map_is_two_leaky_units_or_one_on_a_ball(slope):
+    kind = activation("leaky_relu", negative_slope=slope)
+    for skip, extra in (([[0.0, 0.0]], 0), ([[-1.0 - slope, 0.0]], 0), ([[0.5, 0.0]], 1)):
+        network = one_hidden([[1.0, 0.0]], [0.5], [[1.0]], [0.0], skip, activation=kind)
+        found = minimal_width(network)
+        assert (found.width, found.n_boundaries, found.optimal) == (1 + extra, 1, True)
+        assert_same_function(network, found)
+    network = one_hidden([[1.0, 0.0]], [0.5], [[1.0]], [0.0], [[0.0, 1.0]], activation=kind)
+    found = minimal_width(network)
+    assert (found.width, found.optimal) == (3, True)
+    assert_same_function(network, found)
+    on_ball = minimal_width(network, ball=(torch.zeros(2, dtype=torch.float64), 60.0))
+    assert (on_ball.width, on_ball.optimal) == (2, True)
+    assert_same_function(network, on_ball)
+
+
+def test_compress_proves_the_width_of_leaky_units():
+    net = mlp(3, 7, 1, activation=lambda: nn.LeakyReLU(0.2))
+    with torch.no_grad():
+        # c phi(s) + d phi(-s) has the kink (c + d)(1 - a) and the slope c a - d.
+        net[0].weight[1], net[0].bias[1] = -net[0].weight[0], -net[0].bias[0]
+        net[2].weight[:, 1] = -net[2].weight[:, 0] + 1e-3
+    report = compress(net)
+    assert (report.widths, report.optimal) == ((7,), True)
+    with torch.no_grad():
+        net[0].weight[2], net[0].bias[2] = net[0].weight[0], net[0].bias[0]
+        net[0].weight[3], net[0].bias[3] = net[0].weight[1], net[0].bias[1]
+        net[2].weight[:, 3] = -net[2].weight[:, 1]  # what is left are two on the same side
+    report = compress(net)
+    assert (report.widths, report.optimal) == ((4,), True)
+    torch.testing.assert_close(report.module(x := normal(50, 3)), net(x))
+
+
+def test_absolute_values_have_no_such_width():
+    absolute = mlp(2, 3, 1, activation=lambda: nn.LeakyReLU(-1.0))
+    with pytest.raises(SkgeoError, match=r"leaky ReLU of another slope than -1"):
+        minimal_width(absolute)
+    kind = activation("leaky_relu", negative_slope=-1.0)
+    with pytest.raises(SkgeoError, match=r"leaky ReLU of another slope than -1"):
+        minimal_width(one_hidden([[1.0]], [0.0], [[1.0]], activation=kind))
+    assert compress(absolute).widths == (3,)

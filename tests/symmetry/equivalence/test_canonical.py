@@ -5,7 +5,7 @@ from torch import nn
 from helpers.networks import mlp, normal
 from helpers.oracles import assert_untouched
 from skgeo.exceptions import GeometryWarning, SkgeoError
-from skgeo.network._stack import read_stack
+from skgeo.network._stack import Stack, read_stack
 from skgeo.symmetry import apply_symmetry, canonical_form
 from skgeo.symmetry._equivalence.canonical import one_hidden_of
 
@@ -140,3 +140,17 @@ def test_input_without_a_form():
         canonical_form(broken)
     with pytest.warns(GeometryWarning, match="below the precision"):
         canonical_form(mlp(2, 3, 1, dtype=torch.float32), tol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky", "tanh", "deep", "gelu", "convolution"])
+def test_a_form_that_went_wrong_is_refused(name, monkeypatch):
+    net = NETWORKS[name][0]()
+    canonical_form(net)
+    true = Stack.rebuild
+
+    def wrong(stack, weights, biases):
+        return true(stack, [1.001 * weights[0], *weights[1:]], biases)
+
+    monkeypatch.setattr(Stack, "rebuild", wrong)
+    with pytest.raises(SkgeoError, match="the form went wrong"):
+        canonical_form(net)

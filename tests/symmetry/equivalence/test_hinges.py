@@ -165,7 +165,7 @@ def test_bad_input():
         one_hidden([[1.0]], [0.0, 1.0], [[1.0]])
     with pytest.raises(SkgeoError, match="expected one of"):
         one_hidden([[1.0]], [0.0], [[1.0]], activation="no such")
-    with pytest.raises(SkgeoError, match="expected relu"):
+    with pytest.raises(SkgeoError, match="expected one hidden layer of ReLU"):
         hinge_form(one_hidden([[1.0]], [0.0], [[1.0]], activation="tanh"))
     for tol in (0, 1.0, True, "small", None):
         with pytest.raises(SkgeoError, match="greater than 0 and less than 1 or 'auto'"):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.networks import mlp, normal
-from skgeo.exceptions import SkgeoError
+from skgeo.exceptions import GeometryWarning, SkgeoError
 from skgeo.models import bare_model
 from skgeo.network._flow import read_flow
 from skgeo.network._stack import read_stack
@@ -92,6 +92,8 @@ def test_a_norm_of_units_and_a_norm_of_positions():
     assert "pass X" in report.reason
     assert equivalent(net, other, normal(5, 6)).verdict == "equivalent"
     assert equivalent(net, other, normal(5, 8, 6)).verdict == "different"
+    with pytest.warns(GeometryWarning, match="undecided"):
+        assert list(equivalence_classes([net, other])) == [0, 1]
     assert equivalent(*normed_pair(flat=True)).verdict == "equivalent"
     units = SymmetryClassifier(net, likelihood="gaussian").fit(normal(20, 6)).labels_
     assert len(units) == 8
