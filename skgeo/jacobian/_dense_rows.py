@@ -15,7 +15,7 @@ from skgeo.network._agreement import agree
 from skgeo.network._batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.network._finite import check_outputs, not_differentiable
 from skgeo.network._replica import Replica
-from skgeo.network._switches import math_attention, silent_vmap
+from skgeo.network._switches import differentiating
 
 # Samples, outputs, their values and their Jacobian rows, for one piece of the work.
 _Piece = tuple[slice, slice, Tensor, dict[str, Tensor]]
@@ -42,7 +42,7 @@ def output_jacobian(
     size = batch_size(inputs)
     if size == 0:
         raise SkgeoError("The batch has no samples; expected at least one.")
-    with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
+    with differentiating():
         inputs = map_inputs(plain, inputs)
         together, check = _outputs_together(replica, inputs, directions)
         if path != "loop":

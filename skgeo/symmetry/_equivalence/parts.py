@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgeo.data import Inputs, cast_inputs
+from skgeo.data import Inputs, Samples
 from skgeo.models import ResolvedModel
+from skgeo.network._bound import BoundNetwork
 from skgeo.network._flow import Flow, read_flow
 from skgeo.network._hidden import HiddenUnits, hidden_units_of
 from skgeo.network._ranges import measure_ranges
-from skgeo.network._replica import replica
 from skgeo.symmetry._equivalence.correspondence import match_forms, relative_distance
 from skgeo.symmetry._equivalence.layerwise import canonical_layers
 from skgeo.symmetry._equivalence.report import EquivalenceReport
@@ -113,9 +113,9 @@ def _different(first: ResolvedModel, second: ResolvedModel) -> str | None:
 
 def _axes(model: ResolvedModel, flow: Flow, X: Inputs) -> dict[str, int]:
     """Number of axes of the outputs of each affine layer on some samples."""
-    copy = replica(model.module, forward=model.forward, parameters="all")
-    inputs = cast_inputs(X, dtype=copy.dtype, device=copy.device, keep_integers=copy.takes_integers)
-    found = measure_ranges(copy, flow, [inputs])
+    bound = BoundNetwork(model, Samples(X), likelihood=None, parameters="all")
+    _ = bound.first_run  # gives copies of what the forward pass writes to
+    found = measure_ranges(bound.replica, flow, [bound.inputs()])
     return {name: layer.n_axes for name, layer in found.layers.items()}
 
 
