@@ -276,6 +276,7 @@ def measure_fisher(
         values,
         tol=tol,
         resolution=resolved,
+        error=fisher.error,
         shape=(fisher.network.counted_rows(), p),
         name="Fisher rank",
     )

@@ -91,6 +91,22 @@ def with_noise(run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         return {}
 
 
+def relative_errors(run: Callable[[], dict[str, Tensor]]) -> dict[str, float]:
+    """Relative errors of derivatives by rounding; none where they cannot be measured.
+
+    run: computes them, one row per sample, some combination of its derivatives.
+    Returns the root mean square over the samples whose derivatives are not zero.
+    """
+    # {name: (b, n)}
+    found, noisy = run(), with_noise(run)
+    errors = {}
+    for name, rows in noisy.items():
+        size = found[name].double().norm(dim=1)
+        off = (rows - found[name]).double().norm(dim=1) / _FEW
+        errors[name] = float((off / size)[size > 0].square().mean().sqrt().nan_to_num(0.0))
+    return errors
+
+
 def may_be_rounding(size: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """Whether sizes are so far below a scale that :func:`is_rounding` should be asked."""
     eps: float = torch.finfo(dtype).eps
