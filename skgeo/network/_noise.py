@@ -24,7 +24,7 @@ from skgeo.exceptions import SkgeoError
 # as large as the errors are, over the few units that rounding leaves of a sum. What grows far more
 # was no such sum: the tail of a saturated softmax, whose largest entry is 1 to the last digit.
 _UNITS = 2.0**11
-_GROWTH = (2.0**5, 2.0**21)
+_GROWTH = (2.0**6, 2.0**21)
 # Errors that show how much rounding is amplified, without passing the range where that is linear.
 _FEW = 2.0**6
 # Repetitions: one of them may be small by chance.

@@ -399,8 +399,8 @@ def _warn_ambiguous(
     zero = [s.layer.name for s in spectra if not bool((s.mean_eigenvalues > 0.0).any())]
     if zero:
         warn(
-            f"The Fisher metric at {_listed(zero)} is identically zero: no direction there changes "
-            "the output distribution. The rank is 0; the effective rank is undefined (NaN)."
+            f"The Fisher metric at {_listed(zero)} is zero, or within rounding of zero: no "
+            "direction there changes the output distribution. The rank is 0; the effective rank is undefined (NaN)."
         )
     kinds: dict[tuple[type[Warning], str], list[str]] = {}
     for category, message in notes:

@@ -85,6 +85,9 @@ def _judge_chain(trial, quantity, layers, notes, case, derivative, exact, others
                 continue
             logs, rank = stretches.log_singular_values[n].numpy(), int(stretches.rank[n])
             values.append(_values_apart(logs, found, dtype))
+            floor = CLEAR * max(found.noise, float(torch.finfo(dtype).eps))
+            if rank and np.exp(logs[rank - 1] - logs[0]) < floor:
+                continue  # the last direction counted is as small as rounding may be
             ranks.append(_rank_apart(rank, found, dtype))
     clear = bool(values)
     trial.judge(f"{quantity}: singular values", _first(values), notes, clear=clear)
