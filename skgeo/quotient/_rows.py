@@ -178,7 +178,9 @@ class LayerRows:
         inputs = network.spread(min(_MEASURED, self.batches()[0].stop))
         size = batch_size(inputs)
         rank = network.likelihood.rank(network.n_outputs)
-        signs = seeded_normal(size, network.n_positions, rank, like=network.first_run.outputs).sign()
+        signs = seeded_normal(
+            size, network.n_positions, rank, like=network.first_run.outputs
+        ).sign()
         return relative_errors(lambda: self._combinations(inputs, self.names, signs))
 
     def error(self, name: str) -> float:
@@ -204,4 +206,3 @@ class LayerRows:
         cuts = [layer for layer in layers if layer.is_cut]
         inner = [layer for layer in cuts if not layer.is_output]
         return (inner or cuts or layers)[-1].name
-

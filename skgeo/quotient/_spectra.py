@@ -136,7 +136,8 @@ def layer_spectra(
         ``Sequential``, or the members of the longest ``ModuleList`` or the children that are cuts.
     tol : float or "auto", default="auto"
         Tolerance of ranks, relative to the largest eigenvalue. "auto" is what the arithmetic
-        resolves, ``d * max(eps(float64), eps(dtype)^2)`` with d the larger side. With a smaller
+        resolves, ``d * max(eps(float64), eps(dtype)^2)`` with d the larger side, or more where the
+        network amplifies rounding, measured on at most 32 samples. With a smaller
         value, ranks are decided from singular values of the rows instead of their products.
     batch_size : int, optional
         Samples per forward pass. The answer does not depend on it.
