@@ -286,8 +286,8 @@ def measure_fisher(
     if not float(values[0]) > 0.0:
         warn(
             "The Fisher metric is zero, or within rounding of zero: to first order the outputs do "
-            "not depend on the parameters. The rank is 0; effective rank and participation ratio are undefined "
-            "(NaN)."
+            "not depend on the parameters. The rank is 0; effective rank and participation ratio "
+            "are undefined (NaN)."
         )
     count = decision.rank if n_components is None else min(n_components, decision.rank)
     if n_components is not None and count < n_components:

@@ -401,7 +401,8 @@ def _warn_ambiguous(
     if zero:
         warn(
             f"The Fisher metric at {_listed(zero)} is zero, or within rounding of zero: no "
-            "direction there changes the output distribution. The rank is 0; the effective rank is undefined (NaN)."
+            "direction there changes the output distribution. The rank is 0; the effective rank is "
+            "undefined (NaN)."
         )
     kinds: dict[tuple[type[Warning], str], list[str]] = {}
     for category, message in notes:
