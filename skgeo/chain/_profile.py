@@ -395,8 +395,9 @@ def _report_undefined(plans: Sequence[LayerPlan], stretches: Sequence[LayerStret
     zero = [found.layer for found in stretches if bool((found.rank == 0).any())]
     if zero:
         warn(
-            f"The Jacobian at {_listed(zero)} is zero for some samples: condition, effective rank, "
-            "stable rank and isometry deviation are undefined (NaN) there."
+            f"The Jacobian at {_listed(zero)} is zero for some samples, or within rounding of "
+            "zero: its rank is 0 there, and condition, effective rank, stable rank and isometry "
+            "deviation are undefined (NaN). In float64 smaller derivatives are told from rounding."
         )
 
 

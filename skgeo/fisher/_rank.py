@@ -106,6 +106,7 @@ def fisher_rank(
             values,
             tol=tol,
             resolution=resolved,
+            error=fisher.error,
             shape=(fisher.network.counted_rows(), p),
             name="Fisher rank",
         )

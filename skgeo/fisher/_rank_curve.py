@@ -19,7 +19,7 @@ from skgeo.fisher._rows import FisherRows
 from skgeo.fisher._sides import fisher_metric
 from skgeo.jacobian._rules.symmetric import mirror
 from skgeo.likelihood import Likelihood
-from skgeo.linalg._rank import NumericalRank, decide_rank, resolution
+from skgeo.linalg._rank import NumericalRank, decide_rank
 from skgeo.linalg._spectra import eigenvalues_descending
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.models import resolve_model
@@ -177,7 +177,8 @@ def rank_curve(
             decision = decide_rank(
                 spectra[-1],
                 tol=tol,
-                resolution=resolution(n, p, network.first_run.arithmetic),
+                resolution=network.resolution(n, p),
+                error=fisher.error,
                 shape=(fisher.network.counted_rows(), p),
                 name="Fisher rank",
             )

@@ -23,11 +23,13 @@ from skgeo.linalg._memory import require_memory
 from skgeo.network._agreement import seeded_normal
 from skgeo.network._bound import BoundNetwork
 from skgeo.network._finite import check_outputs
-from skgeo.network._noise import Noise, is_rounding, may_be_rounding
+from skgeo.network._noise import Noise, is_rounding, may_be_rounding, relative_errors
 from skgeo.network._replica import Replica
 
 # Number of samples on which the layers are checked to have the structure of their rules.
 _CHECKED = 8
+# Number of samples, from all over the data, on which rounding is measured.
+_MEASURED = 32
 
 
 class FisherRows:
@@ -221,13 +223,28 @@ class FisherRows:
         # -> ()
         total = torch.zeros((), dtype=torch.float64, device=self.network.device)
         for samples in self.batches():
-            jacobian = self._jacobian(samples)
-            z = self.network.sized(jacobian.outputs)
-            weights = seeded_normal(*z.shape[:2], self.network.likelihood.rank(z.shape[-1]), like=z)
-            combined = self._transposed(z, weights.double()).to(z.dtype).view_as(jacobian.outputs)
-            found = jacobian.pull(combined if noise is None else noise.added(combined))
+            found = self._combination(self._jacobian(samples), noise)
             total += found.double().square().sum()
         return total.sqrt()
+
+    def _combination(self, jacobian: ParameterJacobian, noise: Noise | None = None) -> Tensor:
+        """Derivatives of one random combination of the rows of some samples."""
+        # -> (P,)
+        z = self.network.sized(jacobian.outputs)
+        signs = seeded_normal(*z.shape[:2], self.network.likelihood.rank(z.shape[-1]), like=z)
+        combined = self._transposed(z, signs.sign().double()).to(z.dtype)
+        combined = combined.view_as(jacobian.outputs)
+        return jacobian.pull(combined if noise is None else noise.added(combined))
+
+    def error(self) -> float:
+        """Relative error of the rows by rounding, measured on a few samples."""
+        inputs = self.network.spread(_MEASURED)
+
+        def run() -> dict[str, Tensor]:
+            jacobian = ParameterJacobian(self.network.replica, inputs)
+            return {"": self._combination(jacobian).unsqueeze(0)}
+
+        return relative_errors(run).get("", 0.0)
 
     def _transposed(self, z: Tensor, u: Tensor) -> Tensor:
         """``R u``, as the derivative of ``w -> R^T w``, which the likelihood gives."""

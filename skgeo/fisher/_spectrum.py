@@ -161,7 +161,10 @@ def fisher_spectrum(
         computes ``n_components`` leading eigenpairs; "auto" never chooses it.
     tol : float or "auto", default="auto"
         Tolerance relative to the largest eigenvalue. "auto" is the resolution of the arithmetic,
-        ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``. Below
+        ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``, or more where the network amplifies
+        rounding, as a normalisation over two numbers does. One pass of at most 32 samples with
+        errors in every result measures by how much; a copy of the network in float64 would cost
+        every fit twice the time and memory. Below
         ``max(n_rows, P) * eps(float64)`` the rank is decided from an unsquared factorisation of A.
         eps(dtype) is that of the coarsest arithmetic in the forward pass. A model whose weights are
         all in half precision is measured with these weights in float32; where other weights meet
@@ -276,14 +279,15 @@ def measure_fisher(
         values,
         tol=tol,
         resolution=resolved,
+        error=fisher.error,
         shape=(fisher.network.counted_rows(), p),
         name="Fisher rank",
     )
     if not float(values[0]) > 0.0:
         warn(
-            "The Fisher metric is identically zero: to first order the outputs do not depend on "
-            "the parameters. The rank is 0; effective rank and participation ratio are undefined "
-            "(NaN)."
+            "The Fisher metric is zero, or within rounding of zero: to first order the outputs do "
+            "not depend on the parameters. The rank is 0; effective rank and participation ratio "
+            "are undefined (NaN)."
         )
     count = decision.rank if n_components is None else min(n_components, decision.rank)
     if n_components is not None and count < n_components:

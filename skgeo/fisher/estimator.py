@@ -54,7 +54,8 @@ class FisherRankEstimator(GeometryEstimator):
         computes ``n_components`` leading eigenpairs; what needs the whole spectrum is then NaN.
     tol : float or "auto", default="auto"
         Tolerance relative to the largest eigenvalue. "auto" is the resolution of the arithmetic,
-        ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``.
+        ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``, or more where the network amplifies
+        rounding: see :func:`~skgeo.fisher.fisher_spectrum`.
     n_components : int, default=None
         Number of directions kept in ``components_``. None for as many as the rank, 0 for none; then
         no eigenvectors are computed. Does not enter the features of a pair.

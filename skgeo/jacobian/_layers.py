@@ -21,7 +21,7 @@ from skgeo.network._agreement import agree, seeded_normal
 from skgeo.network._batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.network._finite import check_outputs
 from skgeo.network._replica import Replica
-from skgeo.network._switches import math_attention, silent_vmap
+from skgeo.network._switches import differentiating, math_attention, silent_vmap
 
 if TYPE_CHECKING:  # it imports the replica from this package
     from skgeo.network._bound import BoundNetwork
@@ -71,7 +71,7 @@ class Layers:
         self.replica = replica
         self._modules = named(replica.module)
         some = map_inputs(plain, take(inputs, slice(0, _PROBE)))
-        with math_attention(), torch.inference_mode(False):
+        with differentiating():
             seen = find_calls(replica, some, layers)
             tensors = [found.call.output for found in seen.calls]
             *axes, self._root_axis = _sample_axes(seen.output, [*tensors, seen.root])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,10 @@ from skgeo.exceptions import NoGapWarning, RankAmbiguityWarning, SkgeoError, war
 
 # With a gap below one order of magnitude, a tolerance half an order away may give another rank.
 AMBIGUOUS_GAP = 10.0
+# Eigenvalues above this share of the largest count whatever rounding was measured.
+REACH = 1e-3
+# The error of a few samples is measured by one draw; that of others may be larger.
+_MARGIN = 3.0
 _EPS = float(torch.finfo(torch.float64).eps)
 
 
@@ -85,11 +90,23 @@ def resolution(
     return max(unsquared, larger * _EPS) if squared else unsquared
 
 
+def amplified(error: float, effective: float) -> float:
+    """Relative eigenvalue of ``A^T A`` that errors of A may give.
+
+    error: relative to the Frobenius norm of A, which is ``effective s_1^2``, squared.
+
+    >>> amplified(0.01, 1.0)
+    0.0009
+    """
+    return (_MARGIN * error) ** 2 * effective
+
+
 def decide_rank(
     eigenvalues: Tensor,
     *,
     tol: float | Literal["auto"] = "auto",
     resolution: float,
+    error: Callable[[], float] | None = None,
     shape: tuple[int, int] | None = None,
     name: str = "rank",
 ) -> NumericalRank:
@@ -98,6 +115,8 @@ def decide_rank(
     eigenvalues: (n,), non-negative, descending.
     tol: relative to the largest eigenvalue; "auto" is ``resolution``.
     resolution: relative size below which eigenvalues are rounding.
+    error: measures the relative error of A in ``A^T A``, which a network may amplify far beyond
+        that of its arithmetic; asked for only where it may change the rank.
     shape: rows that the samples give and columns, of the A in ``A^T A``; None if no number of rows
         limits the rank.
     name: of the quantity, for the warning.
@@ -105,8 +124,15 @@ def decide_rank(
     >>> decide_rank(torch.tensor([4.0, 1.0, 1e-20]).double(), resolution=1e-12).rank
     2
     """
+    values = eigenvalues.detach().cpu().double().numpy()
+    largest = float(values[0]) if len(values) else 0.0
+    resolved = resolution
+    uncertain = (values > resolution * largest) & (values < REACH * largest)
+    if error is not None and bool(uncertain.any()):
+        measured = amplified(error(), float(values.sum()) / largest)
+        resolved = max(resolution, min(measured, REACH))
     if tol == "auto":
-        relative = resolution
+        relative = resolved
     else:
         relative = float(tol)
         if not 0.0 <= relative < 1.0:
@@ -114,8 +140,6 @@ def decide_rank(
                 f"Got tol={tol!r}; expected 'auto' or a number in [0, 1), relative to the largest "
                 "eigenvalue of the metric (not to a singular value, which would be its root)."
             )
-    values = eigenvalues.detach().cpu().double().numpy()
-    largest = float(values[0]) if len(values) else 0.0
     threshold = relative * largest
     rank = int(np.count_nonzero(values > threshold))
     below = float(values[rank]) if rank < len(values) else 0.0
@@ -126,10 +150,10 @@ def decide_rank(
     path_tol = np.logspace(np.log10(max(resolution, np.finfo(float).tiny)), 0.0, 65)[:-1]
     path_rank = np.array([np.count_nonzero(values > step * largest) for step in path_tol])
     decided = NumericalRank(rank, relative, threshold, gap, path_tol, path_rank, sample_limited)
-    if largest > 0.0 and relative < resolution:
+    if largest > 0.0 and relative < resolved:
         warn(
             f"{name} {rank} was decided at a relative tolerance of {relative:.1e}, below the "
-            f"{resolution:.1e} that the arithmetic resolves: it may count rounding.",
+            f"{resolved:.1e} that the arithmetic resolves: it may count rounding.",
             RankAmbiguityWarning,
         )
     elif decided.is_ambiguous:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -105,3 +105,22 @@ def silent_vmap() -> AbstractContextManager[None]:
     torch runs such operations, for example weight normalisation, in a loop.
     """
     return _fallback_warnings.held()
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Context for derivatives of all kinds; torch's error where there are none says what to do."""
+    with ExitStack() as stack:
+        for each in (torch.inference_mode(False), torch.enable_grad(), math_attention()):
+            stack.enter_context(each)
+        stack.enter_context(silent_vmap())
+        try:
+            yield
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise SkgeoError(
+                "The network has no derivatives: an operation in place overwrites a tensor that "
+                "the backward pass of another needs, as ReLU(inplace=True) after x.amax(1) does. "
+                f"Use inplace=False there. (torch: {str(error).split(';')[0]})"
+            ) from error

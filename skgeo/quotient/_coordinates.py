@@ -13,7 +13,7 @@ from torch import Tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.linalg._memory import require_memory
 from skgeo.quotient._rows import LayerRows
-from skgeo.quotient._spectra import Tolerance, pointwise_tolerance
+from skgeo.quotient._spectra import Tolerance, pointwise_thresholds
 
 
 def collapse(representations: Tensor, center: Tensor, directions: Tensor) -> Tensor:
@@ -110,13 +110,13 @@ def null_projection(
                 f"({network.n_samples}, {dim}), one entry per coordinate of layer {name!r}."
             )
         vectors = vectors.expand(network.n_samples, dim)
-    relative = pointwise_tolerance(tol, rows, name)
     parts = []
     for batch in rows.batches([name]):
         found = rows.rows(network.inputs(batch), [name], start=batch.start)[name].double()
         _, values, basis = torch.linalg.svd(found, full_matrices=False)
         # Rows beyond the rank are set to zero, so samples of different rank share one product.
-        kept = values.square() > relative * values[:, :1].square()
+        squares = values.square()
+        kept = squares > pointwise_thresholds(squares, tol, rows, name)
         basis = (basis * kept.unsqueeze(-1)).cpu()
         if vectors is None:
             parts.append(torch.eye(dim, dtype=torch.float64) - basis.mT @ basis)

@@ -12,16 +12,20 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from skgeo._cached import cached_property
 from skgeo.data import Inputs
 from skgeo.exceptions import SkgeoError
-from skgeo.jacobian._layer import Layer
 from skgeo.jacobian._layers import Layers
 from skgeo.jacobian._segment import Segment
 from skgeo.linalg._memory import require_memory
 from skgeo.network._agreement import seeded_normal
+from skgeo.network._batch import batch_size
 from skgeo.network._bound import BoundNetwork
 from skgeo.network._finite import check_derivatives
-from skgeo.network._noise import Noise, is_rounding, may_be_rounding
+from skgeo.network._noise import Noise, is_rounding, may_be_rounding, relative_errors
+
+# Number of samples, from all over the data, on which rounding is measured.
+_MEASURED = 32
 
 
 class LayerRows:
@@ -141,19 +145,47 @@ class LayerRows:
         ]
 
         def again(noise: Noise) -> Tensor:
-            seen = self.layers.record(inputs, names)
-            combined = torch.einsum("bpr,bprk->bpk", weights, self._roots(seen.output))
-            rows = torch.autograd.grad(
-                seen.output,
-                [seen.tensor(layer) for layer in seen.layers],
-                noise.added(combined.to(seen.output.dtype).reshape(seen.output.shape)),
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            return _sizes(seen.layers, rows)
+            combined = self._combinations(inputs, names, weights, noise)
+            return torch.stack([rows.double().norm(dim=1) for rows in combined.values()])
 
         for name, zero in zip(names, is_rounding(torch.stack(alone).double(), again), strict=True):
             found[name][zero & asked[name]] = 0.0
+
+    def _combinations(
+        self, inputs: Inputs, names: Sequence[str], weights: Tensor, noise: Noise | None = None
+    ) -> dict[str, Tensor]:
+        """One combination of the rows of each sample, at some layers."""
+        # weights (b, positions, rank) -> {name: (b, n_l)}
+        seen = self.layers.record(inputs, names)
+        combined = torch.einsum("bpr,bprk->bpk", weights.double(), self._roots(seen.output))
+        cotangent = combined.to(seen.output.dtype).reshape(seen.output.shape)
+        rows = torch.autograd.grad(
+            seen.output,
+            [seen.tensor(layer) for layer in seen.layers],
+            cotangent if noise is None else noise.added(cotangent),
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return {
+            layer.name: row.movedim(layer.axis, 0).flatten(1)
+            for layer, row in zip(seen.layers, rows, strict=True)
+        }
+
+    @cached_property
+    def errors(self) -> dict[str, float]:
+        """Relative errors of the rows by rounding at each layer, measured on a few samples."""
+        network = self.network
+        inputs = network.spread(min(_MEASURED, self.batches()[0].stop))
+        size = batch_size(inputs)
+        rank = network.likelihood.rank(network.n_outputs)
+        signs = seeded_normal(
+            size, network.n_positions, rank, like=network.first_run.outputs
+        ).sign()
+        return relative_errors(lambda: self._combinations(inputs, self.names, signs))
+
+    def error(self, name: str) -> float:
+        """Relative error of the rows by rounding at one layer."""
+        return self.errors.get(name, 0.0)
 
     def representations(self, name: str) -> Tensor:
         """Representations of all samples at one layer, in float64."""
@@ -174,9 +206,3 @@ class LayerRows:
         cuts = [layer for layer in layers if layer.is_cut]
         inner = [layer for layer in cuts if not layer.is_output]
         return (inner or cuts or layers)[-1].name
-
-
-def _sizes(layers: Sequence[Layer], rows: Sequence[Tensor]) -> Tensor:
-    """Norms (n_layers, b) of derivatives with respect to the results of layers."""
-    flat = [row.movedim(layer.axis, 0).flatten(1) for layer, row in zip(layers, rows, strict=True)]
-    return torch.stack([torch.linalg.vector_norm(each.double(), dim=1) for each in flat])

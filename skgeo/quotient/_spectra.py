@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,14 @@ from skgeo.exceptions import NoGapWarning, collect_warnings, warn
 from skgeo.jacobian._layer import Layer
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._memory import format_bytes, require_memory
-from skgeo.linalg._rank import AMBIGUOUS_GAP, NumericalRank, decide_rank, resolution
+from skgeo.linalg._rank import (
+    AMBIGUOUS_GAP,
+    REACH,
+    NumericalRank,
+    amplified,
+    decide_rank,
+    resolution,
+)
 from skgeo.linalg._spectra import effective_rank
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
@@ -46,6 +54,8 @@ class LayerSpectrum(Result):
         Eigenvalues of the metric at each sample, descending, float64.
     ranks : Tensor of shape (N,)
         Pointwise ranks, each relative to the sample's own largest eigenvalue.
+    thresholds : Tensor of shape (N,)
+        Absolute thresholds of the pointwise ranks.
     mean_eigenvalues : Tensor of shape (min(N n_rows, dim),)
         Eigenvalues of the mean metric, descending, float64.
     common : NumericalRank
@@ -59,6 +69,7 @@ class LayerSpectrum(Result):
     layer: Layer
     eigenvalues: Tensor
     ranks: Tensor
+    thresholds: Tensor
     mean_eigenvalues: Tensor
     common: NumericalRank
     directions: Tensor | None = None
@@ -126,7 +137,8 @@ def layer_spectra(
         ``Sequential``, or the members of the longest ``ModuleList`` or the children that are cuts.
     tol : float or "auto", default="auto"
         Tolerance of ranks, relative to the largest eigenvalue. "auto" is what the arithmetic
-        resolves, ``d * max(eps(float64), eps(dtype)^2)`` with d the larger side. With a smaller
+        resolves, ``d * max(eps(float64), eps(dtype)^2)`` with d the larger side, or more where the
+        network amplifies rounding, measured on at most 32 samples. With a smaller
         value, ranks are decided from singular values of the rows instead of their products.
     batch_size : int, optional
         Samples per forward pass. The answer does not depend on it.
@@ -251,14 +263,17 @@ def _measured(
         mean_values,
         tol=tol,
         resolution=resolved,
+        error=partial(rows.error, name),
         shape=(rows.network.counted_rows(), found.dim),
         name=f"common rank at layer {name!r}:",
     )
     count = common.rank if n_directions is None else min(n_directions, common.rank)
+    thresholds = pointwise_thresholds(values, tol, rows, name)
     return LayerSpectrum(
         layer=found,
         eigenvalues=values,
-        ranks=pointwise_ranks(values, tol, rows, name),
+        ranks=(values > thresholds).sum(1),
+        thresholds=thresholds.squeeze(1),
         mean_eigenvalues=mean_values.cpu(),
         common=common,
         directions=metric.directions(count).cpu() if n_directions != 0 else None,
@@ -288,8 +303,18 @@ def pointwise_eigenvalues(rows: Tensor, *, squared: bool = True) -> Tensor:
 def pointwise_ranks(eigenvalues: Tensor, tol: Tolerance, rows: LayerRows, name: str) -> Tensor:
     """Rank at each sample, relative to its own largest eigenvalue."""
     # eigenvalues (b, k), descending -> (b,)
-    relative = pointwise_tolerance(tol, rows, name)
-    return (eigenvalues > relative * eigenvalues[:, :1]).sum(1)
+    return (eigenvalues > pointwise_thresholds(eigenvalues, tol, rows, name)).sum(1)
+
+
+def pointwise_thresholds(eigenvalues: Tensor, tol: Tolerance, rows: LayerRows, name: str) -> Tensor:
+    """Thresholds of pointwise ranks at a layer."""
+    # eigenvalues (b, k), descending -> (b, 1)
+    largest = eigenvalues[:, :1]
+    least = pointwise_tolerance(tol, rows, name) * largest
+    if tol != "auto" or not bool(((eigenvalues > least) & (eigenvalues < REACH * largest)).any()):
+        return least
+    measured = amplified(rows.error(name), 1.0) * eigenvalues.sum(1, keepdim=True)
+    return torch.maximum(least, torch.minimum(measured, REACH * largest))
 
 
 def pointwise_tolerance(tol: Tolerance, rows: LayerRows, name: str) -> float:
@@ -378,8 +403,9 @@ def _warn_ambiguous(
     zero = [s.layer.name for s in spectra if not bool((s.mean_eigenvalues > 0.0).any())]
     if zero:
         warn(
-            f"The Fisher metric at {_listed(zero)} is identically zero: no direction there changes "
-            "the output distribution. The rank is 0; the effective rank is undefined (NaN)."
+            f"The Fisher metric at {_listed(zero)} is zero, or within rounding of zero: no "
+            "direction there changes the output distribution. The rank is 0; the effective rank is "
+            "undefined (NaN)."
         )
     kinds: dict[tuple[type[Warning], str], list[str]] = {}
     for category, message in notes:

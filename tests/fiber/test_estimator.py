@@ -212,7 +212,7 @@ class TestFisherRank:
             linear_network(weights), likelihood="gaussian", n_components=0, tol=1e-13
         )
         if fitted.differential_rank_ == 0:
-            with pytest.warns(GeometryWarning, match="identically zero"):
+            with pytest.warns(GeometryWarning, match="within rounding of zero"):
                 fisher.fit(X)
         else:
             fisher.fit(X)

@@ -339,7 +339,7 @@ def test_zero_metric_has_rank_zero_and_no_effective_rank():
     net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
     for p in net.parameters():
         nn.init.zeros_(p)
-    with pytest.warns(GeometryWarning, match="identically zero"):
+    with pytest.warns(GeometryWarning, match="within rounding of zero"):
         fitted = FisherRankEstimator(net, likelihood="gaussian").fit(normal(5, 1))
     assert (fitted.fisher_rank_, fitted.nullity_) == (0, 2)
     assert np.isnan(fitted.effective_rank_)

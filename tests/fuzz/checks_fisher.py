@@ -31,12 +31,12 @@ def check_fisher(trial: Trial, case: Case, found: Answer, *, alone: bool) -> Non
         )
         relative = spectrum.decision.tol
         wrong = rank_apart(spectrum.rank, found, relative)
-        trial.judge("fisher rank", wrong, notes, clear=is_clear(found, relative))
+        trial.judge("fisher rank", wrong, notes, clear=clear)
     if alone:
         decided, notes = trial.run("fisher rank alone", lambda: fisher_rank(model, x, y, **own))
         if decided is not None:
             wrong = rank_apart(decided.rank, found, decided.tol)
-            trial.judge("fisher rank alone", wrong, notes, clear=is_clear(found, decided.tol))
+            trial.judge("fisher rank alone", wrong, notes, clear=clear)
         return
     trace, notes = trial.run("fisher trace", lambda: fisher_trace(model, x, y, **own))
     if trace is not None:

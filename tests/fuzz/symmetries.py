@@ -105,6 +105,9 @@ def check_planted(trial: Trial, seed: int) -> None:
 def _judge(
     trial: Trial, quantity: str, report: Any, notes: list[Warning], *, differ: bool, what: str = ""
 ) -> None:
+    if report.verdict == "undecided" and quantity == "equivalent: copy":
+        trial.add(quantity, "wrong", f"a copy is undecided: {report.reason}")
+        return
     if report.verdict == "undecided":
         trial.add(quantity, "refused", f"undecided: {report.reason}")
         return

@@ -23,7 +23,7 @@ def failures(verdicts):
 
 
 # A smaller seed is no smaller network, so failures are not shrunk.
-@settings(max_examples=30, derandomize=True, database=None, phases=[Phase.generate])
+@settings(max_examples=20, derandomize=True, database=None, phases=[Phase.generate])
 @given(st.integers(0, 10**6))
 def test_no_wrong_number_and_no_bare_error(seed):
     recipe, verdicts = examine(seed)
@@ -42,8 +42,15 @@ FOUND = {
     20: "inputs of a comparison were overwritten",
     43: "no forward mode and no second derivatives",
     49: "a part of a link was taken for the link",
+    36: "a normalisation amplifies rounding at some samples",
+    120: "a normalisation amplifies rounding in float32",
+    128: "derivatives of a few digits were taken for zero",
     155: "an operation in place overwrites what the backward pass needs",
+    164: "inputs of a comparison part by part were overwritten",
     175: "a singular value of a bfloat16 network was taken for rounding",
+    193: "weights before a normalisation have derivatives that are rounding",
+    1092: "an operation in place, seen by the rules of layers",
+    1101: "weights before an instance normalisation have derivatives that are rounding",
 }
 
 

@@ -134,7 +134,9 @@ def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     finite = np.isfinite(expected)
-    if not np.isfinite(found[finite]).all() or not np.array_equal(found[~finite], expected[~finite], equal_nan=True):
+    if not np.isfinite(found[finite]).all() or not np.array_equal(
+        found[~finite], expected[~finite], equal_nan=True
+    ):
         return np.inf
     away = np.abs(found[finite] - expected[finite]).max(initial=0.0)
     return float(away / np.abs(expected[finite]).max(initial=_SMALL))

@@ -97,3 +97,21 @@ def test_rank_does_not_depend_on_scale(rank, log_tol, log_scale):
         torch.from_numpy(values * 10**log_scale), tol=10**log_tol / 4, resolution=1e-13
     )
     assert plain.rank == scaled.rank == rank
+
+
+def test_what_rounding_may_give_does_not_count():
+    """Errors of A of a ten-thousandth give eigenvalues of (3e-4)^2 times the effective rank."""
+    decision = decide_rank(SPECTRUM, resolution=1e-15, error=lambda: 1e-4)
+    assert decision.tol == pytest.approx(9e-8 * float(SPECTRUM.sum()) / 4.0)
+    assert decision.rank == 3
+    assert decide_rank(SPECTRUM, resolution=1e-15, error=lambda: 1e-3).rank == 2
+    with pytest.warns(RankAmbiguityWarning, match="it may count rounding"):
+        decide_rank(SPECTRUM, tol=1e-9, resolution=1e-15, error=lambda: 1e-4)
+
+
+def test_rounding_is_not_measured_where_it_cannot_change_the_rank():
+    def error():
+        raise AssertionError("was asked")
+
+    clear = torch.tensor([4.0, 1.0, 1e-20], dtype=torch.float64)
+    assert decide_rank(clear, resolution=1e-13, error=error).rank == 2

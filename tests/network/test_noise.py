@@ -1,11 +1,16 @@
 """Derivatives that are zero have rank 0, and small ones have their rank."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from skgeo.chain import JacobianChainProfiler
-from skgeo.fisher import fisher_rank, fisher_spectrum
+from skgeo.exceptions import SkgeoError
+from skgeo.fisher import fisher_rank, fisher_spectrum, fisher_trace, ntk
+from skgeo.fisher._rows import FisherRows
+from skgeo.network._bound import bind
 from skgeo.quotient import layer_spectra
 
 pytestmark = pytest.mark.filterwarnings(
@@ -193,3 +198,49 @@ def test_a_chain_to_the_output_ends_in_rank_zero(name):
     profile = JacobianChainProfiler(make().double(), chain="output").fit(torch.randn(6, *shape))
     ranks = profile.profile_.set_index("layer")["rank"]
     assert ranks[layers].tolist() == [0, 0]
+
+
+def amplifying():
+    """A normalisation over two numbers gives plus and minus one, up to its eps."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(4, 2), nn.LayerNorm(2), nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 3)
+    )
+
+
+def test_amplified_rounding_is_no_rank():
+    net, X = amplifying(), torch.randn(20, 4)
+    twin = copy.deepcopy(net).double()
+    found = fisher_rank(net, X, likelihood="gaussian")
+    exact = fisher_spectrum(twin, X.double(), likelihood="gaussian").eigenvalues
+    most, least = (int((exact > c * found.tol * exact[0]).sum()) for c in (0.01, 100))
+    assert least <= found.rank <= most
+    (single,) = layer_spectra(net, X, layers=["0"], likelihood="gaussian")
+    (double,) = layer_spectra(twin, X.double(), layers=["0"], likelihood="gaussian")
+    assert int(double.ranks.max()) == 1
+    assert bool((single.ranks <= double.ranks).all())
+    values = single.eigenvalues
+    assert bool((values[:, 1] > 1e-12 * values[:, 0]).any())  # beyond the errors of the arithmetic
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_an_ordinary_network_keeps_its_tolerance(dtype):
+    """Rounding that nothing amplifies is far below the resolution of squares in float64."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).to(dtype)
+    X = torch.randn(30, 6).to(dtype)
+    fisher = FisherRows(bind(net, X, likelihood="categorical"))
+    assert 0 < fisher.error() < 20 * torch.finfo(dtype).eps
+
+
+class Largest(nn.Module):
+    def forward(self, x):
+        return x.amax(2, keepdim=True)
+
+
+@pytest.mark.parametrize("measure", [fisher_rank, fisher_spectrum, fisher_trace, ntk])
+def test_an_overwritten_tensor_gets_one_sentence(measure):
+    net = nn.Sequential(nn.Conv1d(2, 2, 1), nn.Sigmoid(), Largest(), nn.ReLU(inplace=True))
+    net = nn.Sequential(*net, nn.Flatten(), nn.Linear(2, 3))
+    with pytest.raises(SkgeoError, match="operation in place overwrites"):
+        measure(net, torch.randn(8, 2, 5), **({} if measure is ntk else {"likelihood": "gaussian"}))

@@ -290,7 +290,7 @@ class TestBadInput:
 
     def test_a_dead_network_has_no_coordinates(self):
         net = nn.Sequential(nn.Linear(4, 3), nn.Threshold(100.0, 0.0), nn.Linear(3, 3)).double()
-        with pytest.warns(GeometryWarning, match="identically zero"):
+        with pytest.warns(GeometryWarning, match="within rounding of zero"):
             fitted = self.fit(net, normal(5, 4), layer="0")
         with pytest.raises(SkgeoError, match="common rank at layer '0' is 0"):
             fitted.transform(normal(5, 4))

@@ -26,7 +26,7 @@ from skgeo.jacobian._rules.rule_check import (
 from skgeo.network._agreement import agree
 from skgeo.network._batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.network._replica import Replica
-from skgeo.network._switches import math_attention, silent_vmap
+from skgeo.network._switches import differentiating
 
 Cotangents = Callable[[Tensor], Tensor]
 _MAX_BYTES = 2**27
@@ -51,7 +51,7 @@ def structured_gradients(
     layer with a rule, if the forward pass uses it more than once or outside its layer, if its layer
     has hooks or parametrisations, or if the check fails.
     """
-    with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
+    with differentiating():
         inputs = _plain(inputs)
         z, calls = _forward(replica, inputs)
         if not replica.reached(z) or not _trustworthy(replica, inputs, z):
@@ -86,7 +86,7 @@ def certify_structure(
     uses of each parameter. Outputs are checked with each batch, not here.
     """
     certificate = Certificate()
-    with torch.inference_mode(False), torch.enable_grad(), math_attention(), silent_vmap():
+    with differentiating():
         _factors(replica, *_forward(replica, _plain(inputs)), cotangents, certificate, _MAX_BYTES)
     return certificate
 
