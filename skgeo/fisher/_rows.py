@@ -28,8 +28,6 @@ from skgeo.network._replica import Replica
 
 # Number of samples on which the layers are checked to have the structure of their rules.
 _CHECKED = 8
-# Number of samples, from all over the data, on which rounding is measured.
-_MEASURED = 32
 
 
 class FisherRows:
@@ -238,7 +236,7 @@ class FisherRows:
 
     def error(self) -> float:
         """Relative error of the rows by rounding, measured on a few samples."""
-        inputs = self.network.spread(_MEASURED)
+        inputs = self.network.few
 
         def run() -> dict[str, Tensor]:
             jacobian = ParameterJacobian(self.network.replica, inputs)

@@ -114,13 +114,7 @@ def _outputs_together(
 ) -> tuple[Tensor, _Check]:
     outputs = replica(inputs)
     check_outputs(outputs)
-    if not replica.reached(outputs):
-        raise SkgeoError(
-            "The outputs do not depend on any of the selected parameters "
-            f"({', '.join(replica.selected[:5])}{', ...' if len(replica.selected) > 5 else ''}). "
-            "Run the forward pass with gradients (without no_grad, detach or numpy), or select "
-            "other parameters."
-        )
+    replica.check_reached(outputs)
     generator = torch.Generator().manual_seed(0)  # the same signs on every device
     flat = outputs.detach().reshape(len(outputs), -1)
     shape = flat.shape if directions is None else directions.shape[:2]

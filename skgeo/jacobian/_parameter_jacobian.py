@@ -130,7 +130,9 @@ class ParameterJacobian:
     def _graph(self) -> Tensor:
         """The outputs with their graph."""
         with torch.enable_grad(), math_attention():
-            return self._replica(self._inputs)
+            outputs = self._replica(self._inputs)
+        self._replica.check_reached(outputs)
+        return outputs
 
     @cached_property
     def _linear_map(self) -> Push:

@@ -48,6 +48,8 @@ from skgeo.network._watch import Reads, Watch, WritesTo
 _BATCH_BYTES = 2**28
 # Samples of a batch that is run in other orders, to see whether samples depend on each other.
 _JUDGED = 64
+# Number of samples, from all over the data, on which rounding is measured.
+_FEW = 32
 # Names of the inputs among the tensors that a forward pass may write to; no parameter's.
 _INPUT = "input of the model: "
 _HALF = {torch.float16, torch.bfloat16}
@@ -303,6 +305,12 @@ class BoundNetwork:
     def spread(self, size: int) -> Inputs:
         """Inputs of at most so many samples, from all over the data, in their order."""
         return self._carrying(self._rows_all_over(size))
+
+    @property
+    def few(self) -> Inputs:
+        """Samples on which rounding is measured; the size of batches has no part in it."""
+        room = self.budget // 4 // max(32 * self.first_run.n_activations, 1)
+        return self.spread(int(min(_FEW, max(room, 1))))
 
     def _rows_all_over(self, size: int) -> Tensor:
         """Numbers of at most so many samples, ascending."""

@@ -57,7 +57,8 @@ class Noise(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
         """The value with errors, if it is a floating tensor."""
         if not _is_floating(value):
             return value
-        signs = torch.randint(0, 2, value.shape, generator=self._generator).to(value)
+        drawn = torch.randint(0, 2, value.shape, generator=self._generator)
+        signs = torch.empty_like(value).copy_(drawn)
         return value * (1.0 + self._units * torch.finfo(value.dtype).eps * (2.0 * signs - 1.0))
 
 

@@ -184,6 +184,16 @@ class Replica:
             for slot in self._slots:
                 slot.container[slot.key] = slot.value
 
+    def check_reached(self, outputs: Tensor) -> None:
+        """Raise SkgeoError if outputs with their graph depend on no selected parameter."""
+        if not self.reached(outputs):
+            raise SkgeoError(
+                "The outputs do not depend on any of the selected parameters "
+                f"({', '.join(self.selected[:5])}{', ...' if len(self.selected) > 5 else ''}). "
+                "Run the forward pass with gradients (without no_grad, detach or numpy), or select "
+                "other parameters."
+            )
+
     def reached(self, outputs: Tensor) -> tuple[str, ...]:
         """Names of the selected parameters on which outputs depend, in the order of `selected`.
 

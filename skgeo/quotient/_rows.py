@@ -24,9 +24,6 @@ from skgeo.network._bound import BoundNetwork
 from skgeo.network._finite import check_derivatives
 from skgeo.network._noise import Noise, is_rounding, may_be_rounding, relative_errors
 
-# Number of samples, from all over the data, on which rounding is measured.
-_MEASURED = 32
-
 
 class LayerRows:
     """Rows of the Jacobians from the layers of a network on data, weighted by its likelihood.
@@ -175,7 +172,7 @@ class LayerRows:
     def errors(self) -> dict[str, float]:
         """Relative errors of the rows by rounding at each layer, measured on a few samples."""
         network = self.network
-        inputs = network.spread(min(_MEASURED, self.batches()[0].stop))
+        inputs = network.few
         size = batch_size(inputs)
         rank = network.likelihood.rank(network.n_outputs)
         signs = seeded_normal(
