@@ -21,7 +21,7 @@ def test_column_names_are_seen_and_checked():
     plain = FisherRankEstimator(NET, likelihood="gaussian").fit(X)
     np.testing.assert_allclose(fitted.eigenvalues_, plain.eigenvalues_)
     with pytest.raises(SkgeoError, match="feature names should match"):
-        fitted.transform(frame("abd"))
+        fitted.transform(frame("xyz"))
 
 
 def test_functions_read_them():
