@@ -75,8 +75,8 @@ def fisher_diagonal(
         )
         fisher = FisherRows(network)
         total = torch.zeros(fisher.n_parameters, dtype=torch.float64, device=fisher.network.device)
-        for part in fisher.pieces():
-            total += part.diagonal()
+        for part, squared_scale in fisher.pieces():
+            total += squared_scale * part.diagonal()
         check_metric(total, network.likelihood.name)
         return (total / fisher.network.n_samples).cpu()
 
@@ -144,6 +144,7 @@ def fisher_trace(
 
 def exact_trace(fisher: FisherRows) -> float:
     """Trace of the Fisher information of a :class:`FisherRows`."""
-    total = torch.stack([part.trace() for part in fisher.pieces()]).sum()
+    parts = [squared_scale * part.trace() for part, squared_scale in fisher.pieces()]
+    total = torch.stack(parts).sum()
     check_metric(total, fisher.network.likelihood.name)
     return float(total) / fisher.network.n_samples

@@ -10,8 +10,7 @@ from torch import Tensor
 from skgeo.exceptions import SkgeoError
 from skgeo.fisher._diagonal import exact_trace
 from skgeo.fisher._plan import FisherPlan
-from skgeo.fisher._rows import FisherRows
-from skgeo.jacobian._rules.factored import FactoredJacobian
+from skgeo.fisher._rows import FisherRows, Weighted
 from skgeo.linalg._block_lanczos import block_lanczos
 
 # Vectors per product: a GPU multiplies several in the time of one.
@@ -48,7 +47,10 @@ def leading_eigenpairs(
         trace = exact_trace(fisher)
         product = _by_passes(fisher)
     else:
-        trace = float(torch.stack([part.trace() for part in held]).sum()) / fisher.network.n_samples
+        trace = (
+            float(torch.stack([squared_scale * part.trace() for part, squared_scale in held]).sum())
+            / fisher.network.n_samples
+        )
         product = _by_factors(fisher, held)
     width = min(_BLOCK.get(fisher.network.device.type, 1), p - n_components)
     generator = torch.Generator().manual_seed(0)  # any start converges to the same pairs
@@ -60,23 +62,23 @@ def leading_eigenpairs(
     return values.clamp_min(0.0).cpu(), vectors.cpu(), trace
 
 
-def _factors(fisher: FisherRows) -> list[FactoredJacobian] | None:
+def _factors(fisher: FisherRows) -> list[Weighted] | None:
     """The rows of all samples as factors; None if products with them would not be quick."""
     if fisher.n_covered < fisher.n_parameters:
         return None
     held = []
     for samples in fisher.batches():
         held.append(fisher.weighted_gradients(samples))
-        if not held[-1].has_quick_products:
+        if not held[-1].part.has_quick_products:
             return None
     return held
 
 
-def _by_factors(fisher: FisherRows, held: list[FactoredJacobian]) -> Callable[[Tensor], Tensor]:
+def _by_factors(fisher: FisherRows, held: list[Weighted]) -> Callable[[Tensor], Tensor]:
     def product(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
-        for part in held:
-            total += part.pull(part.push(vectors))
+        for part, squared_scale in held:
+            total += squared_scale * part.pull(part.push(vectors))
         return total / fisher.network.n_samples
 
     return product

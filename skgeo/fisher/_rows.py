@@ -8,8 +8,10 @@ therefore given as the factors that the structure of the layers provides, in bat
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +30,16 @@ from skgeo.network._replica import Replica
 
 # Number of samples on which the layers are checked to have the structure of their rules.
 _CHECKED = 8
+
+
+class Weighted(NamedTuple):
+    """Gradients in the directions of R^T, divided by a number that keeps them in range.
+
+    squared_scale: the square of that number, by which their products are multiplied.
+    """
+
+    part: FactoredJacobian
+    squared_scale: float
 
 
 class FisherRows:
@@ -97,7 +109,7 @@ class FisherRows:
         """
         return self._structured(samples, None)
 
-    def weighted_gradients(self, samples: range, which: slice | None = None) -> FactoredJacobian:
+    def weighted_gradients(self, samples: range, which: slice | None = None) -> Weighted:
         """Gradients in the directions of R^T, for sums of their squares.
 
         which: some of the directions, by default all.
@@ -106,14 +118,25 @@ class FisherRows:
         than weighting afterwards, but not accurate enough to decide a rank.
         """
         which = slice(0, self.n_directions) if which is None else which
-        return self._structured(samples, lambda outputs: self._directions(outputs, which))
+        scale = 1.0
+
+        def in_range(outputs: Tensor) -> Tensor:
+            nonlocal scale
+            found = self._directions(outputs, which)
+            largest = float(found.abs().max())
+            if 0.0 < largest < math.inf:  # a power of two: nothing is rounded
+                scale = 2.0 ** math.floor(math.log2(largest))
+            return found.div_(scale).to(outputs.dtype)
+
+        part = self._structured(samples, in_range)
+        return Weighted(part, scale**2)
 
     @property
     def n_directions(self) -> int:
         """Rows of A per sample."""
         return self.n_rows // self.network.n_samples
 
-    def pieces(self) -> Iterator[FactoredJacobian]:
+    def pieces(self) -> Iterator[Weighted]:
         """Weighted gradients by batches of samples, and by blocks of directions if they are many.
 
         Raises SkgeoError if those of one sample in one direction exceed the budget.
@@ -143,17 +166,15 @@ class FisherRows:
 
     def _directions(self, outputs: Tensor, which: slice) -> Tensor:
         """Rows of ``R^T`` as directions of the outputs, block-diagonal over positions."""
-        # outputs (b, ...) -> (b, n_chosen, ...)
-        z = self.network.sized(outputs)
+        # outputs (b, ...) -> (b, n_chosen, ...), float64
+        z = self.network.sized(outputs).double()
         rank = self.n_directions // self.network.n_positions
         found = z.new_zeros(len(z), which.stop - which.start, *z.shape[1:])
         for position in range(which.start // rank, -(-which.stop // rank)):
             first = position * rank
             rows = slice(max(which.start - first, 0), min(which.stop - first, rank))
             into = slice(first + rows.start - which.start, first + rows.stop - which.start)
-            found[:, into, position] = self.network.likelihood.root_rows(
-                z[:, position].double(), rows
-            ).to(z.dtype)
+            found[:, into, position] = self.network.likelihood.root_rows(z[:, position], rows)
         return found.reshape(*found.shape[:2], *outputs.shape[1:])
 
     def _structured(

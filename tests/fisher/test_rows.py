@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from torch import nn
 
 from helpers.networks import normal
 from helpers.oracles import assert_untouched, dense_fisher, spectrum
-from skgeo import RankAmbiguityWarning, fisher_spectrum
+from skgeo import RankAmbiguityWarning, fisher_diagonal, fisher_spectrum, fisher_trace
 from skgeo.datasets import known_networks
 from skgeo.likelihood import Gaussian
 
@@ -62,3 +64,18 @@ def test_a_network_in_train_mode_is_measured_in_eval_mode():
         found = fisher_spectrum(net.train(), X, likelihood="gaussian")
     expected = fisher_spectrum(net.eval(), X, likelihood="gaussian")
     torch.testing.assert_close(found.eigenvalues, expected.eigenvalues)
+
+
+@pytest.mark.parametrize("level", [-190.0, 150.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_metrics_beyond_the_range_of_the_dtype(level, dtype):
+    """Rates exp(level), whose roots float32 does not hold: the trace is that of least squares."""
+    net = nn.Linear(3, 2).to(dtype)
+    nn.init.zeros_(net.weight)
+    nn.init.constant_(net.bias, level)
+    X = normal(20, 3).to(dtype)
+    squares = np.append((X.double() ** 2).mean(0), 1.0) * math.exp(level)
+    trace = fisher_trace(net, X, likelihood="poisson")
+    assert trace == pytest.approx(2 * squares.sum(), rel=1e-5)
+    diagonal = fisher_diagonal(net, X, likelihood="poisson")
+    np.testing.assert_allclose(diagonal[-2:], squares[-1], rtol=1e-5)

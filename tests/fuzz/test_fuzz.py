@@ -49,6 +49,7 @@ FOUND = {
     164: "inputs of a comparison part by part were overwritten",
     175: "a singular value of a bfloat16 network was taken for rounding",
     193: "weights before a normalisation have derivatives that are rounding",
+    845: "roots of a metric below the range of float32",
     1092: "an operation in place, seen by the rules of layers",
     1101: "weights before an instance normalisation have derivatives that are rounding",
 }
