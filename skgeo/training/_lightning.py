@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from skgeo.training._recorder import CheckpointRecorder
+
+
+def _callback() -> Any:
+    """Lightning's class of callbacks, under the name of either of its packages."""
+    for name in ("lightning.pytorch", "pytorch_lightning"):
+        try:
+            return importlib.import_module(name).Callback
+        except ImportError:
+            continue
+    raise ImportError(
+        "lightning_callback needs Lightning; install it: python -m pip install lightning."
+    )
 
 
 def lightning_callback(
@@ -39,20 +52,12 @@ def lightning_callback(
     >>> from skgeo.training import CheckpointRecorder, lightning_callback
     >>> callback = lightning_callback(CheckpointRecorder())  # doctest: +SKIP
     """
-    try:
-        from lightning.pytorch import Callback
-    except ImportError:
-        try:
-            from pytorch_lightning import Callback
-        except ImportError as error:
-            raise ImportError(
-                "lightning_callback needs Lightning; install it: python -m pip install lightning."
-            ) from error
+    base = _callback()
 
     def network(whole: Any) -> Any:
         return whole if module is None else module(whole)
 
-    class Recorded(Callback):  # type: ignore[misc, unused-ignore]
+    class Recorded(base):  # type: ignore[misc, valid-type]
         """Records the network at the trainer's global steps."""
 
         def __init__(self) -> None:
