@@ -93,7 +93,7 @@ def with_noise(run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def relative_errors(run: Callable[[], dict[str, Tensor]]) -> dict[str, float]:
-    """Relative errors of derivatives by rounding; none where they cannot be measured.
+    """Relative errors that rounding causes in derivatives; empty if they cannot be measured.
 
     run: computes them, one row per sample, some combination of its derivatives.
     Returns the root mean square over the samples whose derivatives are not zero.

@@ -149,7 +149,7 @@ class Answer:
 
 
 def answer(exact: np.ndarray, *others: np.ndarray) -> Answer:
-    """The spectrum of the rows, and their largest distance from those of other arithmetic."""
+    """The spectrum of the rows, and their largest distance from those in other dtypes."""
     if not np.isfinite(exact).all() or not exact.size:
         return Answer(exact, np.inf, False, np.zeros(0))
     with np.errstate(all="ignore"):
