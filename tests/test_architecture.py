@@ -23,7 +23,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 SUBJECTS = {"chain", "fiber", "fisher", "quotient", "symmetry"}
 # Components from the bottom to the top; those in one row may import each other.
 LAYERS = [
-    {"_arguments", "_cached", "_results", "exceptions", "_show_versions", "_version"},
+    {
+        *("_arguments", "_cached", "_random_state", "_results"),
+        *("exceptions", "_show_versions", "_version"),
+    },
     {"linalg"},
     {"data", "likelihood"},
     {"models"},

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import scipy.linalg  # noqa: F401  scipy has a BLAS of its own, which must be there to be found
 import torch
 from threadpoolctl import ThreadpoolController  # scikit-learn itself requires threadpoolctl
 
-_lock = threading.Lock()
+# Reentrant: inside it, the garbage collector may close a generator that leaves the block.
+_lock = threading.RLock()
 _inside = 0
 _torch_threads = 1
 _limits: Any = None
 _depth = threading.local()
-_controller: tuple[int, ThreadpoolController] = (0, ThreadpoolController())
-
-
-def _blas_libraries() -> ThreadpoolController:
-    """The BLAS libraries of the process, searched again only after further imports.
-
-    Finding them takes milliseconds, which matters for small measurements.
-    """
-    global _controller
-    if _controller[0] != len(sys.modules):
-        _controller = (len(sys.modules), ThreadpoolController())
-    return _controller[1]
+# Searched once, at import: the search holds the lock of the dynamic loader and needs the
+# interpreter meanwhile, so it must not meet an import in another thread.
+_libraries = ThreadpoolController()
 
 
 def _restore_this_thread() -> None:
@@ -37,7 +29,7 @@ def _restore_this_thread() -> None:
     ``torch.set_num_threads`` sets the number of the calling thread and that of torch's BLAS in all
     threads; OpenMP's own function sets the first alone.
     """
-    found = [lib for lib in _blas_libraries().lib_controllers if lib.user_api == "openmp"]
+    found = [lib for lib in _libraries.lib_controllers if lib.user_api == "openmp"]
     home = Path(torch.__file__).parent
     bundled = [lib for lib in found if home in Path(lib.filepath).parents]
     for library in bundled or found:
@@ -60,12 +52,12 @@ def single_blas_thread() -> Iterator[None]:
     global _inside, _torch_threads, _limits
     depth = getattr(_depth, "value", 0)
     with _lock:
-        if _inside == 0:
+        _inside += 1
+        if _inside == 1:
             _torch_threads = torch.get_num_threads()
-            _limits = _blas_libraries().limit(limits=1, user_api="blas")
+            _limits = _libraries.limit(limits=1, user_api="blas")
         if depth == 0:
             torch.set_num_threads(1)
-        _inside += 1
     _depth.value = depth + 1
     try:
         yield

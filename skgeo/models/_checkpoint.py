@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skgeo._random_state import random_state_kept
 from skgeo.exceptions import NotAModelError, SkgeoError
 from skgeo.models._state_file import fitting_state, read_file
 from skgeo.models._wrapped import function_name
 
 # The generator of the process is put back after a factory has drawn from it, by one thread at a
 # time: another's draw would be kept.
-_generator_lock = threading.RLock()
+_factory_lock = threading.RLock()
 
 
 class Checkpoint:
@@ -147,7 +148,7 @@ class Checkpoint:
         path = Path(self.path)
         stored = read_file(path, self.safe_globals)
         # The initial weights are overwritten, so their draw must not change the global generator.
-        with _generator_lock, torch.random.fork_rng(devices=[]):
+        with _factory_lock, random_state_kept(torch.device("cpu")):
             module = self.factory()
         if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
             raise NotAModelError(

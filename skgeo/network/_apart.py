@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skgeo._random_state import random_state_kept, random_states
 from skgeo.exceptions import SkgeoError
 from skgeo.network._agreement import agree
 from skgeo.network._batch import Inputs, batch_size, pick
@@ -31,9 +30,9 @@ def check_apart(
     Raises SkgeoError that says which of the two it is, and the usual causes.
     """
     with random_state_kept(device):
-        before = _random_state(device)
+        before = random_states(device)
         first = run(inputs)
-        runs = 1 if _same(before, _random_state(device)) else _RUNS
+        runs = 1 if _same(before, random_states(device)) else _RUNS
         scale = float(first.abs().nan_to_num(0.0, 0.0, 0.0).max()) if first.numel() else 0.0
 
         def differs(found: Tensor, expected: Tensor) -> float:
@@ -74,14 +73,6 @@ def check_apart(
                 )
 
 
-def _random_state(device: torch.device) -> list[object]:
-    """States of the global generators that a forward pass may draw from."""
-    states: list[object] = [torch.get_rng_state(), random.getstate(), np.random.get_state(False)]  # noqa: NPY002
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
-
-
 def _same(before: list[object], after: list[object]) -> bool:
     for one, other in zip(before, after, strict=True):
         if isinstance(one, Tensor) and isinstance(other, Tensor):
@@ -96,16 +87,3 @@ def _same(before: list[object], after: list[object]) -> bool:
         elif one != other:
             return False
     return True
-
-
-@contextmanager
-def random_state_kept(device: torch.device) -> Iterator[None]:
-    """Restore the global generators on exit."""
-    devices = [device] if device.type == "cuda" else []
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from skgeo._cached import cached_property
+from skgeo._random_state import random_state_kept
 from skgeo.data import Inputs, Samples, cast_inputs
 from skgeo.data._samples import leaves
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
@@ -32,7 +33,7 @@ from skgeo.likelihood._families import PROBABILITIES, check_family
 from skgeo.linalg._memory import memory_budget as usable_memory
 from skgeo.linalg._rank import resolution
 from skgeo.models import ResolvedModel, resolve_model
-from skgeo.network._apart import check_apart, random_state_kept
+from skgeo.network._apart import check_apart
 from skgeo.network._batch import floating_inputs, pick, take, tensors_of
 from skgeo.network._finite import check_metric, check_outputs
 from skgeo.network._flow import Flow, read_flow
@@ -40,7 +41,13 @@ from skgeo.network._outputs import first_tensor
 from skgeo.network._positions import arranged, checked_mask, with_mask
 from skgeo.network._ranges import Ranges, measure_ranges
 from skgeo.network._replica import Replica, replica
-from skgeo.network._running import batch_ranges, check_batch_size, check_device, running
+from skgeo.network._running import (
+    FirstRun,
+    batch_ranges,
+    check_batch_size,
+    check_device,
+    running,
+)
 from skgeo.network._stack import Stack, stack_of
 from skgeo.network._watch import Reads, Watch, WritesTo
 
@@ -53,27 +60,6 @@ _FEW = 32
 # Names of the inputs among the tensors that a forward pass may write to; no parameter's.
 _INPUT = "input of the model: "
 _HALF = {torch.float16, torch.bfloat16}
-
-
-@dataclass(frozen=True, eq=False)
-class FirstRun:
-    """One sample run through the network.
-
-    Attributes
-    ----------
-    outputs : Tensor of shape (1, ..., K)
-    calls : Counter of int
-        Number of calls of each leaf module, by the ``id`` of the replica's module.
-    n_activations : int
-        Number of entries that leaf modules returned.
-    arithmetic : torch.dtype
-        The coarsest floating dtype in which anything was computed.
-    """
-
-    outputs: Tensor
-    calls: Counter[int]
-    n_activations: int
-    arithmetic: torch.dtype
 
 
 class BoundNetwork:

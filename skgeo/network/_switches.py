@@ -21,17 +21,18 @@ class _SharedSwitch:
 
     def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
         self._make = make
-        self._lock = threading.Lock()
+        # Reentrant: inside it, the garbage collector may close a generator that holds the switch.
+        self._lock = threading.RLock()
         self._holders = 0
         self._active: AbstractContextManager[object] | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
         with self._lock:
-            if self._holders == 0:
+            self._holders += 1
+            if self._holders == 1:
                 self._active = self._make()
                 self._active.__enter__()
-            self._holders += 1
         try:
             yield
         finally:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from skgeo._random_state import random_state_kept
 from skgeo.exceptions import SkgeoError
 from skgeo.models import Checkpoint
 from skgeo.models._kinds import unwrap
@@ -211,7 +212,7 @@ def _on_cpu(value: Any) -> Any:
 
 
 def _module(build: Callable[[], nn.Module], state: dict[str, Any]) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
+    with random_state_kept(torch.device("cpu")):
         module = build()
     module.load_state_dict(state)
     return module.eval()
