@@ -10,13 +10,9 @@ import torch
 from torch import Tensor
 
 from skgeo.exceptions import SkgeoError, warn
-from skgeo.likelihood._families import (
-    LIKELIHOODS,
-    Categorical,
-    GaussianScale,
-    Likelihood,
-    as_likelihood,
-)
+from skgeo.likelihood._categorical import Categorical
+from skgeo.likelihood._families import LIKELIHOODS, GaussianScale, as_likelihood
+from skgeo.likelihood._likelihood import Likelihood
 
 _SAY = "likelihood='auto'"
 

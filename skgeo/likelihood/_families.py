@@ -1,15 +1,8 @@
-r"""Output families: how a network's outputs become a distribution, and its Fisher metric.
-
-A network gives natural outputs :math:`z`; a likelihood turns them into a distribution
-:math:`p(\cdot \mid z)` with Fisher metric :math:`F(z) = E[\nabla_z \log p\, \nabla_z \log p^T]`.
-Everything else in the package pulls that metric back. Each family writes down a root
-:math:`F = R R^T` in closed form, with as many columns as F has rank, so that Gram matrices carry no
-structural null rows.
-"""
+"""The families with independent outputs, and the table of all families."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,213 +11,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from skgeo.exceptions import SkgeoError, warn
+from skgeo.likelihood._categorical import Categorical
 from skgeo.likelihood._divergence import excess, root_step, softmax_step
+from skgeo.likelihood._likelihood import Likelihood, sum_tail
 
-# Products of a few probabilities above exp of this are far from the ends of the floating range.
-_LEAST_LOG = -200.0
 # Outputs that all lie in [0, 1] by chance are few.
 _TELLING = 10
 PROBABILITIES = (
     "the outputs are all between 0 and 1: they look like probabilities, and are read as logits. "
     "Remove the final sigmoid, or wrap the model so that it returns logits."
 )
-
-
-class Likelihood(ABC):
-    r"""One output family: the distribution :math:`p(\cdot \mid z)` that outputs z parametrise.
-
-    A family of one's own has a ``name`` and writes :meth:`pull_rows`, from which Fisher ranks,
-    spectra, layer quotients and symmetries follow. :meth:`kl` and :meth:`squared_distance` are
-    needed only where distributions are compared (Fisher-Rao lengths, quotient fidelity). Outputs
-    come with their categories or components on the last axis: those of a model that has them
-    elsewhere are moved there before, if the family has a ``class_axis``.
-
-    See Also
-    --------
-    skgeo.likelihood.Categorical : The family of classifiers.
-
-    Examples
-    --------
-    Exponential waiting times, with the logarithm of their rate as the output, have metric 1:
-
-    >>> import torch
-    >>> from skgeo import fisher_trace
-    >>> class Exponential(Likelihood):
-    ...     name = "exponential"
-    ...
-    ...     def pull_rows(self, outputs, rows):
-    ...         return rows
-    >>> fisher_trace(torch.nn.Linear(2, 1), torch.ones(4, 2), likelihood=Exponential())
-    3.0
-    """
-
-    name: ClassVar[str]
-    class_axis: int | None = None
-
-    @abstractmethod
-    def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """Rows in the outputs weighted by a root ``R`` of the metric, ``R^T rows``.
-
-        Parameters
-        ----------
-        outputs : Tensor of shape (..., K)
-        rows : Tensor of shape (..., K, P)
-            Derivatives of the K outputs with respect to P coordinates.
-
-        Returns
-        -------
-        Tensor of shape (..., rank, P)
-            In the dtype of `rows` or float64: its Gram matrix is the pullback of the metric.
-        """
-
-    def transposed_root(self, outputs: Tensor) -> Tensor:
-        """The root ``R^T`` itself.
-
-        Parameters
-        ----------
-        outputs : Tensor of shape (..., K)
-
-        Returns
-        -------
-        Tensor of shape (..., rank, K), float64
-        """
-        eye = torch.eye(outputs.shape[-1], dtype=torch.float64, device=outputs.device)
-        return self.pull_rows(outputs, eye.expand(*outputs.shape, outputs.shape[-1]))
-
-    def root_rows(self, outputs: Tensor, which: slice) -> Tensor:
-        """Some rows of ``R^T``, without the others where the family knows how.
-
-        Parameters
-        ----------
-        outputs : Tensor of shape (..., K)
-        which : slice
-            The rows, by their numbers.
-
-        Returns
-        -------
-        Tensor of shape (..., n_chosen, K), float64
-        """
-        return self.transposed_root(outputs)[..., which, :]
-
-    def fisher(self, outputs: Tensor) -> Tensor:
-        """Fisher metric in the outputs, ``F = R R^T``.
-
-        Parameters
-        ----------
-        outputs : Tensor of shape (..., K)
-
-        Returns
-        -------
-        Tensor of shape (..., K, K), float64
-        """
-        root = self.transposed_root(outputs)
-        return root.mT @ root
-
-    def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
-        """Products ``F(z) v``, without forming F where the family knows how.
-
-        Parameters
-        ----------
-        outputs, vectors : Tensor of shape (..., K)
-
-        Returns
-        -------
-        Tensor of shape (..., K)
-        """
-        return (self.fisher(outputs) @ vectors.double().unsqueeze(-1)).squeeze(-1)
-
-    @property
-    def has_kl(self) -> bool:
-        """Whether the family has a Kullback-Leibler divergence."""
-        return type(self).kl is not Likelihood.kl
-
-    def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """Kullback-Leibler divergence of the second distributions from the first.
-
-        Parameters
-        ----------
-        outputs, others : Tensor of shape (n, ..., K)
-
-        Returns
-        -------
-        Tensor of shape (n,)
-            In nats, summed over all axes but the first.
-        """
-        raise SkgeoError(
-            f"{type(self).__name__} has no Kullback-Leibler divergence, which this quantity "
-            "needs: write its method kl(outputs, others)."
-        )
-
-    def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """Squared Fisher-Rao distance between the distributions.
-
-        Parameters
-        ----------
-        outputs, others : Tensor of shape (n, ..., K)
-
-        Returns
-        -------
-        Tensor of shape (n,)
-            Summed over all axes but the first.
-        """
-        raise SkgeoError(
-            f"{type(self).__name__} has no Fisher-Rao distance in closed form, which this "
-            "quantity needs: write its method squared_distance(outputs, others)."
-        )
-
-    def rank(self, n_outputs: int) -> int:
-        """Rank of the metric: rows that :meth:`pull_rows` returns per position.
-
-        Parameters
-        ----------
-        n_outputs : int
-            K.
-
-        Returns
-        -------
-        int
-            K unless a family says otherwise.
-        """
-        return n_outputs
-
-    def check(self, outputs: Tensor) -> None:  # noqa: B027  (most families take any outputs)
-        """Refuse outputs of the wrong shape.
-
-        Parameters
-        ----------
-        outputs : Tensor of shape (n, n_positions, K)
-
-        Raises
-        ------
-        SkgeoError
-            If they do not fit the family.
-        """
-
-    def notice(self, outputs: Tensor) -> None:  # noqa: B027
-        """Warn of outputs that do not look like those of the family.
-
-        Parameters
-        ----------
-        outputs : Tensor of shape (n, n_positions, K)
-            Of the first batch.
-        """
-
-    def distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """Fisher-Rao distance between the distributions.
-
-        Parameters
-        ----------
-        outputs, others : Tensor of shape (n, ..., K)
-
-        Returns
-        -------
-        Tensor of shape (n,)
-        """
-        return self.squared_distance(outputs, others).sqrt()
-
-
-def _sum_tail(values: Tensor) -> Tensor:
-    return values.flatten(1).sum(1) if values.ndim > 1 else values
 
 
 class _Diagonal(Likelihood):
@@ -249,6 +45,9 @@ class _Diagonal(Likelihood):
     def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
         return self.root_diagonal(outputs.double()).square() * vectors
 
+    def apply_root(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        return self.root_diagonal(outputs.double()) * vectors
+
 
 @dataclass(frozen=True)
 class Gaussian(_Diagonal):
@@ -270,8 +69,14 @@ class Gaussian(_Diagonal):
     def root_diagonal(self, outputs: Tensor) -> Tensor:
         return torch.full_like(outputs, 1.0 / self.scale)
 
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (targets.double() - outputs.double()) / self.scale**2
+
+    def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        return outputs + self.scale * normal_like(outputs, generator)
+
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        return _sum_tail(((outputs.double() - others.double()) / self.scale).square())
+        return sum_tail(((outputs.double() - others.double()) / self.scale).square())
 
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         return 0.5 * self.squared_distance(outputs, others)
@@ -294,10 +99,18 @@ class Bernoulli(_Diagonal):
         half = functional.logsigmoid(outputs) + functional.logsigmoid(-outputs)
         return (0.5 * half).exp()
 
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        # y - p, without the rounding of a probability near one.
+        z, y = outputs.double(), targets.double()
+        return y * torch.sigmoid(-z) - (1 - y) * torch.sigmoid(z)
+
+    def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.bernoulli(torch.sigmoid(outputs), generator=generator)
+
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         # Two categories, with logits z and 0.
         pairs = [torch.stack([z, torch.zeros_like(z)], -1) for z in (outputs, others)]
-        return _sum_tail(softmax_step(*pairs)[2])
+        return sum_tail(softmax_step(*pairs)[2])
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
         # arctan(exp(z/2)) - arctan(exp(w/2)) = arctan(sinh((z - w)/4) / cosh((z + w)/4)), with
@@ -305,7 +118,7 @@ class Bernoulli(_Diagonal):
         z, w = outputs.double(), others.double()
         u, v = (z - w).abs() / 4, (z + w).abs() / 4
         ratio = (u - v).exp() * -(-2 * u).expm1() / (1 + (-2 * v).exp())
-        return _sum_tail((2 * ratio.atan()).square())
+        return sum_tail((2 * ratio.atan()).square())
 
 
 @dataclass(frozen=True)
@@ -317,13 +130,19 @@ class Poisson(_Diagonal):
     def root_diagonal(self, outputs: Tensor) -> Tensor:
         return (outputs / 2).exp()
 
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return targets.double() - outputs.double().exp()
+
+    def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.poisson(outputs.exp(), generator=generator)
+
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         z, w = outputs.double(), others.double()
-        return _sum_tail(excess(z, w - z))
+        return sum_tail(excess(z, w - z))
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
         z = outputs.double()
-        return _sum_tail((2 * root_step(z, others.double() - z)).square())
+        return sum_tail((2 * root_step(z, others.double() - z)).square())
 
 
 @dataclass(frozen=True)
@@ -355,141 +174,25 @@ class GaussianScale(_Diagonal):
         _, log_scale = outputs.chunk(2, dim=-1)
         return torch.cat([(-log_scale).exp(), torch.full_like(log_scale, 2.0).sqrt()], dim=-1)
 
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        mean, log_scale = outputs.double().chunk(2, -1)
+        step = (targets.double() - mean) * (-log_scale).exp()
+        return torch.cat([step * (-log_scale).exp(), step.square() - 1], -1)
+
+    def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        mean, log_scale = outputs.chunk(2, -1)
+        return mean + log_scale.exp() * normal_like(mean, generator)
+
     def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
         (m, a), (k, b) = outputs.double().chunk(2, -1), others.double().chunk(2, -1)
         spread = 0.5 * excess(torch.zeros_like(a), 2 * (a - b))
-        return _sum_tail(spread + 0.5 * ((m - k) * (-b).exp()).square())
+        return sum_tail(spread + 0.5 * ((m - k) * (-b).exp()).square())
 
     def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
         (m, a), (k, b) = outputs.double().chunk(2, -1), others.double().chunk(2, -1)
         # cosh d' = 1 + 2 sinh^2(d'/2): the half-angle form keeps the digits of small distances.
         half = torch.hypot((m - k) / 8**0.5 * (-(a + b) / 2).exp(), ((a - b) / 2).sinh())
-        return _sum_tail(2 * (2 * half.asinh()).square())
-
-
-@dataclass(frozen=True)
-class Categorical(Likelihood):
-    r"""Logits of a softmax: :math:`F = \mathrm{diag}(p) - p p^T`, of rank K - 1.
-
-    The root used is the K x (K-1) lower trapezoidal factor T: with the tail sums
-    :math:`q_k = \sum_{i \ge k} p_i`, :math:`T_{kk} = \sqrt{p_k q_{k+1} / q_k}` and
-    :math:`T_{jk} = -p_j \sqrt{p_k / (q_k q_{k+1})}` below. Read as an operation, row k of
-    :math:`T^T J` compares output k with the mean of the outputs after it.
-
-    Parameters
-    ----------
-    class_axis : int, default=None
-        Axis of the outputs over which the softmax is taken, as in ``torch.softmax(outputs, dim)``:
-        1 for logits (N, C, H, W). By default the shape of y decides, and otherwise it is the last.
-    ignore_index : int, default=-100
-        Integer label in y that leaves its position out, as in :class:`torch.nn.CrossEntropyLoss`.
-        None for a family in which every label is a class.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skgeo import fisher_trace
-    >>> net, X = torch.nn.Conv2d(1, 2, 1), torch.zeros(5, 1, 4, 4)
-    >>> _ = torch.nn.init.zeros_(net.bias)
-    >>> fisher_trace(net, X, likelihood=Categorical(class_axis=1))
-    8.0
-
-    Each of 16 pixels adds 1/2, the trace of the metric of two classes with equal probabilities.
-    Without the half of them whose label is -100:
-
-    >>> y = torch.zeros(5, 4, 4, dtype=torch.long)
-    >>> y[:, :2] = -100
-    >>> fisher_trace(net, X, y)
-    4.0
-    """
-
-    class_axis: int | None = None
-    ignore_index: int | None = -100
-    name: ClassVar[str] = "categorical"
-
-    def rank(self, n_outputs: int) -> int:
-        return n_outputs - 1
-
-    def check(self, outputs: Tensor) -> None:
-        if outputs.shape[-1] < 2:
-            raise SkgeoError(
-                "categorical needs at least two logits on the last axis; the model gives one. "
-                "For a single logit say likelihood='bernoulli'."
-            )
-
-    def notice(self, outputs: Tensor) -> None:
-        outputs = outputs[(outputs != 0).any(-1)]  # positions left out are zero
-        total = outputs.detach().double().sum(-1)
-        if total.numel() and bool((outputs >= 0).all()) and bool(((total - 1).abs() < 1e-3).all()):
-            warn(
-                "the outputs are non-negative and sum to one in every sample: they look like "
-                "probabilities, and are read as logits. Remove the final softmax, or wrap the "
-                "model so that it returns logarithms of probabilities."
-            )
-
-    def fisher(self, outputs: Tensor) -> Tensor:
-        p = outputs.double().softmax(-1)
-        return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
-
-    def root(self, outputs: Tensor) -> Tensor:
-        """The factor T.
-
-        Parameters
-        ----------
-        outputs : Tensor of shape (..., K)
-
-        Returns
-        -------
-        Tensor of shape (..., K, K - 1), float64
-        """
-        return self._columns(outputs, slice(0, outputs.shape[-1] - 1))
-
-    def _columns(self, outputs: Tensor, which: slice) -> Tensor:
-        """Some columns of T."""
-        # -> (..., K, n_chosen)
-        start = which.start
-        log_p = outputs.double().log_softmax(-1)
-        if bool(log_p.min() > _LEAST_LOG):
-            p = log_p.exp()
-            q = p.flip(-1).cumsum(-1).flip(-1)
-            head, tail, first = (v[..., which] for v in (q[..., :-1], q[..., 1:], p[..., :-1]))
-            root = p.unsqueeze(-1) * -(first / (head * tail)).sqrt().unsqueeze(-2)
-            diagonal = (first * tail / head).sqrt()
-            root.tril_(-start).diagonal(-start, dim1=-2, dim2=-1).copy_(diagonal)
-            return root
-        # The same in logarithms, where the factors would leave the floating range.
-        log_q = log_p.flip(-1).logcumsumexp(-1).flip(-1)
-        head, tail, first = (
-            v[..., which] for v in (log_q[..., :-1], log_q[..., 1:], log_p[..., :-1])
-        )
-        root = log_p.unsqueeze(-1) + 0.5 * (first - head - tail).unsqueeze(-2)
-        # Masked before exp: above the diagonal the expression overflows for far logits.
-        above = torch.ones(root.shape[-2:], dtype=torch.bool, device=root.device).triu(-start)
-        root = root.masked_fill_(above, -torch.inf).exp_().neg_()
-        diagonal = (0.5 * (first + tail - head)).exp()
-        root.diagonal(-start, dim1=-2, dim2=-1).copy_(diagonal)
-        return root
-
-    def root_rows(self, outputs: Tensor, which: slice) -> Tensor:
-        return self._columns(outputs, which).mT
-
-    def transposed_root(self, outputs: Tensor) -> Tensor:
-        return self.root(outputs).mT
-
-    def pull_rows(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        return self.root(outputs).mT @ rows
-
-    def apply_fisher(self, outputs: Tensor, vectors: Tensor) -> Tensor:
-        p = outputs.double().softmax(-1)
-        return p * (vectors - (p * vectors).sum(-1, keepdim=True))
-
-    def kl(self, outputs: Tensor, others: Tensor) -> Tensor:
-        return _sum_tail(softmax_step(outputs, others)[2])
-
-    def squared_distance(self, outputs: Tensor, others: Tensor) -> Tensor:
-        log_p, step, _ = softmax_step(outputs, others)
-        chord = root_step(log_p, step).square().sum(-1).sqrt()
-        return _sum_tail((4 * (chord / 2).clamp(max=1.0).asin()).square())
+        return sum_tail(2 * (2 * half.asinh()).square())
 
 
 LIKELIHOODS: dict[str, Likelihood] = {
@@ -547,3 +250,10 @@ def check_family(family: Likelihood, outputs: Tensor) -> None:
             f"{outputs[..., 0].numel()} outputs; expected {shape}: rank(K) = {family.rank(K)} "
             "rows, in the columns that it was given."
         )
+
+
+def normal_like(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers of the shape, dtype and device of others."""
+    return torch.randn(
+        values.shape, generator=generator, dtype=values.dtype, device=values.device
+    )

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-import skgeo.likelihood._families as families_module
+import skgeo.likelihood._categorical as categorical_module
 from helpers.networks import normal
 from skgeo.exceptions import GeometryWarning, SkgeoError
 from skgeo.likelihood import (
@@ -206,7 +206,7 @@ def test_more_classes_than_outputs_are_refused():
 def test_near_and_far_logits_have_one_root(monkeypatch):
     z = 4 * normal(40, 6)
     near = Categorical().root(z)
-    monkeypatch.setattr(families_module, "_LEAST_LOG", float("inf"))
+    monkeypatch.setattr(categorical_module, "_LEAST_LOG", float("inf"))
     far = Categorical().root(z)
     assert not torch.equal(near, far)  # two ways, or the comparison shows nothing
     torch.testing.assert_close(near, far, rtol=1e-13, atol=0)
