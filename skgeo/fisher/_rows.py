@@ -177,15 +177,26 @@ class FisherRows:
             found[:, into, position] = self.network.likelihood.root_rows(z[:, position], rows)
         return found.reshape(*found.shape[:2], *outputs.shape[1:])
 
+    def directed(self, samples: range, directions: Callable[[Tensor], Tensor]) -> FactoredJacobian:
+        """Gradients in directions of the outputs that the caller chooses.
+
+        directions: outputs (b, ...) -> (b, m, ...), called once, with the outputs of `samples`.
+        """
+        return self._structured(samples, directions, _any_direction)
+
     def _structured(
-        self, samples: range, cotangents: Callable[[Tensor], Tensor] | None
+        self,
+        samples: range,
+        cotangents: Callable[[Tensor], Tensor] | None,
+        checked: Callable[[Tensor], Tensor] | None = None,
     ) -> FactoredJacobian:
+        """checked: directions on which the structure of the layers is checked."""
         network = self.network
         certificate = None  # with few samples each batch is checked itself
         if network.n_samples > _CHECKED and self._first_ones_count:
             key = cotangents is None
             if key not in self._certificates:
-                few = None if cotangents is None else _first_of(cotangents)
+                few = checked or (None if cotangents is None else _first_of(cotangents))
                 self._certificates[key] = self._jacobian(range(_CHECKED)).certify(few)
             certificate = self._certificates[key]
         found = self._jacobian(samples).factors(cotangents, certificate)
@@ -291,6 +302,10 @@ def _first_of(cotangents: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tens
         return torch.cat(parts)
 
     return few
+
+
+def _any_direction(outputs: Tensor) -> Tensor:
+    return seeded_normal(*outputs.shape, like=outputs).unsqueeze(1)
 
 
 def _without_rule(of: Replica, calls: Counter[int]) -> int:

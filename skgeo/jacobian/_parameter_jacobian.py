@@ -51,6 +51,7 @@ class ParameterJacobian:
     def __init__(self, replica: Replica, inputs: Inputs) -> None:
         self._replica, self._inputs = replica, inputs
         self._outputs: Tensor | None = None
+        self._push: Push | None = None
         self._values = {name: replica.parameters[name].detach() for name in replica.selected}
 
     @property
@@ -74,10 +75,20 @@ class ParameterJacobian:
             )
         }
         with math_attention():
-            return self._linear_map(parts).detach()
+            if self._push is None:
+                try:
+                    with torch.enable_grad():
+                        self._push = self._twice_backward()
+                        return self._push(parts).detach()
+                except RuntimeError:  # an operation without second derivatives
+                    self._push = self._forward
+            return self._push(parts).detach()
 
-    def pull(self, cotangent: Tensor) -> Tensor:
-        """``J^T u`` for u of the shape of the outputs: (P,)."""
+    def pull(self, cotangent: Tensor, into: Tensor | None = None) -> Tensor:
+        """``J^T u`` for u of the shape of the outputs: (P,).
+
+        into: (P,), to which the product is added, instead of a new tensor.
+        """
         with math_attention():
             parts = torch.autograd.grad(
                 self._graph,
@@ -85,9 +96,15 @@ class ParameterJacobian:
                 cotangent.to(self._graph.dtype),
                 retain_graph=True,
                 allow_unused=True,
-                materialize_grads=True,
+                materialize_grads=into is None,
             )
-        return torch.cat([part.reshape(-1) for part in parts])
+        if into is None:
+            return torch.cat([part.reshape(-1) for part in parts])
+        sizes = [value.numel() for value in self._values.values()]
+        for part, where in zip(parts, torch.split(into, sizes), strict=True):
+            if part is not None:
+                where += part.reshape(-1)
+        return into
 
     def rows(self, *, path: str = "auto", max_bytes: int = 2**25) -> Tensor:
         """J itself, of shape (b, M, P), in the dtype of the parameters; M outputs per sample.
@@ -134,19 +151,6 @@ class ParameterJacobian:
         self._replica.check_reached(outputs)
         return outputs
 
-    @cached_property
-    def _linear_map(self) -> Push:
-        r"""``J v`` as the derivative with respect to u of :math:`v \cdot J^T u`, linear in u.
-
-        The backward pass is recorded once; forward mode would differentiate the network again for
-        each vector, at twice the cost.
-        """
-        try:
-            with torch.enable_grad(), math_attention():
-                return self._twice_backward()
-        except RuntimeError:  # an operation without second derivatives
-            return self._forward
-
     def _forward(self, v: dict[str, Tensor]) -> Tensor:
         """``J v`` by forward mode, or by a backward pass per output where there is none."""
         try:
@@ -167,6 +171,11 @@ class ParameterJacobian:
         return self._replica.call(values, self._inputs)
 
     def _twice_backward(self) -> Push:
+        r"""``J v`` as the derivative with respect to u of :math:`v \cdot J^T u`, linear in u.
+
+        The backward pass is recorded once; forward mode would differentiate the network again for
+        each vector, at twice the cost.
+        """
         parameters = [self._replica.parameters[name] for name in self._values]
         dummy = torch.zeros_like(self._graph, requires_grad=True)
         pulled = torch.autograd.grad(
@@ -184,5 +193,4 @@ class ParameterJacobian:
                 pulled, dummy, weights, retain_graph=True, materialize_grads=True
             )[0]
 
-        push(self._values)  # raises here rather than later
         return push

@@ -254,6 +254,4 @@ def check_family(family: Likelihood, outputs: Tensor) -> None:
 
 def normal_like(values: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal numbers of the shape, dtype and device of others."""
-    return torch.randn(
-        values.shape, generator=generator, dtype=values.dtype, device=values.device
-    )
+    return torch.randn(values.shape, generator=generator, dtype=values.dtype, device=values.device)

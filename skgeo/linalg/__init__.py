@@ -1,6 +1,7 @@
 """Linear algebra on tensors: ranks, spectra, subspaces, threads and memory."""
 
 from skgeo.linalg._block_lanczos import block_lanczos
+from skgeo.linalg._estimate import Estimate
 from skgeo.linalg._golub_kahan import golub_kahan
 from skgeo.linalg._memory import (
     available_memory,
@@ -20,6 +21,7 @@ from skgeo.linalg._subspaces import complement, orient_rows, orthonormalise_rows
 from skgeo.linalg._threads import single_blas_thread
 
 __all__ = [
+    "Estimate",
     "NumericalRank",
     "RowFactor",
     "available_memory",
