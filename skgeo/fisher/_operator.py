@@ -157,16 +157,18 @@ class FisherOperator:
             self._bind(FisherRows(network), kind, n_draws, seed)
 
     @classmethod
-    def of(cls, fisher: FisherRows, seed: int = 0) -> FisherOperator:
-        """The exact operator of a network that is bound already."""
+    def of(cls, fisher: FisherRows, *, seed: int = 0, keep: bool = False) -> FisherOperator:
+        """The exact operator of a network that is bound already; `keep` keeps all graphs."""
         made = cls.__new__(cls)
-        made._bind(fisher, "exact", 1, seed)
+        made._bind(fisher, "exact", 1, seed, keep)
         return made
 
-    def _bind(self, fisher: FisherRows, kind: str, n_draws: int, seed: int) -> None:
+    def _bind(
+        self, fisher: FisherRows, kind: str, n_draws: int, seed: int, keep: bool = False
+    ) -> None:
         self.kind, self.n_products = kind, 0
         self._fisher = fisher
-        self._passes = Passes(fisher)
+        self._passes = Passes(fisher, keep)
         self._metric = output_metric(fisher.network, kind, n_draws, seed)
         self._probes = Probes(self._passes, self._metric, seed)
 

@@ -11,16 +11,23 @@ from skgeo.jacobian._parameter_jacobian import ParameterJacobian
 from skgeo.linalg._memory import require_memory
 from skgeo.network._finite import check_outputs
 
+_Pass = tuple[range, ParameterJacobian, Tensor]
+
 # Activations that a forward pass and a recorded backward pass hold, in units of the results of
 # layers; and numbers per output.
 _GRAPH, _OUTPUTS = 6, 8
 
 
 class Passes:
-    """Iterates over samples, their Jacobian in products, and their outputs."""
+    """Iterates over samples, their Jacobian in products, and their outputs.
 
-    def __init__(self, fisher: FisherRows) -> None:
+    keep: whether to keep the graphs of all micro-batches for later passes.
+    """
+
+    def __init__(self, fisher: FisherRows, keep: bool = False) -> None:
         self.fisher = fisher
+        self._keep = keep
+        self._kept: list[_Pass] = []
 
     @property
     def sample_bytes(self) -> int:
@@ -30,11 +37,8 @@ class Passes:
         numbers = _GRAPH * network.first_run.n_activations + _OUTPUTS * outputs
         return numbers * network.replica.dtype.itemsize
 
-    def __iter__(self) -> Iterator[tuple[range, ParameterJacobian, Tensor]]:
-        """Samples, their Jacobian, and their outputs (b, n_positions, K) without a graph.
-
-        Raises SkgeoError if the graph of one sample, with two vectors of P, exceeds the budget.
-        """
+    def require(self) -> None:
+        """Raise SkgeoError if the graph of one sample and two vectors of P exceed the budget."""
         fisher, network = self.fisher, self.fisher.network
         vectors = 2 * fisher.n_parameters * network.replica.dtype.itemsize
         require_memory(
@@ -46,8 +50,21 @@ class Passes:
             network.device,
             network.budget,
         )
-        for samples in network.progress(network.batches(self.sample_bytes)):
+
+    def __iter__(self) -> Iterator[_Pass]:
+        """Samples, their Jacobian, and their outputs (b, n_positions, K) without a graph."""
+        if self._kept:
+            yield from self._kept
+            return
+        self.require()
+        network = self.fisher.network
+        kept = []
+        for samples in network.batches(self.sample_bytes):
             jacobian = ParameterJacobian(network.replica, network.inputs(samples))
             check_outputs(jacobian.outputs, samples.start)
             network.notice(jacobian.outputs)
-            yield samples, jacobian, network.sized(jacobian.outputs)
+            each = (samples, jacobian, network.sized(jacobian.outputs))
+            yield each
+            if self._keep:
+                kept.append(each)
+        self._kept = kept

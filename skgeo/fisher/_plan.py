@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from skgeo._arguments import check_option
 from skgeo._results import Result
+from skgeo.fisher._passes import Passes
 from skgeo.fisher._rows import FisherRows
 from skgeo.likelihood import Gaussian
 from skgeo.linalg._block_lanczos import krylov_capacity
@@ -23,8 +24,8 @@ class FisherPlan(Result):
 
     Attributes
     ----------
-    side : {"gram", "parameter", "lanczos"}
-        The product that is formed; "lanczos" forms none.
+    side : {"gram", "parameter", "lanczos", "stochastic"}
+        The product that is formed; "lanczos" and "stochastic" form none.
     n_rows, n_parameters : int
         Sizes of the two sides.
     n_covered : int
@@ -94,27 +95,22 @@ def plan_fisher(
     """
     n, t, p = fisher.n_rows, fisher.n_tangent_rows, fisher.n_parameters
     side = choose_side(n, p, solver)
+    if side == "lanczos":
+        return _plan_lanczos(fisher, p if n_components is None else min(n_components, p), offers)
     two = tangent and not isinstance(fisher.network.likelihood, Gaussian)
     count = min(n, p) if n_components is None else min(n_components, n, p)
     batch = fisher.batch_size * fisher.gradient_bytes
     if side == "gram":
         matrix = 8 * (t * t + 2 * n * n + t * n if two else 3 * n * n)
         what = f"Gram matrices of {t if two else n} x {t if two else n} numbers"
-    elif side == "parameter":
+    else:
         matrix = 8 * p * p * (4 if two else 3)
         what = f"Fisher matrices of {p} x {p} numbers"
-    else:
-        matrix = 8 * p * (krylov_capacity(count, 4) + 4 + count)
-        what = f"a Krylov basis of {krylov_capacity(count, 4)} x {p} numbers"
     room = fisher.network.budget - matrix
     everything = fisher.network.n_samples * fisher.gradient_bytes
     if side == "parameter" or everything <= room:
         held = min(batch, everything) if side == "parameter" else everything
         n_blocks = -(-fisher.network.n_samples // fisher.batch_size) if side == "parameter" else 1
-        n_passes = 1.0
-    elif side == "lanczos":
-        held = batch
-        n_blocks = -(-fisher.network.n_samples // fisher.batch_size)
         n_passes = 1.0
     else:
         n_batches = -(-fisher.network.n_samples // fisher.batch_size)
@@ -142,18 +138,70 @@ def plan_fisher(
             instead.append(f"choose solver='parameter' (P = {p})")
         if "solver" in offers and side == "parameter" and n < p:
             instead.append(f"choose solver='gram' ({n} rows)")
-        if "n_components" in offers and side == "lanczos":
-            instead.append("choose fewer n_components")
-        if "lanczos" in offers and side != "lanczos":
+        if "lanczos" in offers:
             instead.append("choose solver='lanczos' for the leading eigenpairs")
         raise NotEnoughMemory(
             f"{what} and {format_bytes(held)} of gradients would take "
             f"{format_bytes(plan.total_bytes)}, and {format_bytes(plan.budget)} can be used on "
             f"{fisher.network.device}. Instead: {', or '.join(instead)}."
         )
-    if side != "lanczos" and count:
+    if count:
         plan = _with_vectors(plan, count)
     return plan
+
+
+def _plan_lanczos(fisher: FisherRows, count: int, offers: Collection[str]) -> FisherPlan:
+    """Factors of all gradients, held at once, if they fit; else the graph of a micro-batch."""
+    p, network = fisher.n_parameters, fisher.network
+    basis = 8 * p * (krylov_capacity(count, 4) + 4 + count)
+    passes = Passes(fisher)
+    each = fisher.gradient_bytes if fisher.n_covered == p else passes.sample_bytes
+    n_blocks, held = 1, network.n_samples * each
+    if basis + held > network.budget:
+        size = network.affordable(passes.sample_bytes)
+        n_blocks = max(2, -(-network.n_samples // size))
+        held = size * passes.sample_bytes
+    if basis + held > network.budget:
+        instead = ["choose fewer n_components"] if "n_components" in offers else []
+        instead.append("name fewer parameters with parameters=[...]")
+        raise NotEnoughMemory(
+            f"A Krylov basis of {krylov_capacity(count, 4)} x {p} numbers and "
+            f"{format_bytes(held)} of gradients would take {format_bytes(basis + held)}, and "
+            f"{format_bytes(network.budget)} can be used on {network.device}. Instead: "
+            f"{', or '.join(instead)}."
+        )
+    return FisherPlan(
+        "lanczos",
+        fisher.n_rows,
+        p,
+        fisher.n_covered,
+        network.affordable(passes.sample_bytes),
+        n_blocks,
+        1.0,
+        basis,
+        held,
+        network.budget,
+    )
+
+
+def plan_stochastic(fisher: FisherRows, n_probes: int) -> FisherPlan:
+    """Probes in place of a matrix. Raises SkgeoError if not even two vectors fit."""
+    network, passes = fisher.network, Passes(fisher)
+    passes.require()
+    size = network.affordable(passes.sample_bytes)
+    vectors = (n_probes + 2) * fisher.n_parameters * network.replica.dtype.itemsize
+    return FisherPlan(
+        "stochastic",
+        fisher.n_rows,
+        fisher.n_parameters,
+        fisher.n_covered,
+        size,
+        -(-network.n_samples // size),
+        float(n_probes),
+        vectors,
+        size * passes.sample_bytes,
+        network.budget,
+    )
 
 
 def _with_vectors(plan: FisherPlan, count: int) -> FisherPlan:

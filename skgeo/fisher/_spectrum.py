@@ -60,6 +60,8 @@ class FisherSpectrum(Result):
         Number of samples N.
     likelihood : Likelihood
         The output family.
+    trace_stderr : float
+        Standard error of the trace; 0 unless it was estimated, which only "lanczos" does.
     """
 
     eigenvalues: Tensor
@@ -70,6 +72,7 @@ class FisherSpectrum(Result):
     plan: FisherPlan
     n_samples: int
     likelihood: Likelihood
+    trace_stderr: float = 0.0
 
     def _line(self) -> str:
         if self.decision is None:
@@ -244,7 +247,7 @@ def measure_fisher(
     *,
     solver: str = "auto",
     tol: float | Literal["auto"] = "auto",
-    n_components: int | None = 0,
+    n_components: int | Literal["auto"] | None = 0,
     tangent: bool = True,
     progress: Progress = iter,
     offers: Collection[str] = OFFERS,
@@ -255,7 +258,10 @@ def measure_fisher(
     offers: options that the caller gives its users, for messages about memory.
     """
     check_tolerance(tol)
-    if n_components is not None:
+    silent = n_components == "auto"
+    if n_components == "auto":
+        n_components = None if solver == "lanczos" else _affordable_components(fisher)
+    elif n_components is not None:
         check_integer("n_components", n_components, least=0, also="None")
     plan = plan_fisher(
         fisher, solver=solver, n_components=n_components, tangent=tangent, offers=offers
@@ -290,7 +296,7 @@ def measure_fisher(
             "are undefined (NaN)."
         )
     count = decision.rank if n_components is None else min(n_components, decision.rank)
-    if n_components is not None and count < n_components:
+    if n_components is not None and count < n_components and not silent:
         warn(
             f"n_components={n_components} exceeds the Fisher rank {count}: {count} directions are "
             "kept."
@@ -310,6 +316,11 @@ def measure_fisher(
     )
 
 
+def _affordable_components(fisher: FisherRows) -> int:
+    """Number of directions that a tenth of the memory budget holds; at least one."""
+    return int(max(1, fisher.network.budget // (10 * 8 * fisher.n_parameters)))
+
+
 def _tangent_eigenvalues(fisher: FisherRows, values: Tensor, kernel: Tensor | None) -> Tensor:
     if kernel is not None:
         return eigenvalues_descending(kernel)[: fisher.n_parameters].cpu()
@@ -327,10 +338,11 @@ def _leading(fisher: FisherRows, plan: FisherPlan, n_components: int | None) -> 
     return FisherSpectrum(
         eigenvalues=values,
         tangent_eigenvalues=None,
-        trace=trace,
+        trace=trace.value,
         decision=None,
         row_space=orient_rows(vectors),
         plan=plan,
         n_samples=fisher.network.n_samples,
         likelihood=fisher.network.likelihood,
+        trace_stderr=trace.standard_error,
     )

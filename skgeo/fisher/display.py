@@ -106,6 +106,11 @@ class SpectrumDisplay:
         SpectrumDisplay
         """
         check_drawn(cls.__name__, estimator, "FisherRankEstimator")
+        if not len(estimator.eigenvalues_):
+            raise SkgeoError(
+                "There is nothing to draw: solver='stochastic' computes no eigenvalues. Fit with "
+                "solver='lanczos' for the leading ones."
+            )
         display = cls(
             eigenvalues=estimator.eigenvalues_,
             rank=estimator.fisher_rank_,
@@ -137,6 +142,8 @@ class SpectrumDisplay:
         if not self.eigenvalues[0] > 0:
             raise SkgeoError("The Fisher metric is identically zero: there is nothing to draw.")
         index = np.arange(1, len(self.eigenvalues) + 1)
+        if np.isnan(self.threshold):
+            return self._draw_leading(spectrum, path, label, **kwargs)
         above = self.eigenvalues > self.threshold
         # Rounding errors are shown, but not where they would take up most of the axis.
         below = (self.eigenvalues > 1e-6 * self.threshold) & ~above
@@ -178,6 +185,28 @@ class SpectrumDisplay:
         self.axes_ = (spectrum, path)
         self.figure_ = spectrum.figure
         self.lines_ = [line, rest, tolerance, mark, steps, chosen]
+        return self
+
+    def _draw_leading(
+        self, spectrum: Any, path: Any, label: str | None, **kwargs: Any
+    ) -> SpectrumDisplay:
+        """Draw leading eigenvalues, from which no rank is known."""
+        count = len(self.eigenvalues)
+        said = f"{count} leading eigenvalues"
+        (line,) = spectrum.plot(
+            np.arange(1, count + 1),
+            self.eigenvalues,
+            marker="." if count <= 60 else None,
+            label=f"{label}: {said}" if label else said,
+            **kwargs,
+        )
+        spectrum.set(yscale="log", xlabel="index", ylabel="eigenvalue", title="Fisher spectrum")
+        spectrum.legend(fontsize="small")
+        path.text(0.5, 0.5, "the rank is not known", ha="center", transform=path.transAxes)
+        path.set_axis_off()
+        self.axes_ = (spectrum, path)
+        self.figure_ = spectrum.figure
+        self.lines_ = [line]
         return self
 
 

@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import torch
 
+from skgeo._arguments import check_option
 from skgeo.base import GeometryEstimator
-from skgeo.exceptions import SkgeoError
+from skgeo.exceptions import GeometryWarning, SkgeoError, warn
 from skgeo.fisher._directions import direction_leverage
-from skgeo.fisher._plan import FisherPlan
+from skgeo.fisher._plan import SOLVERS, FisherPlan
 from skgeo.fisher._rows import FisherRows
 from skgeo.fisher._spectrum import measure_fisher
+from skgeo.fisher._stochastic import sketch_fisher
 from skgeo.likelihood import Likelihood
-from skgeo.linalg._memory import require_memory
+from skgeo.linalg._memory import NotEnoughMemory, require_memory
 from skgeo.linalg._rank import NumericalRank
 from skgeo.linalg._subspaces import complement
 from skgeo.network._bound import BoundNetwork
@@ -49,18 +51,24 @@ class FisherRankEstimator(GeometryEstimator):
         Output family: "categorical", "bernoulli", "gaussian", "gaussian_scale" or "poisson".
         "auto" follows the model, or else the dtype of y; without either it assumes "gaussian" of
         unit variance and warns.
-    solver : {"auto", "gram", "parameter", "lanczos"}, default="auto"
+    solver : {"auto", "gram", "parameter", "lanczos", "stochastic"}, default="auto"
         Which side to form: rows x rows or P x P. "auto" forms the smaller. "lanczos" forms none and
         computes ``n_components`` leading eigenpairs; what needs the whole spectrum is then NaN.
+        "stochastic" estimates trace and participation ratio from random probes, with their standard
+        errors, and the rest is NaN; "auto" does so, with a warning, where neither side fits in
+        memory.
     tol : float or "auto", default="auto"
         Tolerance relative to the largest eigenvalue. "auto" is the resolution of the arithmetic,
         ``max(n_rows, P) * max(eps(float64), eps(dtype)^2)``, or more where the network amplifies
         rounding: see :func:`~skgeo.fisher.fisher_spectrum`.
-    n_components : int, default=None
-        Number of directions kept in ``components_``. None for as many as the rank, 0 for none; then
-        no eigenvectors are computed. Does not enter the features of a pair.
+    n_components : int, "auto" or None, default="auto"
+        Number of directions kept in ``components_``. None for as many as the rank, "auto" for as
+        many of them as fit in a tenth of the memory budget, 0 for none; then no eigenvectors are
+        computed. Does not enter the features of a pair.
     parameters : {"trainable", "all"} or list of str, default="trainable"
         The parameters of the matrix.
+    n_probes : int, default=32
+        Random probes under "stochastic", at least 2; the participation ratio needs 16.
     memory_budget : int or str, default=None
         Memory limit in bytes, or such as "4 GiB"; None for 0.7 of the available memory. ``plan_``
         describes its use.
@@ -77,6 +85,8 @@ class FisherRankEstimator(GeometryEstimator):
         Number of pairs measured at the same time.
     verbose : int, default=0
         Above 0, shows progress through a table of pairs.
+    random_state : int, default=0
+        Seed of the probes under "stochastic".
 
     Attributes
     ----------
@@ -88,7 +98,7 @@ class FisherRankEstimator(GeometryEstimator):
         Number of parameters P.
     eigenvalues_ : ndarray of shape (min(n_rows, P),)
         Eigenvalues, descending. ``n_rows`` counts rank(F) rows per sample and position, which is
-        K - 1 for a softmax.
+        K - 1 for a softmax. Empty under "stochastic".
     rank_threshold_ : float
         Absolute threshold, ``tol`` times the largest eigenvalue.
     spectral_gap_ : float
@@ -96,11 +106,13 @@ class FisherRankEstimator(GeometryEstimator):
         ``sample_limited_``. Below 10 the rank has no clear gap.
     sample_limited_ : bool
         Whether the rank is the number of rows, below P. It is then a property of the sample, and
-        more samples may have a larger one. False under ``solver="lanczos"``, which knows no rank.
+        more samples may have a larger one. False where the rank is not known.
     rank_path_ : DataFrame with columns ``tol`` and ``rank``
         Rank against relative tolerance, from the resolution of the arithmetic up to 1.
     trace_ : float
         Trace of the matrix.
+    trace_stderr_, participation_ratio_stderr_ : float
+        Standard errors at fixed data, 0 for what is exact.
     effective_rank_ : float
         Exponential entropy of the eigenvalues (not of their square roots).
     tangent_effective_rank_ : float
@@ -123,6 +135,7 @@ class FisherRankEstimator(GeometryEstimator):
     skgeo.fisher.fisher_spectrum : The same measurement as a function.
     skgeo.fisher.fisher_rank : The rank alone, faster if it is low.
     skgeo.fisher.rank_curve : The rank against the number of samples.
+    skgeo.fisher.FisherOperator : Products and estimates for large networks.
     skgeo.fisher.SpectrumDisplay : Plot of the spectrum and of the rank against the tolerance.
 
     Notes
@@ -172,6 +185,8 @@ class FisherRankEstimator(GeometryEstimator):
     sample_limited_: bool
     rank_path_: pd.DataFrame
     trace_: float
+    trace_stderr_: float
+    participation_ratio_stderr_: float
     effective_rank_: float
     tangent_effective_rank_: float
     participation_ratio_: float
@@ -186,10 +201,11 @@ class FisherRankEstimator(GeometryEstimator):
         model: Any = None,
         *,
         likelihood: str | Likelihood = "auto",
-        solver: Literal["auto", "gram", "parameter", "lanczos"] = "auto",
+        solver: Literal["auto", "gram", "parameter", "lanczos", "stochastic"] = "auto",
         tol: float | Literal["auto"] = "auto",
-        n_components: int | None = None,
+        n_components: int | Literal["auto"] | None = "auto",
         parameters: str | Sequence[str] = "trainable",
+        n_probes: int = 32,
         memory_budget: int | str | None = None,
         batch_size: int | None = None,
         device: str | None = None,
@@ -197,6 +213,7 @@ class FisherRankEstimator(GeometryEstimator):
         on_error: Literal["raise", "nan"] = "raise",
         n_jobs: int | None = None,
         verbose: int = 0,
+        random_state: int = 0,
     ) -> None:
         self.model = model
         self.likelihood = likelihood
@@ -204,6 +221,7 @@ class FisherRankEstimator(GeometryEstimator):
         self.tol = tol
         self.n_components = n_components
         self.parameters = parameters
+        self.n_probes = n_probes
         self.memory_budget = memory_budget
         self.batch_size = batch_size
         self.device = device
@@ -211,15 +229,29 @@ class FisherRankEstimator(GeometryEstimator):
         self.on_error = on_error
         self.n_jobs = n_jobs
         self.verbose = verbose
+        self.random_state = random_state
 
     def _measure(self, network: BoundNetwork) -> None:
-        spectrum = measure_fisher(
-            FisherRows(network),
-            solver=self.solver,
-            tol=self.tol,
-            n_components=self.n_components,
-            progress=network.progress,
-        )
+        fisher = FisherRows(network)
+        check_option("solver", self.solver, (*SOLVERS, "stochastic"))
+        if self.solver == "stochastic":
+            self._estimate(fisher)
+            return
+        try:
+            spectrum = measure_fisher(
+                fisher,
+                solver=self.solver,
+                tol=self.tol,
+                n_components=self.n_components,
+                progress=network.progress,
+            )
+        except NotEnoughMemory as error:
+            if self.solver != "auto" or self.n_components not in ("auto", 0):
+                raise
+            size = str(error).partition(" Instead: ")[0]
+            warn(f"solver='auto' goes on as solver='stochastic'. {size}", GeometryWarning)
+            self._estimate(fisher)
+            return
         self.plan_ = spectrum.plan
         self.fisher_rank_ = spectrum.rank
         self.nullity_ = spectrum.nullity
@@ -227,14 +259,34 @@ class FisherRankEstimator(GeometryEstimator):
         self.eigenvalues_ = spectrum.eigenvalues.numpy()
         self._set_decision(spectrum.decision)
         self.sample_limited_ = spectrum.sample_limited
-        self.trace_ = spectrum.trace
+        self.trace_, self.trace_stderr_ = spectrum.trace, spectrum.trace_stderr
         self.effective_rank_ = spectrum.effective_rank
         self.tangent_effective_rank_ = spectrum.tangent_effective_rank
         self.participation_ratio_ = spectrum.participation_ratio
+        known = spectrum.decision is not None
+        self.participation_ratio_stderr_ = 0.0 if known else float("nan")
         self.likelihood_ = spectrum.likelihood.name
         self._likelihood = spectrum.likelihood
         rows = spectrum.row_space
         self.components_ = np.empty((0, self.n_parameters_)) if rows is None else rows.numpy()
+
+    def _estimate(self, fisher: FisherRows) -> None:
+        """Random probes, and NaN for what they cannot tell."""
+        sketch = sketch_fisher(fisher, self.n_probes, self.random_state)
+        self.plan_ = sketch.plan
+        self.n_parameters_ = fisher.n_parameters
+        self.fisher_rank_ = self.nullity_ = float("nan")
+        self.effective_rank_ = self.tangent_effective_rank_ = float("nan")
+        self.eigenvalues_ = np.empty(0)
+        self.components_ = np.empty((0, self.n_parameters_))
+        self.sample_limited_ = False
+        self._set_decision(None)
+        self.trace_ = sketch.trace.value
+        self.trace_stderr_ = sketch.trace.standard_error
+        self.participation_ratio_ = sketch.participation_ratio.value
+        self.participation_ratio_stderr_ = sketch.participation_ratio.standard_error
+        self._likelihood = fisher.network.likelihood
+        self.likelihood_ = self._likelihood.name
 
     def _set_decision(self, decision: NumericalRank | None) -> None:
         if decision is None:  # only leading eigenvalues are known
@@ -249,8 +301,8 @@ class FisherRankEstimator(GeometryEstimator):
         if not len(self.components_):
             raise SkgeoError(
                 "transform gives the leverage on each direction, but no direction was kept: the "
-                "rank is 0, or the estimator was fitted with n_components=0. Fit with "
-                "n_components=None."
+                "rank is 0, or the estimator was fitted with n_components=0 or "
+                "solver='stochastic'. Fit with n_components=None and another solver."
             )
         leverage = direction_leverage(
             FisherRows(network),
@@ -298,7 +350,7 @@ class FisherRankEstimator(GeometryEstimator):
             self.effective_rank_,
             self.participation_ratio_,
             self.trace_,
-            self.eigenvalues_[0],
+            self.eigenvalues_[0] if len(self.eigenvalues_) else float("nan"),
             self.tangent_effective_rank_,
             self.n_parameters_,
         )
@@ -310,8 +362,8 @@ class FisherRankEstimator(GeometryEstimator):
         self._check_measured()
         if np.isnan(self.fisher_rank_):
             raise SkgeoError(
-                f"{request} needs the whole row space, but solver='lanczos' computes leading "
-                "directions only. Fit with solver='gram' or 'parameter'."
+                f"{request} needs the whole row space, which solver={self.plan_.side!r} does not "
+                "compute. Fit with solver='gram' or 'parameter'."
             )
         if len(self.components_) < self.fisher_rank_:
             raise SkgeoError(

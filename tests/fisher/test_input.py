@@ -89,7 +89,8 @@ class TestBadInput:
         net, X = mlp(30, 40, 10), normal(40, 30)
 
         def fit(budget, **parameters):
-            return self.fit(net, X, likelihood="categorical", memory_budget=budget, **parameters)
+            options = {"likelihood": "categorical", "n_components": None, **parameters}
+            return self.fit(net, X, memory_budget=budget, **options)
 
         with pytest.raises(SkgeoError, match=r"Gram matrices of 400 x 400 .*fewer samples"):
             fit("1 MiB")

@@ -82,7 +82,7 @@ def test_advice_about_memory_names_options_that_exist(call, budget):
     options = {"likelihood": "gaussian", "memory_budget": budget}
     try:
         if isinstance(call, type):
-            call(net, **options).fit(X)
+            call(net, n_components=None, **options).fit(X)
         else:
             call(net, X, **options)
     except SkgeoError as error:
