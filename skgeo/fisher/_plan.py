@@ -84,12 +84,14 @@ def plan_fisher(
     solver: str = "auto",
     n_components: int | None = 0,
     tangent: bool = True,
+    dense: bool = False,
     offers: Collection[str] = OFFERS,
 ) -> FisherPlan:
     """Decide side, blocks and passes.
 
     n_components: number of eigenvectors; None for all.
     tangent: whether the unweighted spectrum is computed too.
+    dense: whether the Gram side is formed from dense rows.
     offers: options that the caller gives its users, for the message.
     Raises SkgeoError if the measurement does not fit in memory, with its size and alternatives.
     """
@@ -103,6 +105,9 @@ def plan_fisher(
     if side == "gram":
         matrix = 8 * (t * t + 2 * n * n + t * n if two else 3 * n * n)
         what = f"Gram matrices of {t if two else n} x {t if two else n} numbers"
+        if dense:
+            matrix += 2 * 8 * (t if two else n) * p
+            what += " with their dense rows"
     else:
         matrix = 8 * p * p * (4 if two else 3)
         what = f"Fisher matrices of {p} x {p} numbers"

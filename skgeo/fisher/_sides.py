@@ -10,6 +10,7 @@ from torch import Tensor
 
 from skgeo.fisher._plan import FisherPlan
 from skgeo.fisher._rows import FisherRows
+from skgeo.fisher._unit_diagonal import UnitDiagonal
 from skgeo.jacobian._rules.factored import FactoredJacobian
 from skgeo.jacobian._rules.symmetric import mirror
 from skgeo.likelihood import Categorical, Gaussian
@@ -37,6 +38,11 @@ def fisher_metric(
     kernel: Tensor | None = None
     if plan.side == "parameter":
         metric, kernel = _parameter_side(fisher, two, progress)
+        if isinstance(fisher, UnitDiagonal):
+            metric, kernel = fisher.scaled(metric, kernel)
+    elif isinstance(fisher, UnitDiagonal):
+        metric = fisher.gram(weighted=True)
+        kernel = fisher.gram(weighted=False) if two else None
     elif not two:
         metric, _ = _gram(fisher, plan, progress, weighted=True)
     else:
@@ -45,7 +51,8 @@ def fisher_metric(
         if _cancelled(fisher, kernel, outputs, metric):
             metric, _ = _gram(fisher, plan, progress, weighted=True)
     check_metric(metric.diagonal(), fisher.network.likelihood.name)
-    if fisher.is_rounding(float(metric.diagonal().sum())):
+    trace = float(metric.diagonal().sum())
+    if fisher.is_rounding(fisher.raw_trace if isinstance(fisher, UnitDiagonal) else trace):
         metric.zero_()
     return metric, kernel
 

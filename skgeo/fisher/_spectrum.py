@@ -20,12 +20,13 @@ from torch import Tensor
 
 from skgeo._arguments import check_integer, check_tolerance
 from skgeo._results import Result
-from skgeo.exceptions import GeometryWarning, warn
+from skgeo.exceptions import GeometryWarning, SkgeoError, warn
 from skgeo.fisher._directions import row_space, unsquared_eigenvalues
 from skgeo.fisher._lanczos import leading_eigenpairs
 from skgeo.fisher._plan import OFFERS, FisherPlan, plan_fisher
 from skgeo.fisher._rows import FisherRows
 from skgeo.fisher._sides import Progress, fisher_metric
+from skgeo.fisher._unit_diagonal import UnitDiagonal
 from skgeo.likelihood import Gaussian, Likelihood
 from skgeo.linalg._rank import NumericalRank, decide_rank, resolution
 from skgeo.linalg._spectra import effective_rank, eigenvalues_descending, participation_ratio
@@ -264,9 +265,16 @@ def measure_fisher(
     elif n_components is not None:
         check_integer("n_components", n_components, least=0, also="None")
     plan = plan_fisher(
-        fisher, solver=solver, n_components=n_components, tangent=tangent, offers=offers
+        fisher,
+        solver=solver,
+        n_components=n_components,
+        tangent=tangent,
+        dense=isinstance(fisher, UnitDiagonal),
+        offers=offers,
     )
     if plan.side == "lanczos":
+        if isinstance(fisher, UnitDiagonal):
+            raise SkgeoError(f"scale='diagonal' needs a matrix, and solver={solver!r} forms none.")
         return _leading(fisher, plan, n_components)
     n, p = fisher.n_rows, fisher.n_parameters
     squared = tol == "auto" or tol >= resolution(n, p)

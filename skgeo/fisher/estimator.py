@@ -17,10 +17,11 @@ from skgeo.fisher._plan import SOLVERS, FisherPlan
 from skgeo.fisher._rows import FisherRows
 from skgeo.fisher._spectrum import measure_fisher
 from skgeo.fisher._stochastic import sketch_fisher
+from skgeo.fisher._unit_diagonal import UnitDiagonal
 from skgeo.likelihood import Likelihood
 from skgeo.linalg._memory import NotEnoughMemory, require_memory
 from skgeo.linalg._rank import NumericalRank
-from skgeo.linalg._subspaces import complement
+from skgeo.linalg._subspaces import complement, orthonormalise_rows
 from skgeo.network._bound import BoundNetwork
 
 __all__ = ["FisherRankEstimator"]
@@ -67,6 +68,10 @@ class FisherRankEstimator(GeometryEstimator):
         computed. Does not enter the features of a pair.
     parameters : {"trainable", "all"} or list of str, default="trainable"
         The parameters of the matrix.
+    scale : {None, "diagonal"}, default=None
+        "diagonal" measures :math:`D^{-1/2} G D^{-1/2}` with D the diagonal of G. Its rank at a
+        tolerance, spectrum and effective rank do not change when ReLU units are rescaled, as those
+        of G do.
     n_probes : int, default=32
         Random probes under "stochastic", at least 2; the participation ratio needs 16.
     memory_budget : int or str, default=None
@@ -122,7 +127,10 @@ class FisherRankEstimator(GeometryEstimator):
         :math:`(\sum \lambda)^2 / \sum \lambda^2`.
     components_ : ndarray of shape (n_components, P)
         Leading eigenvectors, orthonormal rows, in ``named_parameters()`` order, the entry of
-        largest modulus positive.
+        largest modulus positive. Under ``scale="diagonal"`` they are mapped back to parameters:
+        :math:`d_i = D^{-1/2} u_i` for eigenvectors :math:`u_i` of the scaled matrix, with
+        :math:`d_i^T D d_j = \delta_{ij}` and :math:`d_i^T G d_j = \lambda_i \delta_{ij}`; null
+        spaces are those of G itself.
     likelihood_ : str
         Name of the output family used.
     plan_ : FisherPlan
@@ -205,6 +213,7 @@ class FisherRankEstimator(GeometryEstimator):
         tol: float | Literal["auto"] = "auto",
         n_components: int | Literal["auto"] | None = "auto",
         parameters: str | Sequence[str] = "trainable",
+        scale: Literal["diagonal"] | None = None,
         n_probes: int = 32,
         memory_budget: int | str | None = None,
         batch_size: int | None = None,
@@ -221,6 +230,7 @@ class FisherRankEstimator(GeometryEstimator):
         self.tol = tol
         self.n_components = n_components
         self.parameters = parameters
+        self.scale = scale
         self.n_probes = n_probes
         self.memory_budget = memory_budget
         self.batch_size = batch_size
@@ -232,8 +242,14 @@ class FisherRankEstimator(GeometryEstimator):
         self.random_state = random_state
 
     def _measure(self, network: BoundNetwork) -> None:
-        fisher = FisherRows(network)
         check_option("solver", self.solver, (*SOLVERS, "stochastic"))
+        check_option("scale", self.scale, (None, "diagonal"))
+        if self.scale and self.solver in ("lanczos", "stochastic"):
+            raise SkgeoError(
+                f"scale='diagonal' needs a matrix, and solver={self.solver!r} forms none."
+            )
+        fisher = UnitDiagonal(network) if self.scale else FisherRows(network)
+        self._scaling = fisher.scaling.cpu().numpy() if isinstance(fisher, UnitDiagonal) else None
         if self.solver == "stochastic":
             self._estimate(fisher)
             return
@@ -246,7 +262,7 @@ class FisherRankEstimator(GeometryEstimator):
                 progress=network.progress,
             )
         except NotEnoughMemory as error:
-            if self.solver != "auto" or self.n_components not in ("auto", 0):
+            if self.solver != "auto" or self.n_components not in ("auto", 0) or self.scale:
                 raise
             size = str(error).partition(" Instead: ")[0]
             warn(f"solver='auto' goes on as solver='stochastic'. {size}", GeometryWarning)
@@ -269,6 +285,8 @@ class FisherRankEstimator(GeometryEstimator):
         self._likelihood = spectrum.likelihood
         rows = spectrum.row_space
         self.components_ = np.empty((0, self.n_parameters_)) if rows is None else rows.numpy()
+        if self._scaling is not None:
+            self.components_ = self.components_ * self._scaling
 
     def _estimate(self, fisher: FisherRows) -> None:
         """Random probes, and NaN for what they cannot tell."""
@@ -370,7 +388,13 @@ class FisherRankEstimator(GeometryEstimator):
                 f"{request} needs all {self.fisher_rank_} directions of the row space, but only "
                 f"{len(self.components_)} were kept. Fit with n_components=None."
             )
-        return self.components_
+        if self._scaling is None:
+            return self.components_
+        # Directions D^(-1/2) u of eigenvectors u of D^(-1/2) G D^(-1/2); the row space of G is
+        # spanned by D^(1/2) u.
+        kept = self._scaling > 0
+        rows = self.components_ * np.where(kept, 1.0 / np.where(kept, self._scaling, 1.0) ** 2, 0.0)
+        return orthonormalise_rows(torch.from_numpy(rows)).numpy()
 
     def null_space(self) -> np.ndarray:
         """Orthonormal basis of the null space.
