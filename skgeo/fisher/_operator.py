@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -25,6 +26,7 @@ from skgeo.linalg._memory import require_memory
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
 from skgeo.network._finite import check_metric
+from skgeo.network._switches import differentiating
 
 
 class FisherOperator:
@@ -213,7 +215,7 @@ class FisherOperator:
         """Products ``G v`` for one vector (P,) or for columns (P, k), of the same kind."""
         vectors = self._as_rows(other)
         total = torch.zeros_like(vectors)
-        with single_blas_thread():
+        with _measuring():
             for samples, jacobian, z in self._passes:
                 for vector, into in zip(vectors, total, strict=True):
                     moved = jacobian.push(vector).view_as(z)
@@ -239,7 +241,7 @@ class FisherOperator:
         """
         (vector,) = self._as_rows(direction)
         total = 0.0
-        with single_blas_thread():
+        with _measuring():
             for samples, jacobian, z in self._passes:
                 moved = jacobian.push(vector).view_as(z)
                 total += float((moved.double() * self._metric.apply(z, moved, samples)).sum())
@@ -258,7 +260,7 @@ class FisherOperator:
         Tensor of shape (n, P)
             The first probes of the seed: those of a smaller n are among them.
         """
-        with single_blas_thread():
+        with _measuring():
             return self._probes.vectors(check_integer("n", n))
 
     def trace(self, n_probes: int | None = 32) -> Estimate[float]:
@@ -273,7 +275,7 @@ class FisherOperator:
         -------
         Estimate
         """
-        with single_blas_thread():
+        with _measuring():
             if n_probes is None:
                 return Estimate(self._exact_trace(), 0.0)
             return mean_of(self._probes.squares(_several(n_probes)).sum(1))
@@ -293,7 +295,7 @@ class FisherOperator:
             module), ``n_parameters``, ``trace`` and ``standard_error``. Errors of different rows
             are not independent.
         """
-        with single_blas_thread():
+        with _measuring():
             squares = self._probes.squares(_several(n_probes))
         replica = self._fisher.network.replica
         rows = []
@@ -321,7 +323,7 @@ class FisherOperator:
         m = _several(n_probes)
         mean = torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
         spread = torch.zeros_like(mean)
-        with single_blas_thread():
+        with _measuring():
             for index, values in enumerate(self._probes.diagonals(m), 1):
                 step = values - mean  # Welford's recurrence
                 mean += step / index
@@ -340,7 +342,7 @@ class FisherOperator:
         -------
         Estimate
         """
-        with single_blas_thread():
+        with _measuring():
             return sketches.squared_norm(self._products(_several(n_probes, 3)))
 
     def participation_ratio(self, n_probes: int = 32) -> Estimate[float]:
@@ -356,7 +358,7 @@ class FisherOperator:
         Estimate
             A ratio of unbiased estimates, corrected by the jackknife. NaN if G is zero.
         """
-        with single_blas_thread():
+        with _measuring():
             return sketches.participation_ratio(self._products(_several(n_probes)))
 
     def to_dense(self) -> Tensor:
@@ -436,6 +438,13 @@ class FisherOperator:
         if not bool(torch.isfinite(vectors).all()):
             raise SkgeoError("The vector holds NaN or infinity.")
         return vectors.unsqueeze(0) if vectors.ndim == 1 else vectors.T.contiguous()
+
+
+@contextmanager
+def _measuring() -> Iterator[None]:
+    """One BLAS thread, and derivatives whatever the mode of the caller."""
+    with single_blas_thread(), differentiating():
+        yield
 
 
 def _several(n_probes: Any, least: int = 2) -> int:

@@ -261,3 +261,15 @@ def test_sums_of_a_sketch():
     assert found.value == pytest.approx(ratio, rel=0.2)
     assert found.value != ratio
     assert np.isnan(participation_ratio(torch.zeros(16, 16)).value)
+
+
+def test_in_any_gradient_mode():
+    module, X = mlp(4, 6, 3), normal(12, 4)
+    G = FisherOperator(module, X, likelihood="categorical")
+    v = torch.ones(G.shape[0], dtype=G.dtype)
+    expected, trace = G @ v, G.trace(4)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            other = FisherOperator(module, X, likelihood="categorical")
+            close((other @ v).clone(), expected)
+            assert other.trace(4) == trace

@@ -107,6 +107,7 @@ MEASURES = {
     "LayerQuotientEstimator": lambda m, x: LayerQuotientEstimator(m, **GAUSSIAN).fit(x),
     "SymmetryClassifier": lambda m, x: SymmetryClassifier(m, **GAUSSIAN).fit(x),
     "pair": lambda m, x: FisherRankEstimator(**GAUSSIAN).fit_transform([(m, x)]),
+    "FisherOperator": lambda m, x: fisher.FisherOperator(m, x, **GAUSSIAN).trace(2),
     "fisher_diagonal": lambda m, x: fisher.fisher_diagonal(m, x, **GAUSSIAN),
     "fisher_rank": lambda m, x: fisher.fisher_rank(m, x, **GAUSSIAN),
     "fisher_spectrum": lambda m, x: fisher.fisher_spectrum(m, x, **GAUSSIAN),

@@ -7,6 +7,7 @@ result; :func:`numbers` are the numbers in it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -50,12 +51,26 @@ def _collapse(net: Any, X: Any, **options: Any) -> Any:
     return quotient.neural_collapse(net, X, np.arange(len(X)) % 2, **_SOFTMAX, **options)
 
 
+def _operator(net: Any, X: Any, **options: Any) -> Any:
+    G = fisher.FisherOperator(net, X, **_SOFTMAX, **options)
+    ones = torch.ones(G.shape[0], 2, dtype=G.dtype, device=G.device)
+    return [G @ ones, G.quadratic_form(ones[:, 0]), G.trace(2), G.diagonal(2), G.probe()]
+
+
+def _stochastic(net: Any, X: Any, **options: Any) -> Any:
+    options = {"solver": "stochastic", "n_probes": 16, **_SOFTMAX, **options}
+    return skgeo.FisherRankEstimator(net, **options).fit(X).summary()
+
+
 def _kinks(net: Any, X: Any, **options: Any) -> Any:
     return chain.kink_density(net, X, **options)
 
 
 ESTIMATORS: dict[str, Measurement] = {
     "FisherRankEstimator": _fitted(skgeo.FisherRankEstimator, **_SOFTMAX),
+    "FisherRankEstimator diagonal": _fitted(
+        skgeo.FisherRankEstimator, scale="diagonal", **_SOFTMAX
+    ),
     "LayerQuotientEstimator": _fitted(skgeo.LayerQuotientEstimator, **_SOFTMAX),
     "JacobianChainProfiler": _fitted(skgeo.JacobianChainProfiler),
     "JacobianChainProfiler to the output": _fitted(skgeo.JacobianChainProfiler, chain="output"),
@@ -70,6 +85,9 @@ FUNCTIONS: dict[str, Measurement] = {
     "fisher_spectrum lanczos": _called(
         fisher.fisher_spectrum, solver="lanczos", n_components=2, **_SOFTMAX
     ),
+    "FisherOperator": _operator,
+    "FisherRankEstimator stochastic": _stochastic,
+    "FisherOperator mc": functools.partial(_operator, kind="mc"),
     "rank_curve": _called(fisher.rank_curve, **_SOFTMAX),
     "fisher_trace": _called(fisher.fisher_trace, **_SOFTMAX),
     "fisher_diagonal": _called(fisher.fisher_diagonal, **_SOFTMAX),
