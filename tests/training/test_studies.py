@@ -1,0 +1,36 @@
+"""What the documentation says of the studies is in the tables beside them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+
+def test_null_dimensions_at_the_input_grow():
+    study = pd.read_csv(
+        STUDIES / "effective_rank_in_training.csv", index_col=["label_noise", "seed", "step"]
+    )
+    for name, first, last in (("quotient", (35, 36), (40, 42)), ("coarse", (37, 40), (52, 53))):
+        clean = study.loc[0.0][f"{name}__quotient_common_nullity[0]"]
+        for step, (low, high) in ((0, first), (2000, last)):
+            assert clean.xs(step, level="step").between(low, high).all()
+
+
+def test_nullity_goes_with_nothing_within_width_and_noise():
+    found = pd.read_csv(STUDIES / "barriers_and_nullity_correlations.csv")
+    assert found["p_width_and_noise"].min() > 0.07
+    pairs = pd.read_csv(STUDIES / "barriers_and_nullity.csv")
+    assert len(pairs) == 36
+    assert pairs["barrier_matched"].mean() < 0.4 * pairs["barrier"].mean()
+
+
+def test_geometry_loses_to_baselines_and_leaks_the_number_of_samples():
+    scores = pd.read_csv(STUDIES / "generalisation_gap_scores.csv", index_col="features")
+    assert len(pd.read_csv(STUDIES / "generalisation_gap.csv")) == 96
+    gap = scores["gap_by_setting"]
+    assert gap["geometry, all samples"] < min(gap["n"], gap["margins"]) < gap["all baselines"]
+    assert gap["all baselines and geometry, 50 samples"] - gap["all baselines"] < 0.05
+    leak = scores["n_by_setting_forest"]
+    assert leak["Fisher rank and nullity, all samples"] > 0.5
+    assert leak["Fisher rank and nullity, 50 samples"] < 0.1
