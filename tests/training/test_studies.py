@@ -34,3 +34,19 @@ def test_geometry_loses_to_baselines_and_leaks_the_number_of_samples():
     leak = scores["n_by_setting_forest"]
     assert leak["Fisher rank and nullity, all samples"] > 0.5
     assert leak["Fisher rank and nullity, 50 samples"] < 0.1
+
+
+def test_no_rank_is_ahead_of_the_test_accuracy():
+    addition = pd.read_csv(STUDIES / "grokking.csv", index_col=["weight_decay", "seed", "step"])
+    last = addition.xs(1500, level="step")["test_accuracy"]
+    assert (last.loc[1.0] > 0.9).sum() == 2
+    assert (last.loc[0.0] < 0.1).all()
+    found = pd.read_csv(STUDIES / "grokking_summary.csv").set_index(
+        ["weight_decay", "feature", "seed"]
+    )
+    half = found["half_way"].loc[1.0].unstack("seed")
+    accuracy = half.loc["test_accuracy"]
+    ranks = half[half.index.str.contains("rank") & ~half.index.str.contains("slope")].dropna()
+    assert len(ranks) > 5
+    assert not (ranks < accuracy).all(axis=1).any()
+    assert (half.loc["test_loss"] < accuracy).all()
