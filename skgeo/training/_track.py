@@ -104,9 +104,10 @@ def track(
     The signature counts the positive, negative and zero eigenvalues of the Fisher metric on the P
     parameters, (rank, 0, P - rank): a pullback has no negative ones. It does not depend on how the
     network is parametrised, as eigenvalues do. It is taken from the first estimator that measures
-    the rank, :class:`skgeo.FisherRankEstimator`; where there is none,
-    :func:`skgeo.fisher.fisher_rank` measures it on the trainable parameters, and where that is
-    refused, as without such parameters or memory, it is NaN with a warning.
+    the nullity, :class:`skgeo.FisherRankEstimator` or :class:`skgeo.SymmetryClassifier`. Where
+    there is none, :func:`skgeo.fisher.fisher_rank` measures it on the trainable parameters, if the
+    smaller side of the matrix is at most 4000; else it is NaN with a warning, as without such
+    parameters.
 
     A function is given the network of the row as a module or a WrappedModel, or the fitted
     scikit-learn or skorch model, and the data. Its result is kept by its code, and by what the code
@@ -211,7 +212,7 @@ class TrackRow:
     def _signature(
         self, model: ResolvedModel, link: Link, features: list[Mapping[str, float]]
     ) -> list[float]:
-        known = known_signature(features)
+        known = known_signature(features, model)
         if known is not None:
             return known
         if link.X is None:

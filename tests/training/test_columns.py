@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from helpers.tracking import STEPS, Counting, X, run_of, write_run
-from skgeo import FisherRankEstimator, WrappedModel, fisher_rank, track
+from skgeo import FisherRankEstimator, SymmetryClassifier, WrappedModel, fisher_rank, track
 from skgeo.datasets import training_run
 from skgeo.exceptions import GeometryWarning, SkgeoError
 from skgeo.quotient import neural_collapse
@@ -257,6 +257,27 @@ def test_the_rank_is_measured_once(folder, monkeypatch):
     assert [options["likelihood"] for options in ranks] == ["categorical"] * len(STEPS)
     expected = track(run, fisher())
     assert table[SIGNATURE].to_numpy().tolist() == expected[SIGNATURE].to_numpy().tolist()
+
+
+def test_the_rank_of_symmetries_is_taken_too(folder, monkeypatch):
+    expected = track(run_of(folder), fisher())
+    monkeypatch.setattr("skgeo.training._signature.fisher_rank", None)
+    symmetry = SymmetryClassifier(likelihood="categorical")
+    table = track(run_of(folder), {"symmetry": symmetry})
+    assert table[SIGNATURE].to_numpy().tolist() == expected[SIGNATURE].to_numpy().tolist()
+    # Where it has no rank, none is measured in its place.
+    with pytest.warns(GeometryWarning, match="above the limit of 0"):
+        table = track(run_of(folder), {"symmetry": symmetry.set_params(nullity_limit=0)})
+    assert table[SIGNATURE].isna().all(axis=None)
+
+
+def test_a_large_rank_is_not_measured_unasked(folder, monkeypatch):
+    monkeypatch.setattr("skgeo.training._signature.NULLITY_LIMIT", 5)
+    with pytest.warns(GeometryWarning, match="6 rows on its smaller side, above the limit of 5"):
+        table = track(run_of(folder), Counting())
+    assert table[SIGNATURE].isna().all(axis=None)
+    asked = track(run_of(folder), fisher())
+    assert asked[SIGNATURE].notna().all(axis=None)
 
 
 def test_signatures_are_kept(folder, tmp_path, monkeypatch):
