@@ -50,3 +50,15 @@ def test_no_rank_is_ahead_of_the_test_accuracy():
     assert len(ranks) > 5
     assert not (ranks < accuracy).all(axis=1).any()
     assert (half.loc["test_loss"] < accuracy).all()
+
+
+def test_leverage_is_beside_the_softmax_and_behind_a_distance():
+    areas = pd.read_csv(STUDIES / "out_of_distribution.csv")
+    assert areas["left_out"].nunique() == 5
+    near = areas[areas["kind"] == "near"].pivot(index="left_out", columns="score", values="area")
+    assert (near["Fisher leverage"] - near["max softmax"]).between(0.002, 0.035).all()
+    means = pd.read_csv(STUDIES / "out_of_distribution_means.csv", index_col="score")
+    kinds = ["near", "shuffled", "noise", "negative"]
+    leverage, softmax = means.loc["Fisher leverage", kinds], means.loc["max softmax", kinds]
+    assert (leverage[1:] - softmax[1:]).between(0.065, 0.135).all()
+    assert (means[kinds].max() == means.loc["10th neighbour, input", kinds]).all()
