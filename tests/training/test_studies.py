@@ -30,7 +30,8 @@ def test_geometry_loses_to_baselines_and_leaks_the_number_of_samples():
     assert len(pd.read_csv(STUDIES / "generalisation_gap.csv")) == 96
     gap = scores["gap_by_setting"]
     assert gap["geometry, all samples"] < min(gap["n"], gap["margins"]) < gap["all baselines"]
-    assert gap["all baselines and geometry, 50 samples"] - gap["all baselines"] < 0.05
+    both = scores.loc["all baselines and geometry, 50 samples"]
+    assert both["gain_low"] < 0 < both["gain_high"]
     leak = scores["n_by_setting_forest"]
     assert leak["Fisher rank and nullity, all samples"] > 0.5
     assert leak["Fisher rank and nullity, 50 samples"] < 0.1
