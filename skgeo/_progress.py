@@ -13,10 +13,6 @@ def shown(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
     """Iterate over items while a bar shows how many are done and the time left.
 
     A line per item in place of the bar if ``rich`` is not installed.
-
-    >>> list(shown("ab", total=2, what="pairs"))  # doctest: +SKIP
-    pairs ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 100% 0:00:00
-    ['a', 'b']
     """
     try:
         from rich.progress import track
