@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Self
@@ -23,6 +23,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 
+from skgeo._progress import shown
 from skgeo._sklearn import CallbackSupportMixin, FitProgress, with_callbacks
 from skgeo._version import __version__
 from skgeo.data._arrays import check_unmasked, is_frame
@@ -147,10 +148,17 @@ class GeometryEstimator(
             with single_blas_thread(), _gradients():
                 X, y = self._validate(X, y, reset=True)
                 self.model_ = resolve_model(self.model, X, y, refit=True)
-                self._measure(self._bind(self.model_, X, y, progress=progress))
+                passes = self._shown(progress)
+                self._measure(self._bind(self.model_, X, y, progress=passes))
                 self._weights = fingerprint(self.model_.module)
         progress.end()
         return self
+
+    def _shown(self, progress: FitProgress) -> Callable[[Sequence[Any]], Iterable[Any]]:
+        """Wraps the passes of one fit: callbacks, and a bar if ``verbose`` is positive."""
+        if not getattr(self, "verbose", 0):
+            return progress
+        return lambda passes: shown(progress(passes), len(passes), type(self).__name__)
 
     def transform(self, X: Any) -> np.ndarray:
         """Features of samples, or of pairs.

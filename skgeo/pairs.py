@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from skgeo._arguments import check_option, described
+from skgeo._progress import shown
 from skgeo.data._arrays import is_frame
 from skgeo.exceptions import GeometryWarning, NotAModelError, SkgeoError, collect_warnings, warn
 from skgeo.models import is_model
@@ -136,7 +137,7 @@ def run_pairs(
     n_jobs : int, optional
         As in joblib; ``joblib.parallel_config`` selects the backend.
     verbose : int, default=0
-        If positive, show a progress bar if ``rich`` is installed, joblib's messages otherwise.
+        If positive, show progress and the time left: a bar if ``rich`` is installed, or lines.
     on_error : {"raise", "nan"}, default="raise"
         Whether a failing pair raises, with a note of its index, or gives a row of NaN and a
         warning.
@@ -190,17 +191,12 @@ def _guarded(
 def _parallel(tasks: Iterable[Any], total: int, n_jobs: int | None, verbose: int) -> Iterator[Any]:
     if verbose:
         try:
-            from rich.progress import track
-        except ImportError:
+            parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+        except ValueError:  # ray gives all rows at once: messages of joblib instead
             pass
         else:
-            try:
-                parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-            except ValueError:  # ray gives all rows at once: messages of joblib instead
-                pass
-            else:
-                yield from track(parallel(tasks), description="pairs", total=total)
-                return
+            yield from shown(parallel(tasks), total, "pairs")
+            return
     yield from joblib.Parallel(n_jobs=n_jobs, prefer="threads", verbose=verbose)(tasks)
 
 

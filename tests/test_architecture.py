@@ -24,7 +24,7 @@ SUBJECTS = {"chain", "fiber", "fisher", "quotient", "symmetry"}
 # Components from the bottom to the top; those in one row may import each other.
 LAYERS = [
     {
-        *("_arguments", "_cached", "_random_state", "_results"),
+        *("_arguments", "_cached", "_progress", "_random_state", "_results"),
         *("exceptions", "_show_versions", "_version"),
     },
     {"linalg"},

@@ -89,7 +89,8 @@ class FisherRankEstimator(GeometryEstimator):
     n_jobs : int, default=None
         Number of pairs measured at the same time.
     verbose : int, default=0
-        Above 0, shows progress through a table of pairs.
+        Above 0, shows progress and the time left, through the passes over the data of a ``fit``
+        or through a table of pairs.
     random_state : int, default=0
         Seed of the probes under "stochastic".
 

@@ -92,6 +92,13 @@ def read_content(model: Any) -> tuple[str, list[str]]:
     return walk.digest.hexdigest(), list(dict.fromkeys(walk.lost))
 
 
+def read_function(function: Any) -> tuple[str, list[str]]:
+    """Digest of the content of a function, as of one that a model holds, and what was lost."""
+    walk = _Walk()
+    walk.value(function)
+    return walk.digest.hexdigest(), list(dict.fromkeys(walk.lost))
+
+
 class _Walk:
     """One traversal that updates a digest."""
 

@@ -35,6 +35,7 @@ from skgeo.quotient._rows import LayerRows
 from skgeo.quotient._spectra import Tolerance, measure_layers
 
 _PROFILES = ("within_rank", "between_rank", "nc1", "nc2_norms", "nc2_angles", "nc4")
+_OF_LAYERS = ("rank_median", "common_rank", *_PROFILES[:5], "nc3", "nc4")
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,6 +85,15 @@ class NeuralCollapse(Result):
         known = self.layers["nc3"].dropna()
         found["collapse_nc3"] = float(known.iloc[-1]) if len(known) else float("nan")
         return found
+
+    def _layer_numbers(self) -> dict[str, float]:
+        """Numbers of single layers by name, as those of an estimator in a tracked training run."""
+        rows = self.layers.set_index("layer")
+        return {
+            f"collapse_{name}[{layer}]": float(value)
+            for name in _OF_LAYERS
+            for layer, value in rows[name].items()
+        }
 
 
 def neural_collapse(
@@ -138,6 +148,7 @@ def neural_collapse(
     See Also
     --------
     skgeo.quotient.LayerQuotientEstimator : The quotient ranks in the same table.
+    skgeo.track : Follows the measures through a training: ``track(run, neural_collapse)``.
 
     Notes
     -----

@@ -83,7 +83,8 @@ class LayerQuotientEstimator(GeometryEstimator):
     n_jobs : int, default=None
         Number of pairs measured in parallel.
     verbose : int, default=0
-        If above 0, progress through a table of pairs is shown.
+        Above 0, shows progress and the time left, through the passes over the data of a ``fit``
+        or through a table of pairs.
 
     Attributes
     ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -18,17 +18,22 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from skgeo._version import __version__
-from skgeo.base import GeometryEstimator, cached_row
+from skgeo.base import GeometryEstimator
 from skgeo.exceptions import SkgeoError, warn
+from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.models import Checkpoint, ResolvedModel, WrappedModel, resolve_model
 from skgeo.models._digest import read_content
 from skgeo.pairs import Pair, PairRow, as_pairs, run_rows
 from skgeo.training._files import writable_folder
+from skgeo.training._function import FunctionRow, is_function, name_of
 from skgeo.training._jump import JUMP, jump, jump_options
+from skgeo.training._kept import kept_row
+from skgeo.training._signature import SIGNATURE, known_signature, signature
 
 _NAN = float("nan")
+# What each row has beside its estimators.
+BESIDE = {"signature": SIGNATURE, "jump": JUMP}
 
 
 def track(
@@ -49,9 +54,11 @@ def track(
         :meth:`CheckpointRecorder.run <skgeo.training.CheckpointRecorder.run>` and
         :func:`skgeo.datasets.training_run` give them. The step may be the index. The pairs of a
         list have the steps 0, 1, 2, ...
-    estimators : estimator, list of estimators, or dict of str to estimator
-        Without a model of their own. By default the name of an estimator is that of its class in
-        lower case.
+    estimators : estimator or function, list of them, or dict of str to them
+        Estimators without a model of their own, and functions ``f(model, X, y)`` that return a
+        mapping of names to numbers, or a result with such a ``summary()``, such as
+        :func:`skgeo.quotient.neural_collapse`. By default the name of an estimator is that of its
+        class in lower case, and that of a function its own.
     memory : str, path-like or joblib.Memory, default=None
         Where results are kept, by the content of weights, data and parameters. A call that was
         interrupted goes on from there.
@@ -67,15 +74,17 @@ def track(
     -------
     pandas.DataFrame
         Indexed by ``step``, in order. Columns ``name__feature`` for the features of each
-        estimator, among them those of single layers, such as
-        ``name__quotient_common_nullity[layer]``; then ``jump__kl`` and
-        ``jump__fisher_rao_length``, which are NaN at the first step and without X.
+        estimator or function, among them those of single layers, such as
+        ``name__quotient_common_nullity[layer]``; then ``signature__rank``,
+        ``signature__negative`` and ``signature__nullity``, which are NaN without X, and
+        ``jump__kl`` and ``jump__fisher_rao_length``, which are NaN also at the first step.
 
     Raises
     ------
     SkgeoError
         If the run is empty, has a step twice, or changes its architecture, if a network cannot be
-        measured, or nothing can be written to `memory`.
+        measured, a function returns anything but numbers by name, or nothing can be written to
+        `memory`.
 
     See Also
     --------
@@ -91,6 +100,18 @@ def track(
 
     with the Fisher-Rao distance d. For small jumps the first is half the square of the second.
     The likelihood is that of the first estimator that has one.
+
+    The signature counts the positive, negative and zero eigenvalues of the Fisher metric on the P
+    parameters, (rank, 0, P - rank): a pullback has no negative ones. It does not depend on how the
+    network is parametrised, as eigenvalues do. It is taken from the first estimator that measures
+    the nullity, :class:`skgeo.FisherRankEstimator` or :class:`skgeo.SymmetryClassifier`. Where
+    there is none, :func:`skgeo.fisher.fisher_rank` measures it on the trainable parameters, if the
+    smaller side of the matrix is at most 4000; else it is NaN with a warning, as without such
+    parameters.
+
+    A function is given the network of the row as a module or a WrappedModel, or the fitted
+    scikit-learn or skorch model, and the data. Its result is kept by its code, and by what the code
+    names. A name that a row does not have is NaN there.
 
     A row reads its network once for all estimators, and that of the step before for the jump. With
     `memory`, each result is a file that is written beside its place and moved there: a process
@@ -109,14 +130,14 @@ def track(
     """
     steps, pairs = _read_run(run)
     store = _memory(memory)
-    named = {name: _prepared(estimator, store) for name, estimator in _named(estimators).items()}
+    named = {name: _prepared(name, found, store) for name, found in _named(estimators).items()}
     if on_error not in ("raise", "nan"):
         raise SkgeoError(f"Got on_error={on_error!r}; expected 'raise' or 'nan'.")
     links = [
         Link(pair.model, pair.X, pair.y, step, before)
         for step, pair, before in zip(steps, pairs, [None, *pairs], strict=False)
     ]
-    options = jump_options(list(named.values()))
+    options = jump_options([own for own in named.values() if isinstance(own, GeometryEstimator)])
     on_gpu = torch.device(options.get("device") or "cpu").type == "cuda"
     with single_blas_thread():  # also here, so that workers inherit it
         shapes = _first_shapes(links, on_error)
@@ -143,15 +164,16 @@ class TrackRow:
     options: of the networks whose jump is measured.
     """
 
-    estimators: Mapping[str, GeometryEstimator]
+    estimators: Mapping[str, GeometryEstimator | FunctionRow]
     shapes: dict[str, tuple[int, ...]] | None
     options: dict[str, Any]
     memory: joblib.Memory | None
     on_error: str
 
     def __call__(self, link: Link) -> PairRow:
-        """All features of the row, in the order of the estimators, then its jump."""
+        """All features of the row in the order of the estimators, its signature and its jump."""
         values: list[float] = []
+        features: list[Mapping[str, float]] = []
         layers: list[tuple[str, float]] = []
         facts: dict[str, str] = {}
         with single_blas_thread():
@@ -165,8 +187,10 @@ class TrackRow:
                     warn(f"NaN for what failed, {name} at step {link.step:g}: {error}")
                     found = PairRow([_NAN] * len(estimator._summary_names()), {})
                 values += found.values
+                features.append(dict(zip(estimator._summary_names(), found.values, strict=True)))
                 layers += [(f"{name}__{key}", value) for key, value in found.layer_numbers]
                 facts |= found.facts
+            values += self._signature(model, link, features)
             values += self._jump(model, link)
         return PairRow(values, facts, layer_numbers=tuple(layers))
 
@@ -183,28 +207,46 @@ class TrackRow:
         def compute() -> PairRow:
             return PairRow(jump(before, model, link.X, link.y, self.options), {})
 
+        return self._beside(link, "jump", (before, model), compute)
+
+    def _signature(
+        self, model: ResolvedModel, link: Link, features: list[Mapping[str, float]]
+    ) -> list[float]:
+        known = known_signature(features, model)
+        if known is not None:
+            return known
+        if link.X is None:
+            return [_NAN] * len(SIGNATURE)
+
+        def compute() -> PairRow:
+            return PairRow(signature(model, link.X, link.y, self.options), {})
+
+        return self._beside(link, "signature", (model,), compute)
+
+    def _beside(
+        self,
+        link: Link,
+        name: str,
+        models: tuple[ResolvedModel, ...],
+        compute: Callable[[], PairRow],
+    ) -> list[float]:
+        """What is measured beside the estimators, kept by the content of networks and data."""
+        family = self.options["likelihood"]
+        own = isinstance(family, Likelihood)
+
+        def contents() -> list[tuple[str, list[str]]]:
+            # What cannot be followed is said where the rows are measured.
+            return [read_content(found) for found in (*models, *([family] if own else []))]
+
         try:
-            if self.memory is None:
-                return compute().values
-            likelihood = self.options["likelihood"]
-            contents = [read_content(model) for model in (before, model)]
-            if not isinstance(likelihood, str):
-                contents.append(read_content(likelihood))
-            if any(lost for _, lost in contents):  # said where the rows are measured
-                return compute().values
-            data = model.read(link.X, link.y).fingerprint()
-            key: tuple[str, ...] = (
-                __version__,
-                "jump",
-                likelihood if isinstance(likelihood, str) else "",
-            )
-            key = (*key, *(content for content, _ in contents), data)
-            return cached_row(self.memory, key, compute).values
+            words = (name, "" if own else family)
+            row = kept_row(self.memory, words, contents, models[-1], link.X, link.y, compute)
+            return row.values
         except Exception as error:
             if self.on_error == "raise":
-                _raise_at(error, link.step, "jump")
-            warn(f"NaN for what failed, the jump to step {link.step:g}: {error}")
-            return [_NAN, _NAN]
+                _raise_at(error, link.step, name)
+            warn(f"NaN for what failed, the {name} at step {link.step:g}: {error}")
+            return [_NAN] * len(BESIDE[name])
 
 
 def _resolved(pair: Pair, step: float, shapes: dict[str, tuple[int, ...]] | None) -> ResolvedModel:
@@ -283,7 +325,7 @@ def _named(estimators: Any) -> dict[str, Any]:
         named = dict(estimators)
     else:
         listed = estimators if isinstance(estimators, list | tuple) else [estimators]
-        kinds = [type(estimator).__name__.lower() for estimator in listed]
+        kinds = [name_of(estimator) for estimator in listed]
         named = {}
         for kind, estimator in zip(kinds, listed, strict=True):
             alone = kinds.count(kind) == 1
@@ -292,25 +334,30 @@ def _named(estimators: Any) -> dict[str, Any]:
     if not named:
         raise SkgeoError("No estimators: expected one, a list, or a dict of names to estimators.")
     for name, estimator in named.items():
-        if not isinstance(estimator, GeometryEstimator):
+        if not isinstance(estimator, GeometryEstimator) and not is_function(estimator):
             kind = getattr(estimator, "__name__", type(estimator).__name__)
             raise SkgeoError(
                 f"The estimator {name!r} is {kind}; expected an estimator of skgeo, such as "
-                "FisherRankEstimator()."
+                "FisherRankEstimator(), or a function of (model, X, y)."
             )
-        if estimator.model is not None:
+        if isinstance(estimator, GeometryEstimator) and estimator.model is not None:
             raise SkgeoError(
                 f"The estimator {name!r} is bound to a model; the run has its own. Leave out "
                 "model=."
             )
-        if not isinstance(name, str) or "__" in name or name == "jump":
+        if not isinstance(name, str) or "__" in name or name in BESIDE:
             raise SkgeoError(
-                f"Estimator name {name!r}: expected a string without '__', and not 'jump'."
+                f"Estimator name {name!r}: expected a string without '__', and not "
+                f"{' or '.join(map(repr, BESIDE))}."
             )
     return named
 
 
-def _prepared(estimator: GeometryEstimator, memory: joblib.Memory | None) -> GeometryEstimator:
+def _prepared(
+    name: str, estimator: Any, memory: joblib.Memory | None
+) -> GeometryEstimator | FunctionRow:
+    if not isinstance(estimator, GeometryEstimator):
+        return FunctionRow(name, estimator, memory)
     own: GeometryEstimator = clone(estimator)
     if memory is not None and getattr(own, "memory", None) is None:
         own.memory = memory
@@ -329,16 +376,16 @@ def _memory(memory: Any) -> joblib.Memory | None:
 
 def _table(
     steps: Sequence[float],
-    estimators: Mapping[str, GeometryEstimator],
+    estimators: Mapping[str, GeometryEstimator | FunctionRow],
     rows: Sequence[PairRow | None],
 ) -> pd.DataFrame:
-    """Features, then what single layers have, one estimator after the other; then the jumps."""
+    """Features, then what single layers have, one estimator after the other; then the rest."""
     layers = list(dict.fromkeys(key for row in rows if row for key, _ in row.layer_numbers))
     fixed = [f"{n}__{key}" for n, own in estimators.items() for key in own._summary_names()]
-    fixed += [f"jump__{key}" for key in JUMP]
+    fixed += [f"{name}__{key}" for name, keys in BESIDE.items() for key in keys]
     columns = [
         column
-        for name in [*estimators, "jump"]
+        for name in [*estimators, *BESIDE]
         for column in [*fixed, *layers]
         if column.startswith(f"{name}__")
     ]

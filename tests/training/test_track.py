@@ -55,7 +55,7 @@ def test_names_of_estimators(folder):
     assert one.columns[0] == "counting__mean_weight"
     two = track(run, [Counting(), fisher(), Counting()])
     kinds = list(dict.fromkeys(column.partition("__")[0] for column in two.columns))
-    assert kinds == ["counting-1", "fisherrankestimator", "counting-2", "jump"]
+    assert kinds == ["counting-1", "fisherrankestimator", "counting-2", "signature", "jump"]
 
 
 def test_jumps_in_closed_form():
@@ -195,7 +195,8 @@ def test_a_tracker_that_is_killed_goes_on_where_it_was(folder, tmp_path):
     assert count(log, "begin") <= rows + kills
     expected = track(run_of(folder), Counting())
     pd.testing.assert_frame_equal(pd.read_pickle(where), expected, check_exact=True)
-    assert len(list((tmp_path / "kept").rglob("output.pkl"))) == rows + rows - 1  # and jumps
+    # Rows, signatures and jumps.
+    assert len(list((tmp_path / "kept").rglob("output.pkl"))) == rows + rows + rows - 1
 
 
 def test_two_processes_share_what_they_keep(folder, tmp_path):
@@ -323,7 +324,9 @@ def test_models_of_other_kinds(folder):
         ({"estimators": {"a": Counting}}, "'a' is Counting; expected an estimator"),
         ({"estimators": Counting(nn.Linear(1, 1))}, "'counting' is bound to a model"),
         ({"estimators": {"a__b": Counting()}}, "without '__'"),
-        ({"estimators": {"jump": Counting()}}, "not 'jump'"),
+        ({"estimators": {"jump": Counting()}}, "not 'signature' or 'jump'"),
+        ({"estimators": {"signature": Counting()}}, "not 'signature' or 'jump'"),
+        ({"estimators": {"net": nn.Linear(3, 2)}}, "'net' is Linear; expected an estimator"),
         ({"on_error": "skip"}, "on_error='skip'"),
         ({"memory": 3}, "memory=3; expected the name of a folder"),
     ],
