@@ -1,7 +1,7 @@
 r"""Transposed convolutions: linear layers whose gradients, not inputs, come in patches.
 
 With strides s, paddings p and dilations d, input q meets result :math:`sq - p + dk` through entry k
-of the kernel, so the gradient of the weight is :math:`\sum_q x_{nq} \otimes g_{nk}[sq - p + d\,\cdot]`.
+of the kernel, so the gradient of its weight is :math:`\sum_q x_{nq} \otimes g_n[sq - p + dk]`.
 """
 
 from __future__ import annotations
