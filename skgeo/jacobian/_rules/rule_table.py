@@ -18,6 +18,7 @@ from skgeo.jacobian._rules.normalisation import (
     RMSNormRule,
 )
 from skgeo.jacobian._rules.rule import StructureRule
+from skgeo.jacobian._rules.shared_table import SharedTable, SharedTableRule
 from skgeo.jacobian._rules.transposed_convolution import TransposedConvolutionRule
 from skgeo.jacobian._rules.transposed_linear import TransposedLinearRule
 
@@ -39,6 +40,7 @@ _RULES: dict[type[nn.Module], StructureRule] = {
     nn.GroupNorm: GroupNormRule(),
     nn.LayerNorm: LayerNormRule(),
     nn.RMSNorm: RMSNormRule(),
+    SharedTable: SharedTableRule(),
 }
 # Layers of packages that are not imported here, by module and name.
 _ELSEWHERE: dict[str, StructureRule] = {
