@@ -21,6 +21,7 @@ from skgeo.data import Samples, as_samples
 from skgeo.exceptions import SkgeoError
 from skgeo.likelihood import Likelihood
 from skgeo.models._checkpoint import Checkpoint
+from skgeo.models._huggingface import HuggingFaceCall
 from skgeo.models._kinds import (
     check_model,
     check_parameters,
@@ -77,7 +78,10 @@ class ResolvedModel:
         if self.preprocess is not None:
             X, y = _in_memory(X, y)
             X = self.preprocess(X)
-        return as_samples(X, y)
+        samples = as_samples(X, y)
+        if isinstance(self.forward, HuggingFaceCall):
+            return self.forward.prepared(samples)
+        return samples
 
 
 def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> ResolvedModel:

@@ -8,8 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgeo.exceptions import NotAModelError
+from skgeo.exceptions import NotAModelError, SkgeoError
 from skgeo.likelihood import Likelihood
+from skgeo.models._huggingface import (
+    HuggingFaceCall,
+    attention_mask,
+    check_interface,
+    family,
+    shifts,
+)
 
 
 class WrappedModel:
@@ -42,6 +49,7 @@ class WrappedModel:
 
     See Also
     --------
+    WrappedModel.from_hf : Models of Hugging Face, with their labels and attention masks.
     skgeo.Checkpoint : Weights in a file, loaded when they are needed.
 
     Notes
@@ -104,6 +112,96 @@ class WrappedModel:
         self.likelihood = likelihood
         self.class_axis = class_axis
         self.mask = mask
+
+    @classmethod
+    def from_hf(
+        cls,
+        model: nn.Module,
+        *,
+        likelihood: str | Likelihood | None = None,
+        shift: bool | str = "auto",
+        mask: Callable[[Any], Tensor] | str | None = "auto",
+    ) -> WrappedModel:
+        r"""Model of Hugging Face, called with a dict of tensors.
+
+        The outputs are ``.logits`` or, without a head, ``.last_hidden_state``.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            With ``.config``, as those of transformers have. It is not copied.
+        likelihood : str or Likelihood, default=None
+            By default "categorical" for models that predict the next token, what
+            ``config.problem_type`` says for others, or else the estimator decides.
+        shift : bool or "auto", default="auto"
+            Whether the outputs at position t are about the token at t + 1. "auto" follows the loss
+            of the model's class: true for names that end in ``ForCausalLM`` except decoders such as
+            ``BartForCausalLM``, and for ``GPT2LMHeadModel``.
+        mask : callable, "auto" or None, default="auto"
+            As for :class:`WrappedModel`. "auto" takes the attention mask in X for models with
+            outputs for each token, ``decoder_attention_mask`` behind an encoder. None counts every
+            position.
+
+        Returns
+        -------
+        WrappedModel
+
+        Raises
+        ------
+        NotAModelError
+            If `model` is not a module, or has no configuration.
+        SkgeoError
+            If the class of the model does not say whether labels are shifted, or an argument is
+            none of the above.
+
+        Notes
+        -----
+        X is a dict of tensors by the names of the model's inputs, a Dataset or DataLoader of such
+        dicts, or an array of ``input_ids``. ``labels`` among them are taken for y, and are not
+        passed to the model; -100 leaves a position out.
+
+        With `shift`, ``y[:, t] = labels[:, t + 1]``, and position t counts if tokens t and t + 1
+        do, so never the last. A y passed as such is aligned with the outputs already, and replaces
+        the labels. The gradient of the model's own loss, times the number of counted positions, is
+        then :math:`\sum_{nt} J_{nt}^T (p_{nt} - e_{y_{nt}})`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> from skgeo import WrappedModel, fisher_rank
+        >>> class BigramForCausalLM(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.config = SimpleNamespace()
+        ...         self.table = torch.nn.Embedding(3, 3)
+        ...
+        ...     def forward(self, input_ids, attention_mask=None):
+        ...         return SimpleNamespace(logits=self.table(input_ids))
+        >>> model = WrappedModel.from_hf(BigramForCausalLM())
+        >>> model.likelihood
+        'categorical'
+
+        The first token has a next one, the second does not: one row of the table, three logits up
+        to a constant.
+
+        >>> fisher_rank(model, {"input_ids": torch.tensor([[0, 1], [0, 2]])}, tol=1e-6).rank
+        2
+        """
+        check_interface(model)
+        shifted = shifts(model, shift)
+        if isinstance(mask, str):
+            if mask != "auto":
+                raise SkgeoError(
+                    f"Got mask={mask!r}; expected a function mask(inputs), 'auto' or None."
+                )
+            mask = attention_mask(model, shifted)
+        return cls(
+            model,
+            forward=HuggingFaceCall(shifted),
+            likelihood=family(model, shifted) if likelihood is None else likelihood,
+            mask=mask,
+        )
 
     def __call__(self, inputs: Any) -> Tensor:
         """Compute the outputs on `inputs`."""

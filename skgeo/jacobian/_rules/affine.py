@@ -9,6 +9,7 @@ groups of channels are a further axis.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,23 +29,37 @@ class AffineRule(StructureRule):
     """Rule of a layer whose weight multiplies something linear in the input.
 
     Subclasses give :meth:`affine`; all products follow.
+
+    Attributes
+    ----------
+    transposed : bool
+        Whether the weight has its inputs before its outputs in each group.
     """
+
+    transposed: ClassVar[bool] = False
 
     def affine(self, call: LayerGradients) -> tuple[Tensor, Tensor]:
         """Inputs and gradients of the matrix product within the layer.
 
         Returns a (b, G, T, i) and g (b, m, G, T, o) for G groups and T positions;
-        ``weight.reshape(G, o, i)`` maps a to the layer's result.
+        ``weight.reshape(G, o, i)`` maps a to the layer's result, or if the rule is `transposed`
+        the matrices ``weight.reshape(G, i, o)`` from the right.
         """
         raise NotImplementedError(f"{type(self).__name__} must define affine(call).")
+
+    def _laid_out(self, call: LayerGradients, local: str, values: Tensor) -> Tensor:
+        """Values (*, G, o, i) of the weight or (*, G, o) of the bias in the parameter's shape."""
+        shape = call.parameter(local).shape
+        if local == "bias":
+            return values.reshape(*values.shape[:-2], *shape)
+        return (values.mT if self.transposed else values).reshape(*values.shape[:-3], *shape)
 
     def rows(self, call: LayerGradients) -> dict[str, Tensor]:
         a, g = self.affine(call)
         found = {}
         for local in call.names:
-            parameter = call.parameter(local)
             each = rows(a, g) if local == "weight" else _over_positions(g)
-            found[local] = each.reshape(*g.shape[:2], *parameter.shape)
+            found[local] = self._laid_out(call, local, each)
         return found
 
     def total(self, call: LayerGradients) -> dict[str, Tensor]:
@@ -52,13 +67,12 @@ class AffineRule(StructureRule):
         g = g.sum(1)
         found = {}
         for local in call.names:
-            parameter = call.parameter(local)
             each = (
                 torch.einsum("bgti,bgto->goi", a.to(g.dtype), g)
                 if local == "weight"
                 else g.sum((0, 2))
             )
-            found[local] = each.reshape(parameter.shape)
+            found[local] = self._laid_out(call, local, each)
         return found
 
     def add_gram(self, total: Tensor, left: LayerGradients, right: LayerGradients) -> None:
@@ -71,13 +85,13 @@ class AffineRule(StructureRule):
         if a.shape[2] == 1:
             squares, x = _squares(g), a[:, :, 0].double().square()
             each = {"weight": torch.einsum("bgo,bgi->goi", squares, x), "bias": squares.sum(0)}
-            return {local: each[local].reshape(call.parameter(local).shape) for local in call.names}
+            return {local: self._laid_out(call, local, each[local]) for local in call.names}
         found: dict[str, Tensor] = {}
         for part in self._pieces(call):
             a, g = self.affine(part)
             for local in call.names:
                 values = diagonal(a, g) if local == "weight" else g.sum(3).square().sum((0, 1))
-                values = values.reshape(call.parameter(local).shape)
+                values = self._laid_out(call, local, values)
                 found[local] = found[local] + values if local in found else values
         return found
 
@@ -102,7 +116,7 @@ class AffineRule(StructureRule):
 
     def outer(self, call: LayerGradients) -> tuple[Tensor, Tensor] | None:
         a, g = self.affine(call.double())
-        if a.shape[1] != 1 or a.shape[2] != 1:
+        if a.shape[1] != 1 or a.shape[2] != 1 or self.transposed:
             return None
         a, g = a[:, 0, 0], g[:, :, 0, 0]
         one = a.new_ones(len(a), 1)

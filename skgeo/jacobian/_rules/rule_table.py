@@ -18,12 +18,18 @@ from skgeo.jacobian._rules.normalisation import (
     RMSNormRule,
 )
 from skgeo.jacobian._rules.rule import StructureRule
+from skgeo.jacobian._rules.shared_table import SharedTable, SharedTableRule
+from skgeo.jacobian._rules.transposed_convolution import TransposedConvolutionRule
+from skgeo.jacobian._rules.transposed_linear import TransposedLinearRule
 
 _RULES: dict[type[nn.Module], StructureRule] = {
     nn.Linear: LinearRule(),
     nn.Conv1d: ConvolutionRule(),
     nn.Conv2d: ConvolutionRule(),
     nn.Conv3d: ConvolutionRule(),
+    nn.ConvTranspose1d: TransposedConvolutionRule(),
+    nn.ConvTranspose2d: TransposedConvolutionRule(),
+    nn.ConvTranspose3d: TransposedConvolutionRule(),
     nn.Embedding: EmbeddingRule(),
     nn.BatchNorm1d: BatchNormRule(),
     nn.BatchNorm2d: BatchNormRule(),
@@ -34,6 +40,11 @@ _RULES: dict[type[nn.Module], StructureRule] = {
     nn.GroupNorm: GroupNormRule(),
     nn.LayerNorm: LayerNormRule(),
     nn.RMSNorm: RMSNormRule(),
+    SharedTable: SharedTableRule(),
+}
+# Layers of packages that are not imported here, by module and name.
+_ELSEWHERE: dict[str, StructureRule] = {
+    "transformers.pytorch_utils.Conv1D": TransposedLinearRule(),
 }
 
 
@@ -109,7 +120,7 @@ def structure_rule(module: nn.Module) -> StructureRule | None:
     if "forward" in vars(module):
         return None
     for kind in type(module).__mro__:
-        rule = _RULES.get(kind)
+        rule = _RULES.get(kind) or _ELSEWHERE.get(f"{kind.__module__}.{kind.__qualname__}")
         if rule is not None:
             same = _forward(type(module)) is _forward(kind)
             return rule if same and rule.covers(module) else None

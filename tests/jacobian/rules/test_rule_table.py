@@ -69,8 +69,15 @@ class TestLookingUp:
     def test_none(self):
         assert structure_rule(nn.LSTM(2, 2)) is None
         assert structure_rule(nn.Tanh()) is None
-        # Convolutions the other way round are no subclass of those with a rule.
-        assert structure_rule(nn.ConvTranspose2d(2, 2, 2)) is None
+
+    def test_a_layer_of_a_package_that_is_not_imported(self):
+        class Conv1D(nn.Linear):
+            def forward(self, x):
+                return x @ self.weight + self.bias
+
+        assert structure_rule(Conv1D(2, 2)) is None
+        Conv1D.__module__, Conv1D.__qualname__ = "transformers.pytorch_utils", "Conv1D"
+        assert structure_rule(Conv1D(2, 2)) is not None
 
 
 class TestRegistering:

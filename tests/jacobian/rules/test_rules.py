@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.cases import Mean
 from helpers.networks import normal
+from helpers.rule_oracles import assert_matches_dense
 from skgeo.jacobian import LayerGradients, check_structure, structure_rule
 from skgeo.jacobian._dense_rows import output_jacobian
 from skgeo.jacobian._rules import affine
@@ -12,7 +14,21 @@ from skgeo.jacobian._rules.gradients import structured_gradients
 from skgeo.network import replica
 
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 MODES = ("zeros", "circular", "reflect", "replicate")
+
+
+class InputsFirst(nn.Module):
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_inputs, n_outputs))
+        self.bias = nn.Parameter(torch.randn(n_outputs))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+InputsFirst.__module__, InputsFirst.__qualname__ = "transformers.pytorch_utils", "Conv1D"
 
 
 def assert_rule_is_right(module, x):
@@ -112,6 +128,61 @@ class TestConvolution:
             (found.trace(), flat.square().sum()),
         ]:
             torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+class TestTransposedConvolution:
+    @pytest.mark.parametrize("bias", [True, False])
+    @pytest.mark.parametrize("dimension", [1, 2, 3])
+    def test_of_every_dimension(self, dimension, bias):
+        kind = TRANSPOSED[dimension - 1]
+        options = {"stride": (2, 3, 1), "padding": (1, 0, 2), "output_padding": (1, 2, 0)}
+        chosen = {key: value[:dimension] for key, value in options.items()}
+        layer = kind(2, 3, (3, 4, 5)[:dimension], bias=bias, **chosen)
+        assert_rule_is_right(layer, normal(3, 2, *(4, 2, 3)[:dimension]))
+
+    @pytest.mark.parametrize("stride", [1, 2])
+    @pytest.mark.parametrize("dilation", [1, 2])
+    @pytest.mark.parametrize("groups", [1, 2, 4])
+    def test_strides_dilations_groups(self, stride, dilation, groups):
+        options = {"stride": stride, "dilation": dilation, "groups": groups}
+        assert_rule_is_right(nn.ConvTranspose1d(4, 8, 3, padding=2, **options), normal(3, 4, 5))
+        assert_rule_is_right(
+            nn.ConvTranspose2d(4, 8, (2, 3), padding=(0, 1), **options), normal(3, 4, 3, 2)
+        )
+
+    def test_one_pixel(self):
+        assert_rule_is_right(nn.ConvTranspose2d(5, 3, 4), normal(4, 5, 1, 1))
+
+    def test_size_given_at_the_call_and_frames_folded_into_samples(self):
+        class Frames(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up = nn.ConvTranspose1d(2, 3, 3, stride=2)
+                self.out = nn.Linear(3 * 8, 3)
+
+            def forward(self, x):
+                h = torch.tanh(self.up(x.flatten(0, 1), output_size=[8]))
+                return self.out(h.flatten(1).unflatten(0, x.shape[:2]).mean(1))
+
+        torch.manual_seed(0)
+        assert_matches_dense(Frames().double(), normal(4, 2, 2, 3))
+
+
+class TestInputsFirst:
+    """``Conv1D`` of transformers, by a layer of the same name and formula."""
+
+    @pytest.mark.parametrize("positions", [(), (1,), (7,), (2, 3)])
+    @pytest.mark.parametrize("shape", [(3, 4), (4, 4), (1, 6)])
+    def test_with_positions(self, positions, shape):
+        assert_rule_is_right(InputsFirst(*shape), normal(5, *positions, shape[0]))
+
+    @pytest.mark.parametrize("shape", [(5, 4), (5, 2, 4)])
+    def test_in_a_network(self, shape):
+        torch.manual_seed(0)
+        net = nn.Sequential(InputsFirst(4, 3), nn.Tanh(), nn.Flatten(), InputsFirst(3, 2)).double()
+        if len(shape) == 3:
+            net[2] = Mean()
+        assert_matches_dense(net, normal(*shape))
 
 
 class TestBothWaysToAGramMatrix:
