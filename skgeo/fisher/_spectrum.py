@@ -326,7 +326,7 @@ def measure_fisher(
 
 def _affordable_components(fisher: FisherRows) -> int:
     """Number of directions that a tenth of the memory budget holds; at least one."""
-    return int(max(1, fisher.network.budget // (10 * 8 * fisher.n_parameters)))
+    return int(max(1, fisher.network.budget // (10 * 8 * max(fisher.n_parameters, 1))))
 
 
 def _tangent_eigenvalues(fisher: FisherRows, values: Tensor, kernel: Tensor | None) -> Tensor:

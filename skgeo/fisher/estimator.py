@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skgeo._arguments import check_option
+from skgeo._arguments import check_integer, check_option
 from skgeo.base import GeometryEstimator
 from skgeo.exceptions import GeometryWarning, SkgeoError, warn
 from skgeo.fisher._directions import direction_leverage
@@ -245,6 +245,8 @@ class FisherRankEstimator(GeometryEstimator):
     def _measure(self, network: BoundNetwork) -> None:
         check_option("solver", self.solver, (*SOLVERS, "stochastic"))
         check_option("scale", self.scale, (None, "diagonal"))
+        check_integer("n_probes", self.n_probes)
+        check_integer("random_state", self.random_state, least=0)
         if self.scale and self.solver in ("lanczos", "stochastic"):
             raise SkgeoError(
                 f"scale='diagonal' needs a matrix, and solver={self.solver!r} forms none."
