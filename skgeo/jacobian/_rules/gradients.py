@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -20,9 +19,9 @@ from skgeo.jacobian._rules.rule_check import (
     Certificate,
     RuleCheck,
     edges,
-    own_names,
     watched,
 )
+from skgeo.jacobian._rules.sharing import Use, uses
 from skgeo.network._agreement import agree
 from skgeo.network._batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.network._replica import Replica
@@ -48,8 +47,9 @@ def structured_gradients(
     a backward pass per direction for the batch as a whole, and without a certificate one more
     backward pass that every layer's factors are checked against. A parameter is differentiated
     densely (:func:`output_jacobian`, M backward passes per sample) if it belongs to no
-    layer with a rule, if the forward pass uses it more than once or outside its layer, if its layer
-    has hooks or parametrisations, or if the check fails.
+    layer with a rule, if the forward pass uses it outside its layers, if several calls use it and
+    cannot be combined (:mod:`~skgeo.jacobian._rules.sharing`), if its layer has hooks or
+    parametrisations, or if the check fails.
     """
     with differentiating():
         inputs = _plain(inputs)
@@ -108,11 +108,10 @@ def _factors(
     """Directions of the outputs, parameters that the outputs depend on, and covered layers."""
     directions = None if cotangents is None else _checked(cotangents(z.detach()), z)
     counts = edges(z)
-    uses = {name: counts[id(replica.parameters[name])] for name in replica.selected}
-    once = {id(replica.parameters[name]): name for name, count in uses.items() if count == 1}
-    calls = [call for call in calls if len(call.inputs) == 1 and own_names(call.module, once)]
-    found = _admitted(z, calls, once, replica, directions, certificate, max_bytes)
-    return directions, [name for name, count in uses.items() if count], found
+    selected = {id(replica.parameters[name]): name for name in replica.selected}
+    covered = uses([call for call in calls if len(call.inputs) == 1], selected, counts)
+    found = _admitted(z, covered, replica, directions, certificate, max_bytes)
+    return directions, [name for key, name in selected.items() if counts[key]], found
 
 
 def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call]]:
@@ -121,8 +120,7 @@ def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call]]:
         for name, module in watched(replica).items():
             recorder.watch(name, module, stack)
         z = replica(inputs)
-    times = Counter(call.layer for call in recorder.calls)
-    return z, [call for call in recorder.calls if times[call.layer] == 1]
+    return z, recorder.calls
 
 
 def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
@@ -148,31 +146,34 @@ def _checked(directions: Tensor, z: Tensor) -> Tensor:
 
 def _admitted(
     z: Tensor,
-    calls: Sequence[Call],
-    once: Mapping[int, str],
+    covered: Sequence[Use],
     replica: Replica,
     directions: Tensor | None,
     certificate: Certificate | None,
     max_bytes: int,
 ) -> list[LayerGradients]:
-    if not calls:
+    if not covered:
         return []
-    gradients = _backward(z, [call.output for call in calls], directions, max_bytes)
+    calls = list(dict.fromkeys(call for use in covered for call in use.calls))
+    found = _backward(z, [call.output for call in calls], directions, max_bytes)
+    by_call = dict(zip(calls, found, strict=True))
+    gradients = [[by_call[call] for call in use.calls] for use in covered]
     if certificate:
         read = [
-            certificate.read(call, gradient, own_names(call.module, once), len(z))
-            for call, gradient in zip(calls, gradients, strict=True)
+            certificate.read(use, each, len(z))
+            for use, each in zip(covered, gradients, strict=True)
         ]
         if all(known for known, _ in read):
-            return [found for _, found in read if found is not None]
-    admission = RuleCheck(replica, z, directions, once)
+            return [one for _, one in read if one is not None]
+    names = [name for use in covered for name in use.names.values()]
+    admission = RuleCheck(replica, z, directions, names)
     admitted = []
-    for call, gradient in zip(calls, gradients, strict=True):
-        arrangement, found = admission.admit(call, gradient)
+    for use, each in zip(covered, gradients, strict=True):
+        arrangement, one = admission.admit(use, each)
         if certificate is not None:
-            certificate.note(call, arrangement, found)
-        if found is not None:
-            admitted.append(found)
+            certificate.note(use, arrangement, one)
+        if one is not None:
+            admitted.append(one)
     return admitted
 
 

@@ -12,7 +12,6 @@ from skgeo.network import replica
 
 # What no rule speaks for, case by case; every other parameter has to be covered.
 GENERAL = {
-    "embedding_tied": "embedding.weight",
     "prelu": "1.weight",
     "lstm": "rnn.",
     "lstm_two_ways": "rnn.",
@@ -20,7 +19,6 @@ GENERAL = {
     "attention": "attention.",
     "transformer": "0.self_attn.",
     "tied": "first.weight",
-    "reused": "body.",
     "weight_norm": "0.",
 }
 
