@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -53,7 +54,7 @@ def structured_gradients(
     """
     with differentiating():
         inputs = _plain(inputs)
-        z, calls = _forward(replica, inputs)
+        z, calls, repeated = _forward(replica, inputs)
         if not replica.reached(z) or not _trustworthy(replica, inputs, z):
             # The dense computation reports what is wrong.
             output_jacobian(replica, inputs)
@@ -61,7 +62,10 @@ def structured_gradients(
                 "Outputs of the same samples differ from one forward pass to the next. Each "
                 "sample's outputs must be a fixed function of that sample."
             )
-        directions, used, found = _factors(replica, z, calls, cotangents, certificate, max_bytes)
+        again = functools.partial(replica, inputs) if repeated else None
+        directions, used, found = _factors(
+            replica, z, calls, again, cotangents, certificate, max_bytes
+        )
         z = z.detach()
         del calls  # and the graph with it
         covered = {name for call in found for name in call.names.values()}
@@ -87,7 +91,10 @@ def certify_structure(
     """
     certificate = Certificate()
     with differentiating():
-        _factors(replica, *_forward(replica, _plain(inputs)), cotangents, certificate, _MAX_BYTES)
+        inputs = _plain(inputs)
+        z, calls, repeated = _forward(replica, inputs)
+        again = functools.partial(replica, inputs) if repeated else None
+        _factors(replica, z, calls, again, cotangents, certificate, _MAX_BYTES)
     return certificate
 
 
@@ -101,26 +108,53 @@ def _factors(
     replica: Replica,
     z: Tensor,
     calls: Sequence[Call],
+    again: Callable[[], Tensor] | None,
     cotangents: Cotangents | None,
     certificate: Certificate | None,
     max_bytes: int,
 ) -> tuple[Tensor | None, list[str], list[LayerGradients]]:
-    """Directions of the outputs, parameters that the outputs depend on, and covered layers."""
+    """Directions of the outputs, parameters that the outputs depend on, and covered layers.
+
+    again: a forward pass to check against, if that of `z` was changed.
+    """
     directions = None if cotangents is None else _checked(cotangents(z.detach()), z)
     counts = edges(z)
     selected = {id(replica.parameters[name]): name for name in replica.selected}
     covered = uses([call for call in calls if len(call.inputs) == 1], selected, counts)
-    found = _admitted(z, covered, replica, directions, certificate, max_bytes)
+    found = _admitted(z, covered, again, replica, directions, certificate, max_bytes)
     return directions, [name for key, name in selected.items() if counts[key]], found
 
 
-def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call]]:
-    recorder = CallRecorder(keep_inputs=True)
+def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call], bool]:
+    """Outputs, calls of the layers, and whether embeddings of positions were repeated.
+
+    Embeddings without samples get a result for each, where that leaves the outputs as they are.
+    """
+    size = batch_size(inputs)
+    try:
+        recorder, z = _recorded(replica, inputs, size)
+        if not recorder.repeated:
+            return z, recorder.calls, False
+        with torch.no_grad():
+            expected = replica(inputs)
+        scale = float(expected.abs().max())
+        if agree(z.detach(), expected, replica.arithmetic, scale, by_entry=True):
+            return z, recorder.calls, True
+    except Exception:  # what follows the embedding may expect another shape
+        pass
+    recorder, z = _recorded(replica, inputs, None)
+    return z, recorder.calls, False
+
+
+def _recorded(
+    replica: Replica, inputs: Inputs, n_samples: int | None
+) -> tuple[CallRecorder, Tensor]:
+    recorder = CallRecorder(keep_inputs=True, n_samples=n_samples)
     with ExitStack() as stack:
         for name, module in watched(replica).items():
             recorder.watch(name, module, stack)
         z = replica(inputs)
-    return z, recorder.calls
+    return recorder, z
 
 
 def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
@@ -147,6 +181,7 @@ def _checked(directions: Tensor, z: Tensor) -> Tensor:
 def _admitted(
     z: Tensor,
     covered: Sequence[Use],
+    again: Callable[[], Tensor] | None,
     replica: Replica,
     directions: Tensor | None,
     certificate: Certificate | None,
@@ -166,7 +201,7 @@ def _admitted(
         if all(known for known, _ in read):
             return [one for _, one in read if one is not None]
     names = [name for use in covered for name in use.names.values()]
-    admission = RuleCheck(replica, z, directions, names)
+    admission = RuleCheck(replica, z if again is None else again(), directions, names)
     admitted = []
     for use, each in zip(covered, gradients, strict=True):
         arrangement, one = admission.admit(use, each)
