@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from skgeo import WrappedModel, fisher_trace
 from skgeo.jacobian import check_structure, structure_rule
+from skgeo.jacobian._dense_rows import output_jacobian
 from skgeo.jacobian._rules.gradients import structured_gradients
 from skgeo.models import resolve_model
 from skgeo.network import replica
@@ -148,7 +149,15 @@ def test_layers_with_inputs_first():
 
     layer = Conv1D(5, 3)
     check_structure(structure_rule(layer), layer, torch.randn(4, 6, 3))
-    found = structured_gradients(
-        replica(made(gpt2), forward=lambda m, x: m(**x).logits), {"input_ids": batch()["input_ids"]}
-    )
-    assert not [name for name in found.rest if ".h." in name]
+
+
+@pytest.mark.parametrize("build", [gpt2, llama, masked, tagger], ids=lambda f: f.__name__)
+def test_every_layer_has_a_rule(build):
+    module = made(build)
+    found = structured_gradients(replica(module, forward=lambda m, x: m(**x).logits), batch())
+    assert found.rest == ()
+    _, rows = output_jacobian(replica(module, forward=lambda m, x: m(**x).logits), batch())
+    torch.testing.assert_close(found.rows(), rows, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found.trace(), rows.square().sum(), rtol=1e-6, atol=0)
+    long = rows.flatten(0, 1)
+    torch.testing.assert_close(found.gram(), long @ long.T, rtol=1e-6, atol=1e-7)

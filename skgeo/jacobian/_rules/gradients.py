@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._calls import Call, CallRecorder
 from skgeo.jacobian._cotangents import unit_cotangents
 from skgeo.jacobian._dense_rows import output_jacobian
 from skgeo.jacobian._rules.factored import FactoredJacobian
+from skgeo.jacobian._rules.opened import opened
 from skgeo.jacobian._rules.rule import LayerGradients
 from skgeo.jacobian._rules.rule_check import (
     Certificate,
@@ -54,7 +55,7 @@ def structured_gradients(
     """
     with differentiating():
         inputs = _plain(inputs)
-        z, calls, repeated = _forward(replica, inputs)
+        z, calls, changed = _forward(replica, inputs)
         if not replica.reached(z) or not _trustworthy(replica, inputs, z):
             # The dense computation reports what is wrong.
             output_jacobian(replica, inputs)
@@ -62,7 +63,7 @@ def structured_gradients(
                 "Outputs of the same samples differ from one forward pass to the next. Each "
                 "sample's outputs must be a fixed function of that sample."
             )
-        again = functools.partial(replica, inputs) if repeated else None
+        again = functools.partial(replica, inputs) if changed else None
         directions, used, found = _factors(
             replica, z, calls, again, cotangents, certificate, max_bytes
         )
@@ -92,8 +93,8 @@ def certify_structure(
     certificate = Certificate()
     with differentiating():
         inputs = _plain(inputs)
-        z, calls, repeated = _forward(replica, inputs)
-        again = functools.partial(replica, inputs) if repeated else None
+        z, calls, changed = _forward(replica, inputs)
+        again = functools.partial(replica, inputs) if changed else None
         _factors(replica, z, calls, again, cotangents, certificate, _MAX_BYTES)
     return certificate
 
@@ -126,14 +127,15 @@ def _factors(
 
 
 def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call], bool]:
-    """Outputs, calls of the layers, and whether embeddings of positions were repeated.
+    """Outputs, calls of the layers, and whether the forward pass was changed to see them.
 
-    Embeddings without samples get a result for each, where that leaves the outputs as they are.
+    Embeddings without samples get a result for each, and attention and recurrent layers call linear
+    layers over their weights, where that leaves the outputs as they are.
     """
-    size = batch_size(inputs)
     try:
-        recorder, z = _recorded(replica, inputs, size)
-        if not recorder.repeated:
+        with opened(replica) as layers:
+            recorder, z = _recorded(replica, inputs, layers, batch_size(inputs))
+        if not recorder.repeated and not layers:
             return z, recorder.calls, False
         with torch.no_grad():
             expected = replica(inputs)
@@ -142,16 +144,17 @@ def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call], bool
             return z, recorder.calls, True
     except Exception:  # what follows the embedding may expect another shape
         pass
-    recorder, z = _recorded(replica, inputs, None)
+    recorder, z = _recorded(replica, inputs, {}, None)
     return z, recorder.calls, False
 
 
 def _recorded(
-    replica: Replica, inputs: Inputs, n_samples: int | None
+    replica: Replica, inputs: Inputs, layers: Mapping[str, nn.Module], n_samples: int | None
 ) -> tuple[CallRecorder, Tensor]:
+    """One forward pass with the calls of all layers with a rule, and of others that are given."""
     recorder = CallRecorder(keep_inputs=True, n_samples=n_samples)
     with ExitStack() as stack:
-        for name, module in watched(replica).items():
+        for name, module in {**watched(replica), **layers}.items():
             recorder.watch(name, module, stack)
         z = replica(inputs)
     return recorder, z

@@ -13,11 +13,6 @@ from skgeo.network import replica
 # What no rule speaks for, case by case; every other parameter has to be covered.
 GENERAL = {
     "prelu": "1.weight",
-    "lstm": "rnn.",
-    "lstm_two_ways": "rnn.",
-    "gru": "rnn.",
-    "attention": "attention.",
-    "transformer": "0.self_attn.",
     "tied": "first.weight",
     "weight_norm": "0.",
 }
