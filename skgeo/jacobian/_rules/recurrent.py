@@ -77,7 +77,8 @@ def _linear_layers(module: nn.RNNBase) -> Iterator[tuple[str, nn.Linear]]:
         if name.startswith("weight_") and weight is not None:
             end = name.removeprefix("weight_")
             bias = module._parameters.get(f"bias_{end}")
-            linear = nn.Linear(*weight.shape[::-1], bias=bias is not None, device="meta")
+            n_outputs, n_inputs = weight.shape
+            linear = nn.Linear(n_inputs, n_outputs, bias=bias is not None, device="meta")
             linear._parameters["weight"] = weight
             linear._parameters["bias"] = bias
             yield end, linear
