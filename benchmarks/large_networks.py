@@ -83,7 +83,8 @@ class GPT2(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))
+        positions = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0)
+        x = self.wte(tokens) + self.wpe(positions)
         for block in self.blocks:
             x = block(x)
         return self.head(self.ln_f(x))

@@ -73,6 +73,8 @@ class CallRecorder:
     """Hooks that keep the results of layers and pass on copies of them.
 
     keep_inputs: whether to keep the inputs of layers as well.
+    n_samples: number of samples, for each of which embeddings that are called without samples, as
+        with positions ``arange(T)``, pass on a result. By default results are as they are.
 
     Attributes
     ----------
@@ -86,15 +88,19 @@ class CallRecorder:
         Names of all watched layers, kept or not, in the order in which they returned.
     without_tensor : set of str
         Kept layers that returned no floating tensor.
+    repeated : bool
+        Whether a result was repeated for each sample.
     """
 
-    def __init__(self, *, keep_inputs: bool = False) -> None:
+    def __init__(self, *, keep_inputs: bool = False, n_samples: int | None = None) -> None:
         self.root: Tensor | None = None
         self.root_call: Call | None = None
         self.calls: list[Call] = []
         self.ran: list[str] = []
         self.without_tensor: set[str] = set()
+        self.repeated = False
         self._keep_inputs = keep_inputs
+        self._n_samples = n_samples
         self._pending: dict[str, list[tuple[Tensor, ...]]] = {}
 
     @property
@@ -154,7 +160,12 @@ class CallRecorder:
         elif _aliases(tensor, args):
             # A layer may return its input, or a view of it, which its caller may still write to.
             tensor = tensor.clone()
-        call = Call(layer, number, module, self._taken(layer), tensor)
+        inputs = self._taken(layer)
+        if self._n_samples is not None and _without_samples(module, inputs, self._n_samples):
+            inputs = tuple(_repeated(each, each.dim(), self._n_samples) for each in inputs)
+            tensor = _repeated(tensor, tensor.dim() - 1, self._n_samples)
+            self.repeated = True
+        call = Call(layer, number, module, inputs, tensor)
         if self.root is None:
             self.root, self.root_call = tensor, call
         self.calls.append(call)
@@ -166,3 +177,21 @@ class CallRecorder:
 def _aliases(tensor: Tensor, args: tuple[Any, ...]) -> bool:
     memory = tensor.untyped_storage().data_ptr()
     return any(isinstance(a, Tensor) and a.untyped_storage().data_ptr() == memory for a in args)
+
+
+def _without_samples(module: nn.Module, inputs: tuple[Tensor, ...], n_samples: int) -> bool:
+    """Whether an embedding was called with the indices of one sample, or of positions alone."""
+    if not isinstance(module, nn.Embedding) or len(inputs) != 1 or inputs[0].dim() == 0:
+        return False
+    length = inputs[0].shape[0]
+    # Indices of all samples may have been joined in one axis.
+    return n_samples > 1 and (length == 1 if inputs[0].dim() > 1 else length % n_samples > 0)
+
+
+def _repeated(tensor: Tensor, axes: int, n_samples: int) -> Tensor:
+    """A tensor once for each sample, without a copy.
+
+    axes: how many of its axes are those of the indices; the first of several has length one.
+    """
+    one = tensor[0] if axes > 1 else tensor
+    return one.expand(n_samples, *one.shape)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._calls import Call, CallRecorder
 from skgeo.jacobian._cotangents import unit_cotangents
 from skgeo.jacobian._dense_rows import output_jacobian
 from skgeo.jacobian._rules.factored import FactoredJacobian
+from skgeo.jacobian._rules.opened import opened
 from skgeo.jacobian._rules.rule import LayerGradients
 from skgeo.jacobian._rules.rule_check import (
     Certificate,
     RuleCheck,
     edges,
-    own_names,
     watched,
 )
+from skgeo.jacobian._rules.sharing import Use, uses
 from skgeo.network._agreement import agree
 from skgeo.network._batch import Inputs, batch_size, map_inputs, plain, take
 from skgeo.network._replica import Replica
@@ -48,12 +49,13 @@ def structured_gradients(
     a backward pass per direction for the batch as a whole, and without a certificate one more
     backward pass that every layer's factors are checked against. A parameter is differentiated
     densely (:func:`output_jacobian`, M backward passes per sample) if it belongs to no
-    layer with a rule, if the forward pass uses it more than once or outside its layer, if its layer
-    has hooks or parametrisations, or if the check fails.
+    layer with a rule, if the forward pass uses it outside its layers, if several calls use it and
+    cannot be combined (:mod:`~skgeo.jacobian._rules.sharing`), if its layer has hooks or
+    parametrisations, or if the check fails.
     """
     with differentiating():
         inputs = _plain(inputs)
-        z, calls = _forward(replica, inputs)
+        z, calls, changed = _forward(replica, inputs)
         if not replica.reached(z) or not _trustworthy(replica, inputs, z):
             # The dense computation reports what is wrong.
             output_jacobian(replica, inputs)
@@ -61,7 +63,10 @@ def structured_gradients(
                 "Outputs of the same samples differ from one forward pass to the next. Each "
                 "sample's outputs must be a fixed function of that sample."
             )
-        directions, used, found = _factors(replica, z, calls, cotangents, certificate, max_bytes)
+        again = functools.partial(replica, inputs) if changed else None
+        directions, used, found = _factors(
+            replica, z, calls, again, cotangents, certificate, max_bytes
+        )
         z = z.detach()
         del calls  # and the graph with it
         covered = {name for call in found for name in call.names.values()}
@@ -87,7 +92,10 @@ def certify_structure(
     """
     certificate = Certificate()
     with differentiating():
-        _factors(replica, *_forward(replica, _plain(inputs)), cotangents, certificate, _MAX_BYTES)
+        inputs = _plain(inputs)
+        z, calls, changed = _forward(replica, inputs)
+        again = functools.partial(replica, inputs) if changed else None
+        _factors(replica, z, calls, again, cotangents, certificate, _MAX_BYTES)
     return certificate
 
 
@@ -101,28 +109,55 @@ def _factors(
     replica: Replica,
     z: Tensor,
     calls: Sequence[Call],
+    again: Callable[[], Tensor] | None,
     cotangents: Cotangents | None,
     certificate: Certificate | None,
     max_bytes: int,
 ) -> tuple[Tensor | None, list[str], list[LayerGradients]]:
-    """Directions of the outputs, parameters that the outputs depend on, and covered layers."""
+    """Directions of the outputs, parameters that the outputs depend on, and covered layers.
+
+    again: a forward pass to check against, if that of `z` was changed.
+    """
     directions = None if cotangents is None else _checked(cotangents(z.detach()), z)
     counts = edges(z)
-    uses = {name: counts[id(replica.parameters[name])] for name in replica.selected}
-    once = {id(replica.parameters[name]): name for name, count in uses.items() if count == 1}
-    calls = [call for call in calls if len(call.inputs) == 1 and own_names(call.module, once)]
-    found = _admitted(z, calls, once, replica, directions, certificate, max_bytes)
-    return directions, [name for name, count in uses.items() if count], found
+    selected = {id(replica.parameters[name]): name for name in replica.selected}
+    covered = uses([call for call in calls if len(call.inputs) == 1], selected, counts)
+    found = _admitted(z, covered, again, replica, directions, certificate, max_bytes)
+    return directions, [name for key, name in selected.items() if counts[key]], found
 
 
-def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call]]:
-    recorder = CallRecorder(keep_inputs=True)
+def _forward(replica: Replica, inputs: Inputs) -> tuple[Tensor, list[Call], bool]:
+    """Outputs, calls of the layers, and whether the forward pass was changed to see them.
+
+    Embeddings without samples get a result for each, and attention and recurrent layers call linear
+    layers over their weights, where that leaves the outputs as they are.
+    """
+    try:
+        with opened(replica) as layers:
+            recorder, z = _recorded(replica, inputs, layers, batch_size(inputs))
+        if not recorder.repeated and not layers:
+            return z, recorder.calls, False
+        with torch.no_grad():
+            expected = replica(inputs)
+        scale = float(expected.abs().max())
+        if agree(z.detach(), expected, replica.arithmetic, scale, by_entry=True):
+            return z, recorder.calls, True
+    except Exception:  # what follows the embedding may expect another shape
+        pass
+    recorder, z = _recorded(replica, inputs, {}, None)
+    return z, recorder.calls, False
+
+
+def _recorded(
+    replica: Replica, inputs: Inputs, layers: Mapping[str, nn.Module], n_samples: int | None
+) -> tuple[CallRecorder, Tensor]:
+    """One forward pass with the calls of all layers with a rule, and of others that are given."""
+    recorder = CallRecorder(keep_inputs=True, n_samples=n_samples)
     with ExitStack() as stack:
-        for name, module in watched(replica).items():
+        for name, module in {**watched(replica), **layers}.items():
             recorder.watch(name, module, stack)
         z = replica(inputs)
-    times = Counter(call.layer for call in recorder.calls)
-    return z, [call for call in recorder.calls if times[call.layer] == 1]
+    return recorder, z
 
 
 def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
@@ -148,31 +183,35 @@ def _checked(directions: Tensor, z: Tensor) -> Tensor:
 
 def _admitted(
     z: Tensor,
-    calls: Sequence[Call],
-    once: Mapping[int, str],
+    covered: Sequence[Use],
+    again: Callable[[], Tensor] | None,
     replica: Replica,
     directions: Tensor | None,
     certificate: Certificate | None,
     max_bytes: int,
 ) -> list[LayerGradients]:
-    if not calls:
+    if not covered:
         return []
-    gradients = _backward(z, [call.output for call in calls], directions, max_bytes)
+    calls = list(dict.fromkeys(call for use in covered for call in use.calls))
+    found = _backward(z, [call.output for call in calls], directions, max_bytes)
+    by_call = dict(zip(calls, found, strict=True))
+    gradients = [[by_call[call] for call in use.calls] for use in covered]
     if certificate:
         read = [
-            certificate.read(call, gradient, own_names(call.module, once), len(z))
-            for call, gradient in zip(calls, gradients, strict=True)
+            certificate.read(use, each, len(z))
+            for use, each in zip(covered, gradients, strict=True)
         ]
         if all(known for known, _ in read):
-            return [found for _, found in read if found is not None]
-    admission = RuleCheck(replica, z, directions, once)
+            return [one for _, one in read if one is not None]
+    names = [name for use in covered for name in use.names.values()]
+    admission = RuleCheck(replica, z if again is None else again(), directions, names)
     admitted = []
-    for call, gradient in zip(calls, gradients, strict=True):
-        arrangement, found = admission.admit(call, gradient)
+    for use, each in zip(covered, gradients, strict=True):
+        arrangement, one = admission.admit(use, each)
         if certificate is not None:
-            certificate.note(call, arrangement, found)
-        if found is not None:
-            admitted.append(found)
+            certificate.note(use, arrangement, one)
+        if one is not None:
+            admitted.append(one)
     return admitted
 
 

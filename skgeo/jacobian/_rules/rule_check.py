@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +14,25 @@ from torch.nn.utils.parametrize import is_parametrized
 from skgeo.jacobian._calls import Call
 from skgeo.jacobian._rules.rule import LayerGradients, StructureRule
 from skgeo.jacobian._rules.rule_table import structure_rule
+from skgeo.jacobian._rules.sharing import Use, combined
 from skgeo.network._agreement import agree, seeded_normal
 from skgeo.network._replica import Replica
 
 Arrange = Callable[[Tensor], Tensor]
+# Arrangements of several calls that are tried.
+_MOST = 27
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shown:
-    """Arrangement, parameters and shapes of a call that passed the check."""
+    """Arrangements, parameters and shapes of calls that passed the check."""
 
-    arrangement: str
+    arrangement: tuple[str, ...]
     names: tuple[str, ...]
     shapes: tuple[torch.Size, torch.Size]
 
     @staticmethod
-    def of(arrangement: str, found: LayerGradients) -> _Shown:
+    def of(arrangement: tuple[str, ...], found: LayerGradients) -> _Shown:
         shapes = (found.inputs.shape[1:], found.gradients.shape[2:])
         return _Shown(arrangement, tuple(found.names.values()), shapes)
 
@@ -42,37 +46,30 @@ class Certificate:
     """
 
     def __init__(self) -> None:
-        self._shown: dict[str, _Shown | None] = {}
+        self._shown: dict[tuple[str, ...], _Shown | None] = {}
 
     def __bool__(self) -> bool:
         """Whether anything has been checked."""
         return bool(self._shown)
 
-    def note(self, call: Call, arrangement: str, found: LayerGradients | None) -> None:
-        """Keep the result for a call."""
-        self._shown[call.name] = None if found is None else _Shown.of(arrangement, found)
+    def note(self, use: Use, arrangement: tuple[str, ...], found: LayerGradients | None) -> None:
+        """Keep the result for the calls that use some parameters."""
+        self._shown[use.key] = None if found is None else _Shown.of(arrangement, found)
 
     def read(
-        self, call: Call, gradients: Tensor | None, names: Mapping[str, str], size: int
+        self, use: Use, gradients: Sequence[Tensor | None], size: int
     ) -> tuple[bool, LayerGradients | None]:
-        """Whether the result for a call is known, and the call if it passed.
-
-        names: the call's parameters that are used once.
-        """
-        # gradients (m, *output_shape)
-        if call.name not in self._shown:
+        """Whether the result for calls is known, and one call for them if they passed."""
+        # gradients (m, *output_shape) of each call
+        if use.key not in self._shown:
             return False, None
-        shown = self._shown[call.name]
+        shown = self._shown[use.key]
         if shown is None:
             return True, None
-        if gradients is None:
-            return False, None
-        for arrangement, arrange in _arrangements(call, size):
-            if arrangement != shown.arrangement:
-                continue
-            found = _arranged(call, gradients, arrange, names)
+        for arrangement, found in _arranged(use, gradients, size, shown.arrangement):
             # A finite sum has finite terms; if it is not finite, the full check decides.
-            if _Shown.of(arrangement, found) == shown and bool(torch.isfinite(gradients.sum())):
+            finite = bool(torch.isfinite(found.gradients.sum()))
+            if finite and _Shown.of(arrangement, found) == shown:
                 return True, found
         return False, None
 
@@ -118,14 +115,15 @@ def edges(outputs: Tensor) -> Counter[int]:
 class RuleCheck:
     """Check of the layer rules for calls.
 
-    A parameter is admitted if the graph uses it once and, for a random cotangent v, the rule's
-    :math:`J^T v` agrees with a plain backward pass. The first condition detects a second use of any
-    size; the second detects weights that are read outside the call of their layer, samples on
-    another axis than assumed, samples that influence each other, and wrong rules.
+    A parameter is admitted if the graph uses it once for each of its calls and, for a random
+    cotangent v, the rule's :math:`J^T v` agrees with a plain backward pass. The first condition
+    detects a further use of any size; the second detects weights that are read outside the calls of
+    their layers, samples on another axis than assumed, samples that influence each other, and wrong
+    rules.
 
     outputs: (b, ...), with their graph.
     directions: (b, m, ...), cotangents of the directions; None for single outputs.
-    names: names of the selected parameters that the graph uses once, by ``id``.
+    names: names of the parameters to check.
     """
 
     def __init__(
@@ -133,10 +131,9 @@ class RuleCheck:
         replica: Replica,
         outputs: Tensor,
         directions: Tensor | None,
-        names: Mapping[int, str],
+        names: Sequence[str],
     ) -> None:
-        self._size = len(outputs)
-        self._names, self._dtype = names, replica.arithmetic
+        self._size, self._dtype = len(outputs), replica.arithmetic
         m = outputs[0].numel() if directions is None else directions.shape[1]
         self._weights = seeded_normal(self._size, 1, m, like=outputs)
         cotangent = self._weights[:, 0]
@@ -146,29 +143,28 @@ class RuleCheck:
         if names:
             found = torch.autograd.grad(
                 outputs,
-                [replica.parameters[name] for name in names.values()],
+                [replica.parameters[name] for name in names],
                 cotangent.reshape(outputs.shape),
                 retain_graph=True,
                 allow_unused=True,
             )
-            self._expected = dict(zip(names.values(), found, strict=True))
+            self._expected = dict(zip(names, found, strict=True))
 
-    def admit(self, call: Call, gradients: Tensor | None) -> tuple[str, LayerGradients | None]:
-        """Check a call.
+    def admit(
+        self, use: Use, gradients: Sequence[Tensor | None]
+    ) -> tuple[tuple[str, ...], LayerGradients | None]:
+        """Check the calls that use some parameters.
 
-        Returns the arrangement of the samples, and the call with samples first, or None if no
-        arrangement passes the check.
+        Returns the arrangement of the samples in each, and one call for all with samples first, or
+        None if no arrangement passes the check.
         """
-        # gradients (m, *output_shape)
-        if gradients is not None:
-            rule = structure_rule(call.module)
+        # gradients (m, *output_shape) of each call
+        for arrangement, found in _arranged(use, gradients, self._size):
+            rule = structure_rule(found.module)
             assert rule is not None
-            names = own_names(call.module, self._names)
-            for arrangement, arrange in _arrangements(call, self._size):
-                found = _arranged(call, gradients, arrange, names)
-                if self._agrees(rule, found):
-                    return arrangement, found
-        return "none", None
+            if self._agrees(rule, found):
+                return arrangement, found
+        return (), None
 
     def _agrees(self, rule: StructureRule, call: LayerGradients) -> bool:
         mixed = call.weighted(self._weights)
@@ -180,26 +176,27 @@ class RuleCheck:
         return True
 
 
-def own_names(module: nn.Module, known: Mapping[int, str]) -> dict[str, str]:
-    """Local and full names of the parameters that a layer's rule may cover.
-
-    known: names of the parameters that the graph uses once, by ``id``.
-    """
-    rule, own = structure_rule(module), module._parameters
-    return {
-        local: known[id(own[local])]
-        for local in (rule.names if rule else ())
-        if id(own.get(local)) in known
-    }
-
-
 def _arranged(
-    call: Call, gradients: Tensor, arrange: Arrange, names: Mapping[str, str]
-) -> LayerGradients:
-    (inputs,) = call.inputs
-    # A view: only operations that need another order in memory copy it.
-    arranged = arrange(gradients.movedim(0, -1)).movedim(-1, 1)
-    return LayerGradients(call.module, arrange(inputs), arranged, names)
+    use: Use,
+    gradients: Sequence[Tensor | None],
+    size: int,
+    chosen: tuple[str, ...] | None = None,
+) -> Iterator[tuple[tuple[str, ...], LayerGradients]]:
+    """Ways to put the samples first in all calls, or the chosen one, and one call for them."""
+    given = [gradient for gradient in gradients if gradient is not None]
+    if len(given) < len(gradients):
+        return
+    every = itertools.product(*(_arrangements(call, size) for call in use.calls))
+    for ways in itertools.islice(every, _MOST):
+        names = tuple(name for name, _ in ways)
+        if chosen is not None and names != chosen:
+            continue
+        parts = []
+        for call, gradient, (_, arrange) in zip(use.calls, given, ways, strict=True):
+            # A view: only operations that need another order in memory copy it.
+            arranged = arrange(gradient.movedim(0, -1)).movedim(-1, 1)
+            parts.append(LayerGradients(call.module, arrange(call.inputs[0]), arranged, use.names))
+        yield names, combined(parts)
 
 
 def _arrangements(call: Call, size: int) -> Iterator[tuple[str, Arrange]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from skgeo.exceptions import SkgeoError
 from skgeo.jacobian._rules.convolution import ConvolutionRule
 from skgeo.jacobian._rules.embedding import EmbeddingRule
+from skgeo.jacobian._rules.float32_norm import Float32NormRule
 from skgeo.jacobian._rules.linear import LinearRule
 from skgeo.jacobian._rules.normalisation import (
     BatchNormRule,
@@ -42,9 +44,11 @@ _RULES: dict[type[nn.Module], StructureRule] = {
     nn.RMSNorm: RMSNormRule(),
     SharedTable: SharedTableRule(),
 }
-# Layers of packages that are not imported here, by module and name.
-_ELSEWHERE: dict[str, StructureRule] = {
+# Layers of a package that is not imported here, by patterns of their module and name. Those of the
+# same name with another formula do not pass the check before a rule is used.
+_TRANSFORMERS: dict[str, StructureRule] = {
     "transformers.pytorch_utils.Conv1D": TransposedLinearRule(),
+    "transformers.models.*RMSNorm": Float32NormRule(),
 }
 
 
@@ -120,11 +124,18 @@ def structure_rule(module: nn.Module) -> StructureRule | None:
     if "forward" in vars(module):
         return None
     for kind in type(module).__mro__:
-        rule = _RULES.get(kind) or _ELSEWHERE.get(f"{kind.__module__}.{kind.__qualname__}")
+        rule = _RULES.get(kind) or _by_name(kind)
         if rule is not None:
             same = _forward(type(module)) is _forward(kind)
             return rule if same and rule.covers(module) else None
     return None
+
+
+def _by_name(kind: type) -> StructureRule | None:
+    if not kind.__module__.startswith("transformers."):
+        return None
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return next((rule for key, rule in _TRANSFORMERS.items() if fnmatchcase(name, key)), None)
 
 
 def _forward(kind: type) -> Any:

@@ -21,9 +21,9 @@ def checks(monkeypatch):
     seen = []
     admit = RuleCheck.admit
 
-    def spy(self, call, gradients):
-        seen.append(call.name)
-        return admit(self, call, gradients)
+    def spy(self, use, gradients):
+        seen.append(use.name)
+        return admit(self, use, gradients)
 
     monkeypatch.setattr(RuleCheck, "admit", spy)
     return seen

@@ -6,7 +6,7 @@ from torch import nn
 
 from helpers.cases import Mean
 from helpers.networks import normal
-from helpers.rule_oracles import assert_matches_dense
+from helpers.rule_oracles import assert_agrees, assert_matches_dense
 from skgeo.jacobian import LayerGradients, check_structure, structure_rule
 from skgeo.jacobian._dense_rows import output_jacobian
 from skgeo.jacobian._rules import affine
@@ -183,6 +183,44 @@ class TestInputsFirst:
         if len(shape) == 3:
             net[2] = Mean()
         assert_matches_dense(net, normal(*shape))
+
+
+class Float32Norm(nn.Module):
+    """The formula of ``LlamaRMSNorm``."""
+
+    def __init__(self, width, offset=0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.variance_epsilon = 0.1
+        self.offset = offset
+
+    def forward(self, x):
+        h = x.to(torch.float32)
+        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return (self.offset + self.weight) * h.to(x.dtype) + self.offset * self.weight
+
+
+Float32Norm.__module__ = "transformers.models.some.modeling_some"
+Float32Norm.__qualname__ = "SomeRMSNorm"
+
+
+class TestFloat32Norm:
+    @pytest.mark.parametrize("positions", [(), (3,), (2, 3)])
+    def test_with_positions(self, positions):
+        assert_rule_is_right(Float32Norm(4), normal(5, *positions, 4))
+
+    def test_another_formula_under_the_name_is_measured_by_dense_rows(self):
+        torch.manual_seed(0)
+        net = nn.Sequential(Float32Norm(4, offset=1.0), nn.Linear(4, 3)).double()
+        _, jacobian = output_jacobian(replica(net), normal(5, 4))
+        found = structured_gradients(replica(net), normal(5, 4))
+        assert found.rest == ("0.weight",)
+        assert_agrees(found, jacobian)
+
+    def test_others_are_not_covered(self):
+        layer = Float32Norm(4)
+        del layer.variance_epsilon
+        assert structure_rule(layer) is None
 
 
 class TestBothWaysToAGramMatrix:
