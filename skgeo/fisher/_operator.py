@@ -213,9 +213,9 @@ class FisherOperator:
 
     def __matmul__(self, other: Tensor | np.ndarray) -> Tensor | np.ndarray:
         """Products ``G v`` for one vector (P,) or for columns (P, k), of the same kind."""
-        vectors = self._as_rows(other)
-        total = torch.zeros_like(vectors)
         with _measuring():
+            vectors = self._as_rows(other)
+            total = torch.zeros_like(vectors)
             for samples, jacobian, z in self._passes:
                 for vector, into in zip(vectors, total, strict=True):
                     moved = jacobian.push(vector).view_as(z)
@@ -239,9 +239,9 @@ class FisherOperator:
         float
             Twice the mean Kullback-Leibler divergence, in nats, up to terms of third order.
         """
-        (vector,) = self._as_rows(direction)
         total = 0.0
         with _measuring():
+            (vector,) = self._as_rows(direction)
             for samples, jacobian, z in self._passes:
                 moved = jacobian.push(vector).view_as(z)
                 total += float((moved.double() * self._metric.apply(z, moved, samples)).sum())
@@ -321,9 +321,9 @@ class FisherOperator:
             Two float64 tensors of shape (P,), on the CPU.
         """
         m = _several(n_probes)
-        mean = torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
-        spread = torch.zeros_like(mean)
         with _measuring():
+            mean = torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
+            spread = torch.zeros_like(mean)
             for index, values in enumerate(self._probes.diagonals(m), 1):
                 step = values - mean  # Welford's recurrence
                 mean += step / index
