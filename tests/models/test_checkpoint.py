@@ -92,7 +92,7 @@ def test_classes_on_another_axis(tmp_path):
     )
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
     # 2 of 3 logits are free, on each of 3 coordinates of a pixel (1 and its two channels).
-    assert FisherRankEstimator(checkpoint, likelihood="categorical").fit(X).rank_ == 6
+    assert FisherRankEstimator(checkpoint, likelihood="categorical").fit(X).fisher_rank_ == 6
     assert fingerprint(checkpoint) != fingerprint(Checkpoint(tmp_path / "net.pt", segmenter))
     assert repr(checkpoint).endswith("factory=segmenter, class_axis=1)")
     for wrong in (0, "1", True):
