@@ -120,10 +120,11 @@ def _other_readings(code: Tensor, size: int) -> list[Tensor]:
     found = []
     for axis, length in enumerate(code.shape):
         if length % size == 0:
+            before, after, k = code.shape[:axis], code.shape[axis + 1 :], length // size
             if axis > 0:  # (..., samples * k, ...)
-                found.append(code.unflatten(axis, (size, length // size)).movedim(axis, 0))
-            if length > size:  # (..., k * samples, ...)
-                found.append(code.unflatten(axis, (length // size, size)).movedim(axis + 1, 0))
+                found.append(code.reshape(*before, size, k, *after).movedim(axis, 0))
+            if k > 1:  # (..., k * samples, ...)
+                found.append(code.reshape(*before, k, size, *after).movedim(axis + 1, 0))
     return found
 
 

@@ -164,7 +164,16 @@ class BoundNetwork:
 
     def on(self, X: Any) -> BoundNetwork:
         """The same network and replica with other data."""
-        found = self._again(self.model.read(X, None), self._dtype)
+        return self._moved_to(self.model.read(X, None))
+
+    def at(self, inputs: Inputs) -> BoundNetwork:
+        """The same network, replica and likelihood on inputs as the module takes them."""
+        found = self._moved_to(Samples(inputs))
+        found.likelihood = self.likelihood
+        return found
+
+    def _moved_to(self, samples: Samples) -> BoundNetwork:
+        found = self._again(samples, self._dtype)
         found.replica = self.replica
         return found
 
@@ -187,9 +196,7 @@ class BoundNetwork:
             given = cast(dict[str, Tensor], self.samples.inputs)
             rest = {key: value for key, value in given.items() if key != source}
             first = Samples({source: given[source], **rest}, self.samples.targets)
-            found = self._again(first, self._dtype)
-            found.replica = self.replica
-            return found, None
+            return self._moved_to(first), None
         several = floating_inputs(inputs)
         integers = [t for t in tensors_of(inputs) if not t.dtype.is_floating_point]
         behind = self.replica.takes_integers and any(t.dtype != torch.bool for t in integers)
