@@ -104,7 +104,7 @@ class BoundNetwork:
     @property
     def _beyond_half(self) -> torch.dtype | None:
         """float32 where all weights are in half precision, whose rounding would hide any rank."""
-        kinds = {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
+        kinds = self._kinds
         return torch.float32 if kinds and kinds <= _HALF else None
 
     def resolution(self, n_rows: int, n_columns: int, *, squared: bool = True) -> float:
@@ -157,7 +157,7 @@ class BoundNetwork:
     @cached_property
     def double(self) -> BoundNetwork:
         """The same network with weights in float64; itself if they already are."""
-        kinds = {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
+        kinds = self._kinds
         if self._dtype == torch.float64 or (self._dtype is None and kinds <= {torch.float64}):
             return self
         return self._again(self._samples, torch.float64)
@@ -226,14 +226,13 @@ class BoundNetwork:
     @property
     def precision(self) -> float:
         """Largest machine epsilon among the dtypes of the user's parameters."""
-        return max(
-            (
-                torch.finfo(p.dtype).eps
-                for p in self.model.module.parameters()
-                if p.is_floating_point()
-            ),
-            default=torch.finfo(torch.float64).eps,
-        )
+        finest = torch.finfo(torch.float64).eps
+        return max((torch.finfo(kind).eps for kind in self._kinds), default=finest)
+
+    @property
+    def _kinds(self) -> set[torch.dtype]:
+        """Floating dtypes of the user's parameters."""
+        return {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
 
     # Its data.
 
