@@ -54,7 +54,7 @@ class BoundNetwork:
     dtype: dtype of the replica; by default that of the module.
     progress: wraps a sequence of passes over the data.
 
-    >>> network = bind(nn.Linear(3, 2), torch.ones(5, 3))
+    >>> network = bind(torch.nn.Linear(3, 2), torch.ones(5, 3))
     >>> network.n_samples, network.n_outputs, network.batches()
     (5, 2, [range(0, 5)])
     """
