@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always")
             check(options)
-            _measure(options)
+            last = _measure(options)
     except (SkgeoError, TypeError, OSError) as error:
         print(f"skgeo: {error}", file=sys.stderr)
         return 2
@@ -44,10 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     for message in dict.fromkeys(str(warning.message) for warning in noted):
         print(f"Note: {message}")
+    if last:
+        print(last)
     return 0
 
 
-def _measure(options: argparse.Namespace) -> None:
+def _measure(options: argparse.Namespace) -> str:
+    """Measure, show and write; returns the last line, which says where the picture is."""
     history = None
     if options.model is None:
         run, history = default_run(options)
@@ -67,11 +70,12 @@ def _measure(options: argparse.Namespace) -> None:
     if options.output is not None:
         write(table, options.output)
     if options.picture is not None or importlib.util.find_spec("matplotlib") is not None:
-        draw(table, options.picture or _PICTURE)
+        last = draw(table, options.picture or _PICTURE)
     else:
-        print("No picture: matplotlib is not installed (python -m pip install 'skgeo[plot]').")
+        last = "No picture: matplotlib is not installed (python -m pip install 'skgeo[plot]')."
     if options.memory is None:
         shutil.rmtree(folder, ignore_errors=True)
+    return last
 
 
 def _memory(options: argparse.Namespace) -> Path:

@@ -140,9 +140,10 @@ def test_an_array_without_targets(run):
     assert numbers(out, "fisher__fisher_rank") == [43]
 
 
-def test_a_note_says_that_the_samples_limit_the_rank(run):
+def test_a_note_says_that_the_samples_limit_the_rank(run, files):
     status, out, _ = run(*OWN, "--samples", "10")
     assert status == 0
+    assert out.splitlines()[-1] == f"Picture: {files / 'skgeo-run.png'}"
     notes = [line for line in out.splitlines() if line.startswith("Note: ")]
     assert sum("Fisher rank 20 is the number of rows" in note for note in notes) == 1
     _, out, _ = run(*OWN)

@@ -45,8 +45,8 @@ def write(table: pd.DataFrame, path: Path) -> None:
     print(f"Table: {path.resolve()}")
 
 
-def draw(table: pd.DataFrame, path: Path) -> None:
-    """Draw what was measured against the step."""
+def draw(table: pd.DataFrame, path: Path) -> str:
+    """Draw what was measured against the step; returns the line that says where."""
     from matplotlib.figure import Figure
 
     features = {column: str(column).partition("__")[2] or str(column) for column in table}
@@ -60,7 +60,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         if found:
             panels.append((title, found))
     if not panels:
-        return
+        return ""
     across = min(len(panels), 2)
     down = -(-len(panels) // across)
     figure = Figure(figsize=(5.4 * across, 3.7 * down), layout="constrained")
@@ -74,4 +74,4 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         figure.savefig(path, dpi=150)
     except (ValueError, OSError) as error:
         raise SkgeoError(f"--picture {path}: {raised(error)}") from error
-    print(f"Picture: {path.resolve()}")
+    return f"Picture: {path.resolve()}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skgeo._random_state import random_state_kept
 from skgeo.exceptions import NotAModelError, SkgeoError
 from skgeo.models._state_file import fitting_state, read_file
-from skgeo.models._wrapped import function_name
+from skgeo.models._wrapped import check_class_axis, function_name
 
 # The generator of the process is put back after a factory has drawn from it, by one thread at a
 # time: another's draw would be kept.
@@ -48,6 +48,9 @@ class Checkpoint:
         :func:`torch.serialization.safe_globals`. The message for a file that needs it names them.
     forward : callable, default=None
         ``forward(module, inputs) -> Tensor`` as in :class:`WrappedModel`.
+    class_axis : int, default=None
+        Axis of the outputs that holds the classes, as in :class:`WrappedModel`: 1 for logits
+        (n_samples, n_classes, height, width).
 
     See Also
     --------
@@ -83,6 +86,7 @@ class Checkpoint:
         prefix: str | None = None,
         safe_globals: Sequence[Any] = (),
         forward: Callable[[nn.Module, Any], Tensor] | None = None,
+        class_axis: int | None = None,
     ) -> None:
         if not isinstance(path, str | os.PathLike):
             raise NotAModelError(
@@ -98,6 +102,7 @@ class Checkpoint:
             raise NotAModelError(
                 f"Checkpoint got forward={forward!r}; expected a function forward(module, inputs)."
             )
+        check_class_axis("Checkpoint", class_axis)
         for name, value in (("key", key), ("prefix", prefix)):
             if value is not None and not isinstance(value, str):
                 raise NotAModelError(
@@ -115,6 +120,7 @@ class Checkpoint:
         self.prefix = prefix
         self.safe_globals = tuple(safe_globals)
         self.forward = forward
+        self.class_axis = class_axis
 
     def load(self) -> nn.Module:
         """Build the module and read its weights.
@@ -172,4 +178,5 @@ class Checkpoint:
         parts += [f"key={self.key!r}"] if self.key is not None else []
         parts += [f"prefix={self.prefix!r}"] if self.prefix is not None else []
         parts += [f"forward={function_name(self.forward)}"] if self.forward is not None else []
+        parts += [f"class_axis={self.class_axis}"] if self.class_axis is not None else []
         return f"Checkpoint({', '.join(parts)})"

@@ -134,7 +134,7 @@ class _Walk:
         elif isinstance(model, Checkpoint):
             self.text("checkpoint")
             self.value(model.load())
-            self.value(model.forward)
+            self.value([model.forward, model.class_axis])
         elif isinstance(model, nn.Module):
             self.module(model)
         elif isinstance(model, FrozenEstimator):

@@ -119,7 +119,7 @@ def resolve_model(model: Any, X: Any = None, y: Any = None, *, refit: bool) -> R
             mask=model.mask,
         )
     elif isinstance(model, Checkpoint):
-        resolved = _plain(model.load(), model.forward)
+        resolved = replace(_plain(model.load(), model.forward), class_axis=model.class_axis)
     elif isinstance(model, nn.Module):
         resolved = _plain(unwrap(model), None)
     else:

@@ -97,11 +97,7 @@ class WrappedModel:
                 f"WrappedModel got likelihood={likelihood!r}; expected a name such as "
                 f"'categorical', a Likelihood, or None."
             )
-        if class_axis is not None and (type(class_axis) is not int or class_axis == 0):
-            raise NotAModelError(
-                f"WrappedModel got class_axis={class_axis!r}; expected an integer other than 0, "
-                f"which is the axis of the samples, or None."
-            )
+        check_class_axis("WrappedModel", class_axis)
         if mask is not None and not callable(mask):
             raise NotAModelError(
                 f"WrappedModel got mask={type(mask).__name__}; expected a function mask(inputs) "
@@ -221,6 +217,15 @@ class WrappedModel:
         if self.mask is not None:
             parts.append(f"mask={function_name(self.mask)}")
         return f"WrappedModel({', '.join(parts)})"
+
+
+def check_class_axis(owner: str, class_axis: Any) -> None:
+    """Raise NotAModelError unless `class_axis` is an integer other than 0, or None."""
+    if class_axis is not None and (type(class_axis) is not int or class_axis == 0):
+        raise NotAModelError(
+            f"{owner} got class_axis={class_axis!r}; expected an integer other than 0, "
+            f"which is the axis of the samples, or None."
+        )
 
 
 def function_name(function: Any) -> str:

@@ -2,54 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skgeo._cached import cached_property
 from skgeo._random_state import random_state_kept
 from skgeo.data import Inputs, Samples, cast_inputs
 from skgeo.data._samples import leaves
 from skgeo.exceptions import RankAmbiguityWarning, SkgeoError, warn
-from skgeo.likelihood import (
-    Bernoulli,
-    Categorical,
-    GaussianScale,
-    Likelihood,
-    as_likelihood,
-    resolve_likelihood,
-)
-from skgeo.likelihood._choice import (
-    counted_positions,
-    find_class_axis,
-    leaves_out,
-    warn_class_axis,
-)
-from skgeo.likelihood._families import PROBABILITIES, check_family
+from skgeo.likelihood import Likelihood, as_likelihood
 from skgeo.linalg._memory import memory_budget as usable_memory
 from skgeo.linalg._rank import resolution
 from skgeo.models import ResolvedModel, resolve_model
 from skgeo.network._apart import check_apart
 from skgeo.network._batch import floating_inputs, pick, take, tensors_of
-from skgeo.network._finite import check_metric, check_outputs
+from skgeo.network._finite import check_outputs
+from skgeo.network._first_run import FirstRun, run_once
 from skgeo.network._flow import Flow, read_flow
-from skgeo.network._outputs import first_tensor
-from skgeo.network._positions import arranged, checked_mask, with_mask
+from skgeo.network._output_reading import OutputReading
+from skgeo.network._positions import arranged, with_mask
 from skgeo.network._ranges import Ranges, measure_ranges
 from skgeo.network._replica import Replica, replica
-from skgeo.network._running import (
-    FirstRun,
-    batch_ranges,
-    check_batch_size,
-    check_device,
-    running,
-)
+from skgeo.network._running import batch_ranges, check_batch_size, check_device, running
 from skgeo.network._stack import Stack, stack_of
-from skgeo.network._watch import Reads, Watch, WritesTo
 
 # Memory of one batch, unless the user chooses its size.
 _BATCH_BYTES = 2**28
@@ -57,8 +36,6 @@ _BATCH_BYTES = 2**28
 _JUDGED = 64
 # Number of samples, from all over the data, on which rounding is measured.
 _FEW = 32
-# Names of the inputs among the tensors that a forward pass may write to; no parameter's.
-_INPUT = "input of the model: "
 _HALF = {torch.float16, torch.bfloat16}
 
 
@@ -77,7 +54,7 @@ class BoundNetwork:
     dtype: dtype of the replica; by default that of the module.
     progress: wraps a sequence of passes over the data.
 
-    >>> network = bind(nn.Linear(3, 2), torch.ones(5, 3))
+    >>> network = bind(torch.nn.Linear(3, 2), torch.ones(5, 3))
     >>> network.n_samples, network.n_outputs, network.batches()
     (5, 2, [range(0, 5)])
     """
@@ -108,7 +85,6 @@ class BoundNetwork:
         self._device = device
         self._memory_budget = memory_budget
         self._dtype = dtype
-        self._noticed = False
         self._judged = False
         self._said = False
 
@@ -128,7 +104,7 @@ class BoundNetwork:
     @property
     def _beyond_half(self) -> torch.dtype | None:
         """float32 where all weights are in half precision, whose rounding would hide any rank."""
-        kinds = {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
+        kinds = self._kinds
         return torch.float32 if kinds and kinds <= _HALF else None
 
     def resolution(self, n_rows: int, n_columns: int, *, squared: bool = True) -> float:
@@ -181,14 +157,23 @@ class BoundNetwork:
     @cached_property
     def double(self) -> BoundNetwork:
         """The same network with weights in float64; itself if they already are."""
-        kinds = {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
+        kinds = self._kinds
         if self._dtype == torch.float64 or (self._dtype is None and kinds <= {torch.float64}):
             return self
         return self._again(self._samples, torch.float64)
 
     def on(self, X: Any) -> BoundNetwork:
         """The same network and replica with other data."""
-        found = self._again(self.model.read(X, None), self._dtype)
+        return self._moved_to(self.model.read(X, None))
+
+    def at(self, inputs: Inputs) -> BoundNetwork:
+        """The same network, replica and likelihood on inputs as the module takes them."""
+        found = self._moved_to(Samples(inputs))
+        found.likelihood = self.likelihood
+        return found
+
+    def _moved_to(self, samples: Samples) -> BoundNetwork:
+        found = self._again(samples, self._dtype)
         found.replica = self.replica
         return found
 
@@ -205,16 +190,13 @@ class BoundNetwork:
             if not inputs[source].is_floating_point():
                 raise SkgeoError(
                     f"Got source={source!r}, which names an input of integers, with respect to "
-                    "which "
-                    f"there "
-                    "are no derivatives. Name a floating input or a layer behind the integers."
+                    "which there are no derivatives. Name a floating input or a layer behind the "
+                    "integers."
                 )
             given = cast(dict[str, Tensor], self.samples.inputs)
             rest = {key: value for key, value in given.items() if key != source}
             first = Samples({source: given[source], **rest}, self.samples.targets)
-            found = self._again(first, self._dtype)
-            found.replica = self.replica
-            return found, None
+            return self._moved_to(first), None
         several = floating_inputs(inputs)
         integers = [t for t in tensors_of(inputs) if not t.dtype.is_floating_point]
         behind = self.replica.takes_integers and any(t.dtype != torch.bool for t in integers)
@@ -244,14 +226,13 @@ class BoundNetwork:
     @property
     def precision(self) -> float:
         """Largest machine epsilon among the dtypes of the user's parameters."""
-        return max(
-            (
-                torch.finfo(p.dtype).eps
-                for p in self.model.module.parameters()
-                if p.is_floating_point()
-            ),
-            default=torch.finfo(torch.float64).eps,
-        )
+        finest = torch.finfo(torch.float64).eps
+        return max((torch.finfo(kind).eps for kind in self._kinds), default=finest)
+
+    @property
+    def _kinds(self) -> set[torch.dtype]:
+        """Floating dtypes of the user's parameters."""
+        return {p.dtype for p in self.model.module.parameters() if p.is_floating_point()}
 
     # Its data.
 
@@ -319,38 +300,13 @@ class BoundNetwork:
 
         By the labels in y and by the mask of the model. Raises SkgeoError if none does.
         """
-        given, targets = self.model.mask, self._targets
-        if given is None and targets is None:
+        if not self._reading.may_leave_out:
             return None
-        family = self._labels_of if self._likelihood is None else self.likelihood
-        found = counted_positions(targets, family, self.n_positions)
-        if given is not None:
-            parts = []
-            for batch in self.batches(8 * self.first_run.n_activations):
-                inputs = self._bare(slice(batch.start, batch.stop))
-                part = checked_mask(given(inputs), len(batch), self.n_positions)
-                parts.append(part.cpu())
-            own = torch.cat(parts)
-            found = own if found is None else found & own
-        if found is not None and not bool(found.any()):
-            raise SkgeoError(
-                "No position of any sample counts: mask= of the WrappedModel and the labels in y "
-                "leave all of them out."
-            )
-        return found
-
-    @property
-    def _targets(self) -> Any:
-        """The targets, as far as this measurement reads them."""
-        targets = None if self._samples is None else self._samples.targets
-        if self._likelihood is None and not leaves_out(targets, self._labels_of):
-            return None
-        return targets
-
-    @property
-    def _labels_of(self) -> Likelihood:
-        """The family of labels in y, where no likelihood is asked for."""
-        return as_likelihood(self.model.likelihood or "categorical")
+        batches = (
+            self._bare(slice(batch.start, batch.stop))
+            for batch in self.batches(8 * self.first_run.n_activations)
+        )
+        return self._reading.mask(self.n_positions, lambda: self.likelihood, batches)
 
     def counted_rows(self, first: int | None = None) -> int:
         """Rows of the Jacobian under the root of F, at positions that count.
@@ -390,6 +346,12 @@ class BoundNetwork:
     # Its outputs.
 
     @cached_property
+    def _reading(self) -> OutputReading:
+        """How they are read."""
+        targets = None if self._samples is None else self._samples.targets
+        return OutputReading(self.model, self._likelihood, targets)
+
+    @cached_property
     def first_run(self) -> FirstRun:
         """Forward pass of one sample; raises SkgeoError if model and data do not fit.
 
@@ -397,45 +359,12 @@ class BoundNetwork:
         outputs must be a fixed function of each sample.
         """
         inputs = self._bare(slice(0, 1))
-        sizes: list[int] = []
-        calls: Counter[int] = Counter()
-
-        def count(module: nn.Module, _: Any, output: Any) -> None:
-            calls[id(module)] += 1
-            found = first_tensor(output)
-            sizes.append(0 if found is None else found.numel())
-
-        modules = list(self.replica.module.modules())
-        handles = [m.register_forward_hook(count) for m in modules if not list(m.children())]
-        try:
-            with torch.no_grad(), random_state_kept(self.device), running(inputs, self._cast_note):
-                while True:
-                    sizes.clear()
-                    calls.clear()
-                    guarded = {**self._given(inputs), **self.replica.shared}
-                    watch = Watch(guarded, self.replica.derived)
-                    try:
-                        with watch:
-                            outputs = self.replica(inputs)
-                        break
-                    except WritesTo as stopped:
-                        self._give_copies(stopped.names)
-                    except Reads as stopped:
-                        raise SkgeoError(
-                            f"The forward pass uses {stopped.name!r}, which was computed from the "
-                            "parameters once and kept: a copy of the module has no derivative "
-                            "through it. Compute it in forward, or keep the parameter itself."
-                        ) from None
-        finally:
-            for handle in handles:
-                handle.remove()
-        arithmetic = watch.coarsest or self.replica.dtype
-        self.replica.arithmetic = arithmetic
+        with running(inputs, self._cast_note):
+            found = run_once(self.replica, inputs)
         if self.replica.class_axis is None:
-            axis = self._find_class_axis(tuple(outputs.shape))
+            axis = self._reading.class_axis(tuple(found.outputs.shape))
             self.replica.class_axis = axis
-            outputs = arranged(outputs, axis, None)
-        found = FirstRun(outputs, calls, sum(sizes), arithmetic)
+            found = replace(found, outputs=arranged(found.outputs, axis, None))
         if not self._judged:
             self._check_apart(found)
             self._judged = True
@@ -454,16 +383,6 @@ class BoundNetwork:
             "integers stay integers."
         )
 
-    @staticmethod
-    def _given(inputs: Inputs) -> dict[str, Tensor]:
-        return {f"{_INPUT}{i}": tensor for i, tensor in enumerate(tensors_of(inputs))}
-
-    def _give_copies(self, names: Sequence[str]) -> None:
-        """Copies of what the forward pass writes to, so nothing of the user's changes."""
-        if any(name.startswith(_INPUT) for name in names):
-            self.replica.writes_inputs = True
-        self.replica.own({name for name in names if not name.startswith(_INPUT)})
-
     def _check_apart(self, first: FirstRun) -> None:
         """Compare whole batches, those of the first samples and of samples from all over."""
         room = self.budget // 4 // max(8 * first.n_activations, 1)
@@ -474,16 +393,6 @@ class BoundNetwork:
         for inputs in chosen:
             with torch.no_grad(), running(inputs, self._cast_note):
                 check_apart(self.replica, inputs, first.arithmetic, self.device)
-
-    def _find_class_axis(self, shape: tuple[int, ...]) -> int | None:
-        """Axis of the classes in a batch of outputs as the model gives them, if anything says."""
-        return find_class_axis(
-            shape,
-            self._targets,
-            likelihood="auto" if self._likelihood is None else self._likelihood,
-            declared_likelihood=self.model.likelihood,
-            declared_axis=self.model.class_axis,
-        )
 
     @property
     def classes_moved(self) -> bool:
@@ -509,53 +418,13 @@ class BoundNetwork:
     @cached_property
     def likelihood(self) -> Likelihood:
         """The likelihood, checked against the outputs of the first sample."""
-        found = resolve_likelihood(
-            self._likelihood or "gaussian",
-            declared_likelihood=self.model.likelihood,
-            targets=self._targets,
-            n_outputs=self.n_outputs,
-            n_positions=self.n_positions,
+        return self._reading.likelihood(
+            self.first_run.outputs, self.replica.class_axis, lambda: self.graph
         )
-        if isinstance(found, Categorical | GaussianScale):
-            found = self._with_class_axis(found)
-        outputs = self.sized(self.first_run.outputs)
-        found.check(outputs)
-        check_family(found, outputs)
-        if isinstance(found, Bernoulli) and bool(((outputs >= 0) & (outputs <= 1)).all()):
-            self._notice_ending()
-        return found
-
-    def _with_class_axis(self, family: Categorical | GaussianScale) -> Likelihood:
-        """The family, which from now on says on which axis the classes of this model are."""
-        shape, axis = tuple(self.first_run.outputs.shape), self.replica.class_axis
-        if axis is not None and len(shape) > 2:
-            return replace(family, class_axis=-1 if axis == len(shape) - 1 else axis)
-        if len(shape) > 3 and self.model.forward is None:
-            warn_class_axis(
-                shape, "classes" if isinstance(family, Categorical) else "means and log-scales"
-            )
-        return family
-
-    def _notice_ending(self) -> None:
-        """Say that the outputs are probabilities if the last step of the network shows it."""
-        last = self.graph.output
-        if last is None:
-            return  # their values will tell
-        if last.activation is not None:
-            low, high = last.activation.range
-            if low >= 0 and high <= 1:
-                warn(PROBABILITIES)
-        self._noticed = last.activation is not None or last.kind in ("linear", "conv")
 
     def notice(self, outputs: Tensor) -> None:
         """Look at the outputs of a batch: is the metric finite, and (once) do they look right?"""
-        z = self.sized(outputs.detach())
-        if not isinstance(self.likelihood, Categorical):  # whose metric is bounded
-            one = z.new_ones((*z.shape, 1), dtype=torch.float64)
-            check_metric(self.likelihood.pull_rows(z, one), self.likelihood.name)
-        if not self._noticed:
-            self._noticed = True  # one sample says little of a family, one batch enough
-            self.likelihood.notice(z)
+        self._reading.notice(self.sized(outputs.detach()), self.likelihood)
 
     def outputs(self) -> Tensor:
         """Natural outputs of all samples: (N, n_positions, K), in the network's dtype.

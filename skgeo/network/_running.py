@@ -1,11 +1,9 @@
-"""Batches of samples, devices, one first run, and the error message of a failing forward pass."""
+"""Batches of samples, devices, and the error message of a failing forward pass."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,27 +12,6 @@ from torch import Tensor
 from skgeo._arguments import check_integer
 from skgeo.exceptions import SkgeoError, raised, said
 from skgeo.network._batch import Inputs
-
-
-@dataclass(frozen=True, eq=False)
-class FirstRun:
-    """One sample run through the network.
-
-    Attributes
-    ----------
-    outputs : Tensor of shape (1, ..., K)
-    calls : Counter of int
-        Number of calls of each leaf module, by the ``id`` of the replica's module.
-    n_activations : int
-        Number of entries that leaf modules returned.
-    arithmetic : torch.dtype
-        The coarsest floating dtype in which anything was computed.
-    """
-
-    outputs: Tensor
-    calls: Counter[int]
-    n_activations: int
-    arithmetic: torch.dtype
 
 
 def check_batch_size(batch_size: Any) -> None:

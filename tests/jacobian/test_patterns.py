@@ -4,9 +4,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.cases import BY_NAME
+from helpers.networks import normal
 from helpers.oracles import assert_untouched
 from skgeo import SkgeoError
 from skgeo.jacobian._patterns import activation_pattern
+from skgeo.jacobian._segment import Segment
 from skgeo.network import replica
 
 
@@ -78,3 +80,50 @@ def test_kinks_are_named_by_the_module_around_them():
 def test_samples_must_come_first():
     with pytest.raises(SkgeoError, match="not on its first axis"):
         activation_pattern(replica(Call(lambda x: torch.relu(x.T).T)), torch.ones(4, 3))
+
+
+SHAPES = [(4, 4, 3), (2, 4, 3), (3, 6, 2)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.relu(x.transpose(0, 1)).transpose(0, 1),
+        lambda x: (
+            torch.relu(x.transpose(0, 1).flatten(0, 1))
+            .unflatten(0, (x.shape[1], len(x)))
+            .transpose(0, 1)
+        ),
+    ],
+    ids=["time first", "folded, time first"],
+)
+def test_another_axis_is_not_taken_for_that_of_the_samples(function, shape):
+    """Times T of samples N, where N divides T."""
+    x = normal(*shape, seed=3)
+    with pytest.raises(SkgeoError, match="not on its first axis"):
+        activation_pattern(replica(Call(function)), x)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("fold", [False, True])
+def test_axes_as_long_as_the_batch_are_no_reason_to_refuse(fold, shape):
+    x = normal(*shape, seed=3)
+    net = Call(lambda x: torch.relu(x.flatten(0, 1)).reshape(x.shape) if fold else torch.relu(x))
+    (code,) = activation_pattern(replica(net), x).values()
+    assert torch.equal(code, (x > 0).flatten(1))
+
+
+def test_indices_and_segments_are_read_alike():
+    net = nn.Sequential(nn.Embedding(7, 4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+    tokens = torch.arange(16).reshape(4, 4) % 7
+    found = activation_pattern(replica(net), tokens)["1"]
+    assert torch.equal(found, (net[0](tokens) > 0).flatten(1))
+    x = normal(4, 4, 3, seed=1)
+    segment = Segment(replica(Call(torch.relu), parameters=None), x, None)
+    (code,) = activation_pattern(segment, x.flatten(1)).values()
+    assert torch.equal(code, (x > 0).flatten(1))
+    turned = Call(lambda x: torch.relu(x.transpose(0, 1)).transpose(0, 1))
+    segment = Segment(replica(turned, parameters=None), x, None)
+    with pytest.raises(SkgeoError, match="not on its first axis"):
+        activation_pattern(segment, x.flatten(1))

@@ -1,11 +1,14 @@
 import argparse
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 from torch import nn
 
+from helpers.networks import normal, seeded
+from skgeo import FisherRankEstimator, WrappedModel
 from skgeo.exceptions import NotAModelError, SkgeoError
 from skgeo.models import Checkpoint, fingerprint, resolve_model
 
@@ -71,6 +74,30 @@ def test_resolves(path):
     assert resolved.forward is doubled
     assert resolved.keep_integers
     assert not resolve_model(Checkpoint(path, factory), refit=True).keep_integers
+
+
+def segmenter():
+    return nn.Conv2d(2, 3, 1)
+
+
+def test_classes_on_another_axis(tmp_path):
+    """A row of a table of pairs: softmax over axis 1 at every pixel, as for a WrappedModel."""
+    net = seeded(segmenter)
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    checkpoint = Checkpoint(tmp_path / "net.pt", segmenter, class_axis=1)
+    X = normal(4, 2, 3, 3, dtype=torch.float32)
+    wrapped = WrappedModel(net, class_axis=1)
+    found = FisherRankEstimator(likelihood="categorical").fit_transform(
+        [(checkpoint, X), (wrapped, X)]
+    )
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    # 2 of 3 logits are free, on each of 3 coordinates of a pixel (1 and its two channels).
+    assert FisherRankEstimator(checkpoint, likelihood="categorical").fit(X).fisher_rank_ == 6
+    assert fingerprint(checkpoint) != fingerprint(Checkpoint(tmp_path / "net.pt", segmenter))
+    assert repr(checkpoint).endswith("factory=segmenter, class_axis=1)")
+    for wrong in (0, "1", True):
+        with pytest.raises(NotAModelError, match="class_axis="):
+            Checkpoint(tmp_path / "net.pt", segmenter, class_axis=wrong)
 
 
 def saved(value):

@@ -123,6 +123,16 @@ def test_coupling_that_only_later_samples_show():
         fisher_rank(net, X, likelihood="gaussian")
 
 
+@pytest.mark.parametrize("measure", [fisher_rank, fisher_trace])
+def test_coupling_outside_of_the_judged_batches(measure):
+    """One sample of many couples its batch, and is in none of those that are judged beforehand."""
+    net = Net(before=lambda x: x + 1e-2 * torch.relu(x.amax() - 5))
+    X = normal(1000, 4).clamp(-4, 4)
+    X[333] = 20.0
+    with pytest.raises(SkgeoError, match="depend on others"):
+        measure(net, X, likelihood="gaussian", batch_size=100)
+
+
 def test_draws_without_an_effect_are_not_refused():
     net = Net(between=lambda h: F.dropout(h, 0.0) + 0 * torch.rand(()))
     assert fisher_rank(net, normal(40, 4), likelihood="gaussian").rank > 0

@@ -161,7 +161,11 @@ def _recorded(
 
 
 def _trustworthy(replica: Replica, inputs: Inputs, z: Tensor) -> bool:
-    """Whether outputs are finite, and those of the first sample do not depend on the others."""
+    """Whether outputs are finite, and those of the first sample do not depend on the others.
+
+    Whole batches are judged once in a measurement, but only some: a single sample far from the
+    others may couple any batch that it is in. One sample of each costs little.
+    """
     if not bool(torch.isfinite(z).all()):
         return False
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Check of candidates against the Jacobian on the data."""
+"""Check of candidates against the Jacobian on the data, and on random inputs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from skgeo.data import Inputs
+from skgeo.exceptions import SkgeoError
+from skgeo.network._batch import map_inputs
+from skgeo.network._positions import without_mask
 from skgeo.symmetry._network import SymmetryNetwork
 
 _POWER_STEPS = 10
+# Random inputs on which what is said to be flat everywhere is probed.
+_PROBES = 8
 
 
 def relative_changes(
@@ -31,6 +37,35 @@ def relative_changes(
         return np.zeros(matrix.shape[1])
     relative: np.ndarray = changes / (norm * sizes)
     return relative
+
+
+def changes_at_random(
+    network: SymmetryNetwork, matrix: sparse.csc_array, weighted: np.ndarray
+) -> np.ndarray:
+    """The same ratios on random inputs; infinite where the network has no outputs there."""
+    try:
+        some, _ = without_mask(network.bound.spread(_PROBES))
+        probe = SymmetryNetwork(network.bound.at(_drawn_like(some)))
+        return relative_changes(probe, matrix, weighted)
+    except SkgeoError:  # such as outputs that are not finite
+        return np.full(matrix.shape[1], np.inf)
+
+
+def _drawn_like(inputs: Inputs) -> Inputs:
+    """Normal numbers of the size of the data; of indices and masks, those of other samples."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            n = tensor.shape[0]
+            order = torch.rand(tensor.shape, generator=generator).argsort(0)
+            return tensor.cpu().gather(0, order) if n > 1 else tensor
+        size = tensor.abs().amax().cpu().double().clamp(min=1.0)
+        return (size * torch.randn(tensor.shape, generator=generator, dtype=torch.float64)).to(
+            tensor.dtype
+        )
+
+    return map_inputs(drawn, inputs)
 
 
 def _by_rows(

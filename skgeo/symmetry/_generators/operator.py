@@ -14,7 +14,7 @@ from skgeo.likelihood import Likelihood
 from skgeo.linalg._threads import single_blas_thread
 from skgeo.network._bound import bind
 from skgeo.symmetry._generators.candidate import Candidate
-from skgeo.symmetry._generators.check import relative_changes
+from skgeo.symmetry._generators.check import changes_at_random, relative_changes
 from skgeo.symmetry._generators.span import nested_dimensions
 from skgeo.symmetry._generators.table import propose
 from skgeo.symmetry._network import SymmetryNetwork
@@ -34,7 +34,8 @@ class Generator(NamedTuple):
     units : tuple of int
         Units of this layer that it changes; empty for all.
     domain : {"all", "data"}
-        Whether it is flat for all inputs or on the data only.
+        Whether it is flat for all inputs or on the data only. "all" is said of what a theorem says
+        it of and random inputs confirm.
     weighted : bool
         Whether it leaves only the output distribution unchanged and not the outputs, as a shift of
         all logits does.
@@ -187,11 +188,18 @@ def measure_generators(network: SymmetryNetwork) -> Generators:
     matrix = _columns(candidates, network.n_parameters)
     weighted = np.array([candidate.weighted for candidate in candidates], dtype=bool)
     residuals = relative_changes(network, matrix, weighted)
-    rows = [
-        Generator(c.symmetry, c.layer, c.units, c.domain, c.weighted, float(residual))
-        for c, residual in zip(candidates, residuals, strict=True)
-    ]
     flat = residuals <= _CHECK_TOL
+    everywhere = np.array([candidate.domain == "all" for candidate in candidates], dtype=bool)
+    probed = np.flatnonzero(flat & everywhere)
+    if len(probed):
+        changes = changes_at_random(network, sparse.csc_array(matrix[:, probed]), weighted[probed])
+        everywhere[probed] = changes <= _CHECK_TOL
+    rows = [
+        Generator(
+            c.symmetry, c.layer, c.units, "all" if all_ else "data", c.weighted, float(residual)
+        )
+        for c, all_, residual in zip(candidates, everywhere, residuals, strict=True)
+    ]
     matrix = sparse.csc_array(matrix[:, flat])
     table = tuple(row for row, kept in zip(rows, flat, strict=True) if kept)
     names = list(dict.fromkeys(row.symmetry for row in table))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.networks import mlp, normal
+from helpers.networks import mlp, normal, seeded
 from skgeo.exceptions import GeometryWarning, SkgeoError
 from skgeo.models import bare_model
 from skgeo.network._flow import read_flow
@@ -284,3 +284,28 @@ def test_inputs_that_a_network_overwrites_are_left_as_they_are():
     other = nn.Sequential(nn.Identity(), net[1])
     assert equivalent(net, other, x).verdict == "different"
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_grouped_convolutions_are_different_by_witness_only(groups):
+    """A permuted copy is undecided, since their channels are not matched."""
+    net = seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(4, 8, 3, groups=groups), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2)
+        ).double()
+    )
+    same, other = copy.deepcopy(net), copy.deepcopy(net)
+    order = torch.tensor([1, 0, *range(2, 8)])  # within the first group
+    with torch.no_grad():
+        same[0].weight.copy_(net[0].weight[order])
+        same[0].bias.copy_(net[0].bias[order])
+        same[3].weight.copy_(net[3].weight.view(2, 8, 4)[:, order].flatten(1))
+        other[0].weight[0, 0, 0, 0] += 0.1
+    X = normal(5, 4, 4, 4)
+    torch.testing.assert_close(net(X), same(X))
+    for data in (None, X):
+        assert equivalent(net, same, data).verdict != "different"
+        found = equivalent(net, other, data)
+        assert found.verdict != "equivalent"
+        assert (found.verdict == "different") == (found.witness is not None)
+    assert found.verdict == "different"

@@ -1,6 +1,7 @@
 """What each rule proposes, against the null space of the dense Jacobian."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from helpers.networks import mlp, normal
 from helpers.oracles import assert_untouched, dense_jacobian
 from skgeo import GeometryWarning, SkgeoError, WrappedModel
 from skgeo.symmetry import generators, nullity_account
-from skgeo.symmetry._generators import table
+from skgeo.symmetry._generators import operator, table
 from skgeo.symmetry._generators.candidate import Change
 
 
@@ -442,3 +443,22 @@ def test_what_changes_the_outputs_is_not_believed(monkeypatch):
     found = generators(mlp(2, 3, 1), normal(20, 2), likelihood="gaussian")
     assert found.table == ()
     assert [(row.symmetry, row.layer) for row in found.dropped] == [("wrong", "0"), ("wrong", "2")]
+
+
+def test_what_is_said_of_all_inputs_is_probed_on_random_ones(monkeypatch):
+    """A unit that is dead on positive data, and a rule that calls it dead everywhere."""
+    net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        net[0].bias.copy_(torch.tensor([0.5, -0.1]))
+    X = torch.linspace(0.1, 1.0, 9, dtype=torch.float64)[:, None]
+    right = generators(net, X, likelihood="gaussian")
+    assert {row.domain for row in right.table if row.symmetry == "dead"} == {"data"}
+    assert {row.domain for row in right.table if row.symmetry == "scaling"} == {"all"}
+
+    def everywhere(network):
+        return [replace(candidate, domain="all") for candidate in table.propose(network)]
+
+    monkeypatch.setattr(operator, "propose", everywhere)
+    found = generators(net, X, likelihood="gaussian")
+    assert [row.domain for row in found.table] == [row.domain for row in right.table]
