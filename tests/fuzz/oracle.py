@@ -43,6 +43,21 @@ def calls(module: nn.Sequential) -> list[str]:
     return found
 
 
+def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy that computes the same function in another dtype.
+
+    Without an ``eps`` of its own, RMSNorm adds the unit of rounding of the dtype in which it
+    computes, float32 in half precision: with the same weights in another dtype it is another
+    function, whose derivative along its input, over one number nothing but that unit, is another.
+    """
+    net = copy.deepcopy(module)
+    given = torch.promote_types(next(module.parameters()).dtype, torch.float32)
+    for part in net.modules():
+        if isinstance(part, nn.RMSNorm) and part.eps is None:
+            part.eps = torch.finfo(given).eps
+    return net.to(dtype)
+
+
 def derive(
     module: nn.Sequential, inputs: Tensor, dtype: torch.dtype, rounding: float = 0.0
 ) -> Derivatives:
@@ -57,7 +72,7 @@ def derive(
             return h * 1
         return h * (1 + rounding * torch.randn(h.shape, generator=make, dtype=h.dtype))
 
-    net = copy.deepcopy(module).to(dtype).eval()
+    net = cast(module, dtype).eval()
     wanted = [p for p in net.parameters() if p.requires_grad]
     names = calls(net)
     inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
@@ -170,7 +185,7 @@ def perturbed(module: nn.Module, inputs: Tensor, seed: int) -> tuple[nn.Module, 
         noise = torch.randn(tensor.shape, generator=make, dtype=torch.float64)
         return tensor.double() * (1 + eps * noise)
 
-    net = copy.deepcopy(module).double()
+    net = cast(module, torch.float64)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.copy_(moved(parameter))

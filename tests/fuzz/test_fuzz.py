@@ -51,6 +51,16 @@ FOUND = {
     193: "weights before a normalisation have derivatives that are rounding",
     845: "roots of a metric below the range of float32",
     1092: "an operation in place, seen by the rules of layers",
+    1120: "derivatives of one digit were taken for zero",
+    1137: "squares of small derivatives left the range of float32",
+    1344: "rounding grew less than it does in true sums",
+    1589: "an embedding that looks up nothing but its padding",
+    1830: "products of gradients of padding",
+    1963: "the oracle took another eps of a normalisation",
+    2140: "the tail of a softmax, squared in float32",
+    2178: "the oracle took another eps over one number",
+    2320: "a normalisation over two numbers has small derivatives",
+    3249: "normalisations over two numbers, one after the other",
     1101: "weights before an instance normalisation have derivatives that are rounding",
 }
 
@@ -79,6 +89,15 @@ def test_the_two_oracles_agree(likelihood):
     values = answer(rows.reshape(-1, rows.shape[-1])).eigenvalues
     other = spectrum(dense_fisher(net, x, likelihood))[: len(values)]
     np.testing.assert_allclose(values[: len(other)], other, atol=1e-13 * other[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_oracle_keeps_the_function_of_a_network_in_another_dtype(dtype):
+    """x / sqrt(x^2 + eps) has the derivative eps / (x^2 + eps)^(3/2)."""
+    net = torch.nn.Sequential(torch.nn.RMSNorm(1)).to(dtype)
+    x, eps = 0.5, torch.finfo(torch.float32).eps
+    found = derive(net, torch.tensor([[x]], dtype=dtype), torch.float64)
+    np.testing.assert_allclose(found.inputs.item(), eps / (x**2 + eps) ** 1.5, rtol=1e-6)
 
 
 def test_a_wrong_number_is_seen(monkeypatch):
