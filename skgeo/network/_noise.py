@@ -128,7 +128,8 @@ def relative_errors(run: Callable[[], dict[str, Tensor]]) -> dict[str, float]:
     """Relative errors that rounding causes in derivatives; empty if they cannot be measured.
 
     run: computes them, one row per sample, some combination of its derivatives.
-    Returns the root mean square over the samples whose derivatives are not zero.
+    Returns the root mean square over the samples whose derivatives are not zero; 1 where all of
+    them are, but for rounding: terms that cancel settle nothing.
     """
     # {name: (b, n)}
     found, noisy = run(), with_noise(run)
@@ -136,7 +137,10 @@ def relative_errors(run: Callable[[], dict[str, Tensor]]) -> dict[str, float]:
     for name, rows in noisy.items():
         size = found[name].double().norm(dim=1)
         off = (rows - found[name]).double().norm(dim=1) / _UNITS
-        errors[name] = float((off / size)[size > 0].square().mean().sqrt().nan_to_num(0.0))
+        settled = size > 0
+        errors[name] = float((off / size)[settled].square().mean().sqrt().nan_to_num(0.0))
+        if not bool(settled.any()) and bool(off.any()):
+            errors[name] = 1.0
     return errors
 
 

@@ -11,6 +11,7 @@ from skgeo.exceptions import SkgeoError
 from skgeo.fisher import fisher_rank, fisher_spectrum, fisher_trace, ntk
 from skgeo.fisher._rows import FisherRows
 from skgeo.network._bound import bind
+from skgeo.network._noise import relative_errors
 from skgeo.quotient import layer_spectra
 
 pytestmark = pytest.mark.filterwarnings(
@@ -265,6 +266,13 @@ def test_an_ordinary_network_keeps_its_tolerance(dtype):
     X = torch.randn(30, 6).to(dtype)
     fisher = FisherRows(bind(net, X, likelihood="categorical"))
     assert 0 < fisher.error() < 20 * torch.finfo(dtype).eps
+
+
+def test_terms_that_cancel_exactly_settle_nothing():
+    """A sum that is zero by chance, and not with any other rounding, has no relative error of 0."""
+    terms = torch.tensor([[3.0, -1.0, -2.0], [1.0, 1.0, -2.0]])
+    assert relative_errors(lambda: {"": (1.0 * terms).sum(1, keepdim=True)}) == {"": 1.0}
+    assert relative_errors(lambda: {"": 0.0 * terms}) == {"": 0.0}
 
 
 class Largest(nn.Module):
