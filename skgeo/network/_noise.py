@@ -29,6 +29,11 @@ _ROUNDED_ONCE, _ROUNDED = 4.0, 2.0**5
 # What is far below one unit was no sum that cancels: the tail of a saturated softmax, whose largest
 # entry is 1 to the last digit.
 _LEAST = 2.0**-10
+# They give numbers that they are given, which the backward pass looks for among the inputs.
+_SELECT = frozenset(
+    f"aten::{name}"
+    for name in ("amax", "amin", "max", "min", "median", "nanmedian", "kthvalue", "sort", "topk")
+)
 # Repetitions: one of them may be small by chance.
 _RUNS = 4
 
@@ -54,7 +59,7 @@ class Noise(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
         # Views and written tensors hold values that have been changed already, and constants are
         # exact: those made from no floating tensor.
         aliased = any(value.alias_info is not None for value in func._schema.returns)
-        if aliased or not tree_any(_is_floating, (args, kwargs)):
+        if aliased or func._schema.name in _SELECT or not tree_any(_is_floating, (args, kwargs)):
             return result
         if self._rounded_once:
             result = _rounded_once(func, args, kwargs, result)
@@ -129,7 +134,7 @@ def relative_errors(run: Callable[[], dict[str, Tensor]]) -> dict[str, float]:
 
     run: computes them, one row per sample, some combination of its derivatives.
     Returns the root mean square over the samples whose derivatives are not zero; 1 where all of
-    them are, but for rounding: terms that cancel settle nothing.
+    them are, but for rounding, or where errors lead out of what the network is defined for.
     """
     # {name: (b, n)}
     found, noisy = run(), with_noise(run)
@@ -138,9 +143,10 @@ def relative_errors(run: Callable[[], dict[str, Tensor]]) -> dict[str, float]:
         size = found[name].double().norm(dim=1)
         off = (rows - found[name]).double().norm(dim=1) / _UNITS
         settled = size > 0
-        errors[name] = float((off / size)[settled].square().mean().sqrt().nan_to_num(0.0))
-        if not bool(settled.any()) and bool(off.any()):
-            errors[name] = 1.0
+        if bool(settled.any()):
+            errors[name] = float((off / size)[settled].square().mean().sqrt().nan_to_num(1.0))
+        else:
+            errors[name] = float(bool(off.any()))
     return errors
 
 

@@ -82,9 +82,9 @@ def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     function, whose derivative along its input, over one number nothing but that unit, is another.
     """
     net = copy.deepcopy(module)
-    given = torch.promote_types(next(module.parameters()).dtype, torch.float32)
     for part in net.modules():
         if isinstance(part, nn.RMSNorm) and part.eps is None:
+            given = torch.promote_types(next(module.parameters()).dtype, torch.float32)
             part.eps = torch.finfo(given).eps
     return net.to(dtype)
 

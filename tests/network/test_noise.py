@@ -275,6 +275,13 @@ def test_terms_that_cancel_exactly_settle_nothing():
     assert relative_errors(lambda: {"": 0.0 * terms}) == {"": 0.0}
 
 
+def test_the_largest_of_several_numbers_is_not_rounded():
+    """The backward pass of a maximum divides by the number of entries that equal it."""
+    net = nn.Sequential(nn.Linear(4, 6), Function(lambda h: h.amax(1, keepdim=True)))
+    fisher = FisherRows(bind(net, torch.randn(8, 4), likelihood="gaussian"))
+    assert 0 < fisher.error() < 20 * torch.finfo(torch.float32).eps
+
+
 class Largest(nn.Module):
     def forward(self, x):
         return x.amax(2, keepdim=True)
