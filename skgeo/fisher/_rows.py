@@ -246,7 +246,7 @@ class FisherRows:
         if not bool(may_be_rounding(root.new_tensor(trace**0.5), root, dtype)):
             return False
         sizes = self._combined(None)
-        return bool(is_rounding(sizes, self._combined))
+        return bool(is_rounding(sizes, self._combined, dtype))
 
     def _combined(self, noise: Noise | None) -> Tensor:
         """Norm of the derivatives of one random combination of all rows."""

@@ -156,6 +156,10 @@ class LongProduct:
             if q is None:
                 q = torch.eye(rows).to(whole).repeat(size, 1, 1)
             q[bad] = p
+        if q is not None:
+            # Where the range has no part, rounding would leave one, and a factor that takes
+            # nothing else, such as a maximum of units that are cut off, would measure it.
+            q = torch.where((whole != 0.0).any(2, keepdim=True), q, 0.0)
         if self._tol is None:
             self._doubt(given, whole.shape[2], sound, tol)
         self._factors.append(kept)

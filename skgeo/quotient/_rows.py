@@ -124,7 +124,7 @@ class LayerRows:
         """Set rows to zero, sample by sample, where they are rounding of zero derivatives."""
         dtype = self.network.first_run.arithmetic
         sizes = {
-            name: torch.linalg.vector_norm(rows, dim=(1, 2)).double()
+            name: torch.linalg.vector_norm(rows, dim=(1, 2), dtype=torch.float64)
             for name, rows in found.items()
         }
         scale = torch.stack([roots.flatten(1).norm(dim=1), *sizes.values()]).amax(0)
@@ -134,18 +134,18 @@ class LayerRows:
             return
         # One random combination of the rows of each sample stands for all.
         weights = seeded_normal(*roots.shape[:3], like=roots)
-        alone = [
-            torch.linalg.vector_norm(
-                torch.einsum("bi,bin->bn", weights.flatten(1).to(found[name]), found[name]), dim=1
-            )
-            for name in names
-        ]
+        alone = torch.stack(
+            [
+                torch.einsum("bi,bin->bn", weights.flatten(1), found[name].double()).norm(dim=1)
+                for name in names
+            ]
+        )
 
         def again(noise: Noise) -> Tensor:
             combined = self._combinations(inputs, names, weights, noise)
             return torch.stack([rows.double().norm(dim=1) for rows in combined.values()])
 
-        for name, zero in zip(names, is_rounding(torch.stack(alone).double(), again), strict=True):
+        for name, zero in zip(names, is_rounding(alone, again, dtype), strict=True):
             found[name][zero & asked[name]] = 0.0
 
     def _combinations(

@@ -43,6 +43,60 @@ def calls(module: nn.Sequential) -> list[str]:
     return found
 
 
+class _Shrink(torch.autograd.Function):
+    """x - tanh x, with the derivative tanh^2 x, and as torch rounds it: 1 - (1 - tanh^2 x).
+
+    The second loses all digits of the first at small x, in any dtype; the oracle must not.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, rounding: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.rounding = rounding
+        return nn.functional.tanhshrink(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        slope = torch.tanh(ctx.saved_tensors[0]) ** 2
+        make = torch.Generator().manual_seed(0)
+        off = torch.randn(slope.shape, generator=make, dtype=slope.dtype)
+        return gradient * (slope + ctx.rounding * (1 - slope) * off), None
+
+
+class Tanhshrink(nn.Module):
+    """With a derivative of all digits, or rounded as torch rounds it, by units of `rounding`."""
+
+    def __init__(self, rounding: float) -> None:
+        super().__init__()
+        self.rounding = rounding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Shrink.apply(x, self.rounding)
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy that computes the same function in another dtype.
+
+    Without an ``eps`` of its own, RMSNorm adds the unit of rounding of the dtype in which it
+    computes, float32 in half precision: with the same weights in another dtype it is another
+    function, whose derivative along its input, over one number nothing but that unit, is another.
+    """
+    net = copy.deepcopy(module)
+    for part in net.modules():
+        if isinstance(part, nn.RMSNorm) and part.eps is None:
+            given = torch.promote_types(next(module.parameters()).dtype, torch.float32)
+            part.eps = torch.finfo(given).eps
+    return net.to(dtype)
+
+
+def _replace_shrinks(net: nn.Module, rounding: float) -> None:
+    exact: dict[int, nn.Module] = {}  # one that is called twice stays one
+    for part in list(net.modules()):
+        for name, child in list(part._modules.items()):
+            if isinstance(child, nn.Tanhshrink):
+                part._modules[name] = exact.setdefault(id(child), Tanhshrink(rounding))
+
+
 def derive(
     module: nn.Sequential, inputs: Tensor, dtype: torch.dtype, rounding: float = 0.0
 ) -> Derivatives:
@@ -57,7 +111,9 @@ def derive(
             return h * 1
         return h * (1 + rounding * torch.randn(h.shape, generator=make, dtype=h.dtype))
 
-    net = copy.deepcopy(module).to(dtype).eval()
+    net = cast(module, dtype).eval()
+    if dtype == torch.float64:
+        _replace_shrinks(net, rounding)
     wanted = [p for p in net.parameters() if p.requires_grad]
     names = calls(net)
     inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
@@ -170,7 +226,7 @@ def perturbed(module: nn.Module, inputs: Tensor, seed: int) -> tuple[nn.Module, 
         noise = torch.randn(tensor.shape, generator=make, dtype=torch.float64)
         return tensor.double() * (1 + eps * noise)
 
-    net = copy.deepcopy(module).double()
+    net = cast(module, torch.float64)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.copy_(moved(parameter))

@@ -40,9 +40,9 @@ def test_linear_chains_against_elimination(seed):
 # What the fuzz found, and what was mended.
 FOUND = {
     20: "inputs of a comparison were overwritten",
+    36: "a normalisation amplifies rounding at some samples",
     43: "no forward mode and no second derivatives",
     49: "a part of a link was taken for the link",
-    36: "a normalisation amplifies rounding at some samples",
     120: "a normalisation amplifies rounding in float32",
     128: "derivatives of a few digits were taken for zero",
     155: "an operation in place overwrites what the backward pass needs",
@@ -52,6 +52,22 @@ FOUND = {
     845: "roots of a metric below the range of float32",
     1092: "an operation in place, seen by the rules of layers",
     1101: "weights before an instance normalisation have derivatives that are rounding",
+    1120: "derivatives of one digit were taken for zero",
+    1137: "squares of small derivatives left the range of float32",
+    1145: "the oracle lost the digits of a small slope",
+    1344: "rounding grew less than it does in true sums",
+    1411: "the oracle's small slopes, at another scale",
+    1464: "rounding of terms that cancel was measured as nothing",
+    1589: "an embedding that looks up nothing but its padding",
+    1830: "products of gradients of padding",
+    1963: "the oracle took another eps of a normalisation",
+    2111: "a maximum of units that were cut off",
+    2140: "the tail of a softmax, squared in float32",
+    2178: "the oracle took another eps over one number",
+    2234: "a maximum of clamped units in bfloat16",
+    2320: "a normalisation over two numbers has small derivatives",
+    2383: "a unit that passes one of two thresholds each",
+    3249: "normalisations over two numbers, one after the other",
 }
 
 
@@ -79,6 +95,28 @@ def test_the_two_oracles_agree(likelihood):
     values = answer(rows.reshape(-1, rows.shape[-1])).eigenvalues
     other = spectrum(dense_fisher(net, x, likelihood))[: len(values)]
     np.testing.assert_allclose(values[: len(other)], other, atol=1e-13 * other[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_oracle_keeps_the_function_of_a_network_in_another_dtype(dtype):
+    """x / sqrt(x^2 + eps) has the derivative eps / (x^2 + eps)^(3/2)."""
+    net = torch.nn.Sequential(torch.nn.RMSNorm(1)).to(dtype)
+    x, eps = 0.5, torch.finfo(torch.float32).eps
+    found = derive(net, torch.tensor([[x]], dtype=dtype), torch.float64)
+    np.testing.assert_allclose(found.inputs.item(), eps / (x**2 + eps) ** 1.5, rtol=1e-6)
+
+
+def test_the_oracle_has_all_digits_of_a_small_slope():
+    """tanh^2 x is x^2 at small x, where torch's 1 - (1 - tanh^2 x) is rounding."""
+    last = torch.nn.Linear(2, 2, bias=False).double()
+    last.weight.data = torch.eye(2, dtype=torch.float64)
+    net = torch.nn.Sequential(torch.nn.Tanhshrink(), last)
+    x = torch.tensor([[1e-7, 1e-9]], dtype=torch.float64)
+    exact = np.diag(x[0].numpy() ** 2)
+    found = derive(net, x, torch.float64).inputs[0, 0]
+    np.testing.assert_allclose(found, exact, rtol=1e-12, atol=0)
+    off = derive(net, x, torch.float64, rounding=2**-52).inputs[0, 0]
+    assert 1e-17 < abs(off - exact).max() < 1e-15
 
 
 def test_a_wrong_number_is_seen(monkeypatch):

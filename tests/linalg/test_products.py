@@ -222,3 +222,16 @@ def test_half_precision_does_not_lose_whole_directions():
     product.multiply(torch.diag(torch.tensor([1.0, 0.6, 0.5])).double().unsqueeze(0))
     logs = product.log_singular_values()[0]
     torch.testing.assert_close(logs, torch.tensor([1.0, 0.6, 0.5]).double().log())
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_coordinates_that_the_range_has_no_part_in_stay_zero(rank):
+    """A factor that takes only units that the one before cuts off gives zero, and not rounding."""
+    make = torch.Generator().manual_seed(0)
+    left = torch.randn(20, 6, rank, generator=make, dtype=torch.float64)
+    right = torch.randn(20, rank, 4, generator=make, dtype=torch.float64)
+    some = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    product = LongProduct()
+    product.multiply(some.unsqueeze(1) * (left @ right))
+    product.multiply(torch.diag(1 - some).expand(20, 6, 6))
+    assert bool((product.log_singular_values() == -torch.inf).all())

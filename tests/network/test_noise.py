@@ -11,6 +11,7 @@ from skgeo.exceptions import SkgeoError
 from skgeo.fisher import fisher_rank, fisher_spectrum, fisher_trace, ntk
 from skgeo.fisher._rows import FisherRows
 from skgeo.network._bound import bind
+from skgeo.network._noise import relative_errors
 from skgeo.quotient import layer_spectra
 
 pytestmark = pytest.mark.filterwarnings(
@@ -124,6 +125,16 @@ def test_a_zero_derivative_has_rank_zero(name, dtype, likelihood):
                 assert found.common.rank == 0
 
 
+def test_long_sums_that_cancel_are_zero():
+    """A sum of hundreds of terms leaves more than a unit of rounding."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(5, 300), nn.Tanh(), nn.LayerNorm(300, bias=False), total(), nn.Linear(1, 3)
+    )
+    for found in layer_spectra(net, torch.randn(8, 5), layers=["0", "1"], likelihood="gaussian"):
+        assert found.ranks.tolist() == [0] * 8
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_all_logits_alike_are_no_rank(dtype):
     """A softmax does not see what all logits share."""
@@ -176,6 +187,30 @@ def test_saturated_outputs_have_their_rank(gap, dtype):
     hidden = hidden.to(dtype)
     (found,) = layer_spectra(hidden, X, layers=["0"], likelihood="categorical")
     assert found.ranks.tolist() == [1] * 8
+
+
+def test_a_difference_that_is_left_by_eps_has_its_rank():
+    """A normalisation of (a, -a) gives plus and minus one, with the derivative eps / a^3."""
+    net = nn.Sequential(nn.LayerNorm(2, bias=False), nn.Linear(2, 1, bias=False))
+    net[1].weight.data = torch.tensor([[0.5, -0.5]])
+    a = torch.linspace(1.0, 2.0, 13)
+    X = torch.stack([a, -a], 1) + 0.1
+    first = nn.Sequential(nn.Identity(), *net)
+    (found,) = layer_spectra(first, X, layers=["0"], likelihood="gaussian")
+    assert found.ranks.tolist() == [1] * 13
+    exact = net[0].eps / (a.double() ** 2 + net[0].eps) ** 1.5 / 2**0.5
+    torch.testing.assert_close(found.eigenvalues[:, 0].sqrt(), exact, rtol=0.1, atol=0.0)
+
+
+def test_squares_below_the_range_of_float32_are_no_zeros():
+    """The tail of a softmax at distance z has a metric of exp(-z)."""
+    net = nn.Sequential(nn.Identity(), nn.Linear(2, 2, bias=False))
+    net[1].weight.data = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    X = torch.tensor([[20.0], [120.0], [150.0]]).expand(3, 2) / 2
+    (found,) = layer_spectra(net, X, layers=["0"], likelihood="categorical")
+    assert found.ranks.tolist() == [1, 1, 1]
+    exact = 2 * torch.exp(-X.double().sum(1))
+    torch.testing.assert_close(found.eigenvalues[:, 0], exact, rtol=1e-5, atol=0.0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -231,6 +266,20 @@ def test_an_ordinary_network_keeps_its_tolerance(dtype):
     X = torch.randn(30, 6).to(dtype)
     fisher = FisherRows(bind(net, X, likelihood="categorical"))
     assert 0 < fisher.error() < 20 * torch.finfo(dtype).eps
+
+
+def test_terms_that_cancel_exactly_settle_nothing():
+    """A sum that is zero by chance, and not with any other rounding, has no relative error of 0."""
+    terms = torch.tensor([[3.0, -1.0, -2.0], [1.0, 1.0, -2.0]])
+    assert relative_errors(lambda: {"": (1.0 * terms).sum(1, keepdim=True)}) == {"": 1.0}
+    assert relative_errors(lambda: {"": 0.0 * terms}) == {"": 0.0}
+
+
+def test_the_largest_of_several_numbers_is_not_rounded():
+    """The backward pass of a maximum divides by the number of entries that equal it."""
+    net = nn.Sequential(nn.Linear(4, 6), Function(lambda h: h.amax(1, keepdim=True)))
+    fisher = FisherRows(bind(net, torch.randn(8, 4), likelihood="gaussian"))
+    assert 0 < fisher.error() < 20 * torch.finfo(torch.float32).eps
 
 
 class Largest(nn.Module):

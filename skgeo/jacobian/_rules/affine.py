@@ -273,6 +273,8 @@ def _add_columns(total: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor
     same = left is right
     n_rows = total.shape[0] + (0 if same else total.shape[1])
     groups, i, o = a.shape[1], a.shape[3], g.shape[4]
+    if i == 0:  # no inputs, or an embedding that looks up nothing but its padding
+        return
     step = max(1, _COLUMN_BYTES // (8 * n_rows * groups * i))
     for start in range(0, o, step):
         some = slice(start, min(start + step, o))

@@ -270,6 +270,12 @@ class TestEmbedding:
         layer = nn.Embedding(5, 4, padding_idx=1)
         assert_rule_is_right(layer, torch.tensor([[1, 2, 2], [0, 1, 4], [1, 1, 1]]))
 
+    def test_nothing_but_padding_has_no_gradient(self):
+        layer = nn.Embedding(5, 2, padding_idx=0).double()
+        net = nn.Sequential(layer, nn.Flatten(), nn.Linear(6, 3, dtype=torch.float64))
+        jacobian = structured_gradients(replica(net), torch.zeros(4, 3, dtype=torch.long))
+        torch.testing.assert_close(jacobian.gram(), torch.eye(3).double().repeat(4, 4))
+
     def test_entries_never_looked_up(self):
         assert_rule_is_right(nn.Embedding(50, 2), torch.tensor([[3, 3], [3, 49]]))
 
