@@ -46,7 +46,7 @@ def mean_of(values: Tensor) -> Estimate[float]:
 
     values: (m,), at least two.
 
-    >>> mean_of(torch.tensor([1.0, 3.0]))
+    >>> mean_of(Tensor([1.0, 3.0]))
     Estimate(2 +- 1)
     """
     return Estimate(float(values.mean()), float(values.std() / len(values) ** 0.5))
