@@ -71,6 +71,9 @@ class OfScores(OutputMetric):
     def n_signs(self, z: Tensor) -> int:
         return 1
 
+    def direction(self, z: Tensor, signs: Tensor, samples: range) -> Tensor:
+        return (self.roots(z, samples) * signs[..., None, None]).sum(1)
+
     def roots(self, z: Tensor, samples: range) -> Tensor:
         s = self.scores(z, samples)
         root: Tensor = s / s.shape[1] ** 0.5
@@ -85,9 +88,6 @@ class Sampled(OfScores):
 
     def n_signs(self, z: Tensor) -> int:
         return self._n_draws
-
-    def direction(self, z: Tensor, signs: Tensor, samples: range) -> Tensor:
-        return (self.roots(z, samples) * signs[..., None, None]).sum(1)
 
     def scores(self, z: Tensor, samples: range) -> Tensor:
         found = []
@@ -105,9 +105,6 @@ class OfLabels(OfScores):
     def __init__(self, network: BoundNetwork) -> None:
         self._likelihood = network.likelihood
         self._labels = _labels(network)
-
-    def direction(self, z: Tensor, signs: Tensor, samples: range) -> Tensor:
-        return (self.scores(z, samples) * signs[..., None, None]).sum(1)
 
     def scores(self, z: Tensor, samples: range) -> Tensor:
         labels = self._labels[samples.start : samples.stop].to(z.device)

@@ -331,7 +331,7 @@ class FisherOperator:
         return Estimate(mean.cpu(), (spread / (m * (m - 1))).sqrt().cpu())
 
     def squared_norm(self, n_probes: int = 32) -> Estimate[float]:
-        r"""The squared Frobenius norm :math:`\\|G\\|_F^2 = \\sum_i \\lambda_i^2`.
+        r"""The squared Frobenius norm :math:`\|G\|_F^2 = \sum_i \lambda_i^2`.
 
         Parameters
         ----------
@@ -346,7 +346,7 @@ class FisherOperator:
             return sketches.squared_norm(self._products(_several(n_probes, 3)))
 
     def participation_ratio(self, n_probes: int = 32) -> Estimate[float]:
-        r"""The participation ratio :math:`(\\sum_i \\lambda_i)^2 / \\sum_i \\lambda_i^2`.
+        r"""The participation ratio :math:`(\sum_i \lambda_i)^2 / \sum_i \lambda_i^2`.
 
         Parameters
         ----------
